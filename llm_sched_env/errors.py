@@ -1,0 +1,38 @@
+"""Every error a user can cause: one line with the field, what was got, what is allowed, a remedy."""
+
+from __future__ import annotations
+
+
+class LLMSchedError(ValueError):
+    """Base of this package's errors; the command line prints it as one line and exits with 2."""
+
+
+class ConfigurationError(LLMSchedError):
+    """A value that is not allowed.
+
+    Args:
+        field: what was set, as the user wrote it.
+        got: the value.
+        allowed: the values that are allowed.
+        remedy: what to do, when ``allowed`` does not say it.
+    """
+
+    def __init__(self, field: str, got: object, allowed: str, remedy: str = "") -> None:
+        shown = repr(got)
+        if len(shown) > 120:
+            shown = shown[:117] + "..."
+        message = f"{field}: got {' '.join(shown.split())}, allowed is {allowed}"
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.field = field
+
+
+class PlanError(LLMSchedError):
+    """The fluid plan could not be computed or has no use (zero value, solver failure)."""
+
+
+class TraceError(LLMSchedError):
+    """A trace file that cannot be read as a stream of requests."""
+
+
+class CheckpointError(LLMSchedError):
+    """A trained agent that cannot be loaded or does not fit the instance."""

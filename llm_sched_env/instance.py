@@ -1,0 +1,296 @@
+"""The problem instance: request classes, hardware and prices, validated once (MODEL 1-3, 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _require_number(
+    field: str, got: Any, *, positive: bool = False, remedy: str = ""
+) -> None:
+    """Reject anything but a finite real number that is >= 0 (or > 0)."""
+    allowed = "a finite number > 0" if positive else "a finite number >= 0"
+    numeric = isinstance(got, (int, float, np.integer, np.floating)) and not isinstance(got, bool)
+    if not numeric or not math.isfinite(got) or got < 0 or (positive and got == 0):
+        raise ConfigurationError(field, got, allowed, remedy)
+
+
+def _require_integer(field: str, got: Any, least: int, remedy: str = "") -> None:
+    if isinstance(got, bool) or not isinstance(got, (int, np.integer)) or got < least:
+        raise ConfigurationError(field, got, f"an integer >= {least}", remedy)
+
+
+def _require_name(field: str, got: Any) -> None:
+    if not isinstance(got, str) or not got.strip():
+        raise ConfigurationError(field, got, "a non-empty text")
+
+
+@dataclass(frozen=True)
+class RequestClass:
+    """One class of requests.
+
+    Args:
+        name: unique within the instance.
+        prompt_tokens: mean prompt length P, tokens.
+        output_tokens: mean output length D, tokens.
+        arrival_rate: lambda, requests per second **per GPU**; n GPUs see n times as many.
+        patience_rate: theta, 1/s, of the exponential patience in each queue; 0 means never leaves.
+    """
+
+    name: str
+    prompt_tokens: float
+    output_tokens: float
+    arrival_rate: float
+    patience_rate: float
+
+    def __post_init__(self) -> None:
+        _require_name("class name", self.name)
+        at = f"class {self.name!r}: "
+        _require_number(f"{at}prompt_tokens", self.prompt_tokens, positive=True)
+        _require_number(f"{at}output_tokens", self.output_tokens, positive=True)
+        _require_number(
+            f"{at}arrival_rate", self.arrival_rate, remedy="give requests per second and GPU"
+        )
+        _require_number(
+            f"{at}patience_rate", self.patience_rate, remedy="use 0 for requests that never leave"
+        )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A GPU with its model and engine: iteration times (1)-(3) and slots.
+
+    Args:
+        alpha: intercept of the mixed iteration time, s.
+        beta: slope of the mixed iteration time, s per token.
+        gamma: decode-only iterations per second, so tokens per second of a solo decode.
+        chunk_tokens: prefill chunk C, tokens per iteration.
+        batch_slots: B, requests in service on one GPU; a prefill takes one slot.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+    chunk_tokens: int
+    batch_slots: int
+
+    def __post_init__(self) -> None:
+        _require_number("hardware alpha", self.alpha)
+        _require_number("hardware beta", self.beta)
+        _require_number("hardware gamma", self.gamma, positive=True)
+        _require_integer("hardware chunk_tokens", self.chunk_tokens, 1)
+        _require_integer(
+            "hardware batch_slots",
+            self.batch_slots,
+            2,
+            "a mixed GPU needs one slot for its prefill and one for a decode",
+        )
+        if self.tau_mixed <= 0:
+            raise ConfigurationError(
+                "hardware alpha and beta",
+                (self.alpha, self.beta),
+                "a mixed iteration time alpha + beta * chunk_tokens > 0",
+            )
+
+    @property
+    def tau_solo(self) -> float:
+        """Seconds per iteration without a prefill, 1/gamma."""
+        return 1.0 / self.gamma
+
+    @property
+    def tau_mixed(self) -> float:
+        """Seconds per iteration with a prefill, alpha + beta * C, equation (3)."""
+        return self.alpha + self.beta * self.chunk_tokens
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Revenue per prompt token and per output token, in the same currency."""
+
+    prefill: float
+    decode: float
+
+    def __post_init__(self) -> None:
+        _require_number("prices prefill", self.prefill)
+        _require_number("prices decode", self.decode)
+        if self.prefill == 0 and self.decode == 0:
+            raise ConfigurationError(
+                "prices", (self.prefill, self.decode), "at least one price > 0"
+            )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Classes, hardware and prices of one benchmark problem; independent of the cluster size.
+
+    Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix),
+    ``mixed_decode_rates`` mu_m = 1 / (D tau_mix), ``solo_decode_rates`` mu_s = gamma / D,
+    each an array of shape (I,).
+    """
+
+    name: str
+    classes: tuple[RequestClass, ...]
+    hardware: Hardware
+    prices: Prices
+
+    def __post_init__(self) -> None:
+        _require_name("instance name", self.name)
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if not self.classes:
+            raise ConfigurationError("classes", (), "at least one request class")
+        names = [c.name for c in self.classes]
+        if len(set(names)) < len(names):
+            raise ConfigurationError("class names", names, "names that are all different")
+        if not any(c.arrival_rate > 0 for c in self.classes):
+            raise ConfigurationError(
+                "arrival_rate of every class", 0, "at least one arrival rate > 0"
+            )
+
+    def _per_class(self, field: str) -> np.ndarray:
+        return np.array([getattr(c, field) for c in self.classes], dtype=float)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes I."""
+        return len(self.classes)
+
+    @property
+    def prompt_tokens(self) -> np.ndarray:
+        """Mean prompt lengths P, tokens; shape (I,)."""
+        return self._per_class("prompt_tokens")
+
+    @property
+    def output_tokens(self) -> np.ndarray:
+        """Mean output lengths D, tokens; shape (I,)."""
+        return self._per_class("output_tokens")
+
+    @property
+    def arrival_rates(self) -> np.ndarray:
+        """Arrival rates lambda per GPU, 1/s; shape (I,)."""
+        return self._per_class("arrival_rate")
+
+    @property
+    def patience_rates(self) -> np.ndarray:
+        """Patience rates theta, 1/s; shape (I,)."""
+        return self._per_class("patience_rate")
+
+    @property
+    def prefill_rates(self) -> np.ndarray:
+        """Prefill rates mu_p, 1/s; shape (I,)."""
+        return self.hardware.chunk_tokens / (self.prompt_tokens * self.hardware.tau_mixed)
+
+    @property
+    def mixed_decode_rates(self) -> np.ndarray:
+        """Decode rates beside a running prefill mu_m, 1/s; shape (I,)."""
+        return 1.0 / (self.output_tokens * self.hardware.tau_mixed)
+
+    @property
+    def solo_decode_rates(self) -> np.ndarray:
+        """Decode rates without a prefill mu_s, 1/s; shape (I,)."""
+        return self.hardware.gamma / self.output_tokens
+
+    @property
+    def bundled_revenues(self) -> np.ndarray:
+        """Revenue of a completed request w = c_p P + c_d D, equation (22); shape (I,)."""
+        return self.prices.prefill * self.prompt_tokens + self.prices.decode * self.output_tokens
+
+    def scaled(self, load: float, name: str | None = None) -> Instance:
+        """The same instance with every arrival rate multiplied by ``load`` (> 0)."""
+        _require_number("load", load, positive=True)
+        classes = tuple(
+            dataclasses.replace(c, arrival_rate=c.arrival_rate * load) for c in self.classes
+        )
+        return dataclasses.replace(
+            self, classes=classes, name=name or f"{self.name}-x{load:g}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data in the form of an instance file; :meth:`from_dict` reads it back."""
+        plain = dataclasses.asdict(self)
+        plain["classes"] = list(plain["classes"])
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = "instance") -> Instance:
+        """Build an instance from plain data; unknown or missing keys are rejected by name."""
+        top = _checked(data, cls, source)
+        if not isinstance(top["classes"], (list, tuple)):
+            raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
+        return cls(
+            name=top["name"],
+            classes=tuple(
+                RequestClass(**_checked(c, RequestClass, f"{source} classes[{k}]"))
+                for k, c in enumerate(top["classes"])
+            ),
+            hardware=Hardware(**_checked(top["hardware"], Hardware, f"{source} hardware")),
+            prices=Prices(**_checked(top["prices"], Prices, f"{source} prices")),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write an instance file, JSON or TOML by its ending."""
+        path = Path(path)
+        if path.suffix == ".json":
+            text = json.dumps(self.to_dict(), indent=2) + "\n"
+        elif path.suffix == ".toml":
+            import tomli_w
+
+            text = tomli_w.dumps(self.to_dict())
+        else:
+            raise ConfigurationError("instance file", str(path), "a name in .json or .toml")
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Instance:
+        """Read an instance file, JSON or TOML by its ending."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".toml":
+                data = tomllib.loads(text)
+            elif path.suffix == ".json":
+                data = json.loads(text)
+            else:
+                raise ConfigurationError("instance file", str(path), "a name in .json or .toml")
+        except OSError as error:
+            raise ConfigurationError(
+                "instance file", str(path), "a readable file", error.strerror or "check the path"
+            ) from None
+        except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                "instance file", str(path), "valid JSON or TOML", " ".join(str(error).split())
+            ) from None
+        return cls.from_dict(data, source=path.name)
+
+
+def _checked(data: Any, cls: type, where: str) -> dict[str, Any]:
+    """The mapping as keyword arguments of a dataclass, with every key known and present."""
+    allowed = [f.name for f in dataclasses.fields(cls)]
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(where, data, f"a table with the keys {', '.join(allowed)}")
+    for key in data:
+        if key not in allowed:
+            raise ConfigurationError(
+                f"{where}: unknown key", key, ", ".join(allowed), "remove it or correct its name"
+            )
+    for key in allowed:
+        if key not in data:
+            raise ConfigurationError(
+                f"{where}: missing key {key!r}, keys", sorted(map(str, data)), ", ".join(allowed)
+            )
+    return dict(data)

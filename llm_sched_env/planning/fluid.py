@@ -1,0 +1,251 @@
+"""The fluid plan: linear programs (40), bundled, and (42), separate charging."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError, PlanError
+from llm_sched_env.instance import Instance
+from llm_sched_env.presets import resolve_instance
+
+PRICINGS = ("bundled", "separate")
+VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
+# An admission fraction this close to 1 serves the whole class.
+_ALL = 1.0 - 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class FluidPlan:
+    """An optimum of the fluid program; arrays have shape (I,) and are read-only.
+
+    All quantities are per GPU. ``value`` is R*, revenue per GPU and second, which bounds the
+    long-run revenue rate of every policy at every cluster size.
+
+    Attributes:
+        instance: what was planned.
+        pricing: ``bundled`` (40) or ``separate`` (42).
+        value: R*, currency per GPU and second.
+        x: prefills in service.
+        y_mixed: decodes beside a running prefill, canonical split (one p_s for all classes).
+        y_solo: decodes without a prefill beside them, canonical split.
+        q_prefill: waiting for prefill; ``inf`` for an overloaded class without abandonment.
+        q_decode: prefilled and waiting for a decode slot.
+        solo_probability: p_s, probability that a decode belongs to the solo pool.
+        admission_fraction: f, admitted share of the arrivals.
+        mixed_fraction: sum of x, the mixed pool's share of the cluster.
+        duals: shadow prices: ``prefill_capacity``, ``mixed_decode_capacity``,
+            ``solo_decode_capacity`` (revenue rate per unit of capacity) and per class ``arrival``
+            (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
+        unstable_classes: names of classes whose queue grows without bound under this plan.
+    """
+
+    instance: Instance
+    pricing: str
+    value: float
+    x: np.ndarray
+    y_mixed: np.ndarray
+    y_solo: np.ndarray
+    q_prefill: np.ndarray
+    q_decode: np.ndarray
+    solo_probability: np.ndarray
+    admission_fraction: np.ndarray
+    mixed_fraction: float
+    duals: dict[str, Any]
+    unstable_classes: tuple[str, ...]
+
+    def pool_size(self, n_gpus: int) -> int:
+        """M = ceil(n sum x*), GPUs in the static mixed pool."""
+        return mixed_pool_size(self.mixed_fraction, n_gpus)
+
+    def note(self) -> str:
+        """What a reader must know about this plan, in a line; empty if nothing."""
+        if not self.unstable_classes:
+            return ""
+        names = ", ".join(self.unstable_classes)
+        return f"overloaded without abandonment: the queue of {names} grows without bound"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; an infinite queue is ``None``."""
+        plain: dict[str, Any] = {
+            "instance": self.instance.name,
+            "classes": [c.name for c in self.instance.classes],
+            "pricing": self.pricing,
+            "value": self.value,
+        }
+        for name in (*VARIABLES, "solo_probability", "admission_fraction"):
+            plain[name] = [v if math.isfinite(v) else None for v in getattr(self, name).tolist()]
+        plain["mixed_fraction"] = self.mixed_fraction
+        plain["duals"] = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in self.duals.items()
+        }
+        plain["note"] = self.note()
+        return plain
+
+
+def mixed_pool_size(mixed_fraction: float, n_gpus: int) -> int:
+    """GPUs in the static mixed pool for a fraction in [0, 1]; rounding noise adds none."""
+    return min(n_gpus, math.ceil(n_gpus * mixed_fraction - 1e-6))
+
+
+def plan(
+    instance: Instance | str | Path | dict[str, object], pricing: str = "bundled"
+) -> FluidPlan:
+    """Solve the fluid program of an instance.
+
+    Bundled plans have q_d = 0 where Proposition 3.2 says that such an optimum exists. Decodes
+    are then split so that every class has the same solo probability, as large as the solo slots
+    allow. With several optimal x the solver's vertex is taken; it is deterministic.
+
+    Args:
+        instance: an instance, a preset's name, a file or plain data.
+        pricing: ``bundled`` or ``separate``.
+
+    Raises:
+        ConfigurationError: for a pricing that does not exist.
+        PlanError: if no revenue can be earned or the solver fails.
+    """
+    instance = resolve_instance(instance)
+    if pricing not in PRICINGS:
+        raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
+    solution, duals = _solve(instance, pricing)
+    value = float(_objective(instance, pricing) @ solution)
+    if value <= 0:
+        raise PlanError(
+            f"plan of {instance.name!r}: got the value {value:g}, allowed is a value > 0; "
+            "give a price to tokens that arrive"
+        )
+    x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
+    y_mixed, y_solo, p_solo = _canonical_split(instance, float(x.sum()), y_mixed, y_solo)
+    rates = instance.arrival_rates
+    admitted = instance.prefill_rates * x
+    fraction = np.clip(np.divide(admitted, rates, out=np.zeros_like(x), where=rates > 0), 0, 1)
+    fraction[fraction > _ALL] = 1.0
+    endless = (instance.patience_rates == 0) & (fraction < 1) & (rates > 0)
+    q_prefill = np.where(endless, np.inf, q_prefill)
+    plan_arrays = {
+        "x": x,
+        "y_mixed": y_mixed,
+        "y_solo": y_solo,
+        "q_prefill": q_prefill,
+        "q_decode": q_decode,
+        "solo_probability": np.where(y_mixed + y_solo > 0, p_solo, 1.0),
+        "admission_fraction": fraction,
+    }
+    for array in plan_arrays.values():
+        array.setflags(write=False)
+    return FluidPlan(
+        instance=instance,
+        pricing=pricing,
+        value=value,
+        mixed_fraction=min(1.0, float(x.sum())),
+        duals=duals,
+        unstable_classes=tuple(
+            c.name for c, growing in zip(instance.classes, endless, strict=True) if growing
+        ),
+        **plan_arrays,
+    )
+
+
+def _objective(instance: Instance, pricing: str) -> np.ndarray:
+    """Revenue rate per unit of (x, y_mixed, y_solo, q_prefill, q_decode); shape (5I,)."""
+    hardware, prices = instance.hardware, instance.prices
+    ones, zeros = np.ones(instance.n_classes), np.zeros(instance.n_classes)
+    if pricing == "bundled":
+        w = instance.bundled_revenues
+        parts = (zeros, w * instance.mixed_decode_rates, w * instance.solo_decode_rates)
+    else:
+        parts = (
+            ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed,
+            ones * prices.decode / hardware.tau_mixed,
+            ones * prices.decode * hardware.gamma,
+        )
+    return np.concatenate([*parts, zeros, zeros])
+
+
+def _solve(instance: Instance, pricing: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """The optimum, shape (5I,), and the shadow prices."""
+    from scipy.optimize import linprog
+
+    hardware = instance.hardware
+    slots, n = hardware.batch_slots, instance.n_classes
+    ones, zeros, eye = np.ones(n), np.zeros(n), np.eye(n)
+    theta, mu_p = instance.patience_rates, instance.prefill_rates
+    capacities = np.array(
+        [
+            np.concatenate([ones, zeros, zeros, zeros, zeros]),
+            np.concatenate([-(slots - 1) * ones, ones, zeros, zeros, zeros]),
+            np.concatenate([slots * ones, zeros, ones, zeros, zeros]),
+        ]
+    )
+    # A class that never leaves may keep a growing queue: mu_p x <= lambda, so its q_p carries
+    # the slack instead of the abandonment rate and is put to 0 below.
+    slack = np.where(theta > 0, theta, 1.0)
+    empty = np.zeros((n, n))
+    arrivals = np.hstack([np.diag(mu_p), empty, empty, np.diag(slack), empty])
+    prefilled = np.hstack(
+        [
+            np.diag(mu_p),
+            -np.diag(instance.mixed_decode_rates),
+            -np.diag(instance.solo_decode_rates),
+            empty,
+            -eye * theta,
+        ]
+    )
+    # Proposition 3.2: an optimum without prefilled requests waiting exists.
+    no_decode_queue = pricing == "bundled" and (
+        hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
+    )
+    upper_q_decode = np.where((theta == 0) | no_decode_queue, 0.0, np.inf)
+    upper = np.concatenate([np.full(4 * n, np.inf), upper_q_decode])
+    result = linprog(
+        -_objective(instance, pricing),
+        A_ub=capacities,
+        b_ub=np.array([1.0, 0.0, float(slots)]),
+        A_eq=np.vstack([arrivals, prefilled]),
+        b_eq=np.concatenate([instance.arrival_rates, zeros]),
+        bounds=np.column_stack([np.zeros(5 * n), upper]),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if result.status != 0:
+        raise PlanError(
+            f"plan of {instance.name!r}: got no optimum from the solver "
+            f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
+            "numbers; check the units of rates, tokens and times"
+        )
+    solution = np.maximum(result.x, 0.0)
+    solution[3 * n : 4 * n] = np.where(theta > 0, solution[3 * n : 4 * n], 0.0)
+    capacity_duals = -result.ineqlin.marginals
+    balance_duals = -result.eqlin.marginals
+    duals = {
+        "prefill_capacity": float(capacity_duals[0]),
+        "mixed_decode_capacity": float(capacity_duals[1]),
+        "solo_decode_capacity": float(capacity_duals[2]),
+        "arrival": balance_duals[:n],
+        "prefilled": balance_duals[n:],
+    }
+    return solution, duals
+
+
+def _canonical_split(
+    instance: Instance, prefills: float, y_mixed: np.ndarray, y_solo: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The same decode throughput with one solo probability for all classes, as large as fits.
+
+    Feasible for every optimum because mu_s / mu_m = gamma tau_mix for all classes.
+    """
+    hardware = instance.hardware
+    completions = instance.mixed_decode_rates * y_mixed + instance.solo_decode_rates * y_solo
+    tokens = completions * instance.output_tokens
+    total = float(tokens.sum())
+    if total <= 0:
+        return np.zeros_like(tokens), np.zeros_like(tokens), 1.0
+    solo_tokens = hardware.gamma * hardware.batch_slots * max(0.0, 1.0 - prefills)
+    p_solo = min(1.0, solo_tokens / total)
+    return (1 - p_solo) * tokens * hardware.tau_mixed, p_solo * tokens / hardware.gamma, p_solo

@@ -1,0 +1,43 @@
+"""How the engine is compiled: one decorator for inner functions, one for what Python calls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+@cache
+def engine_source_digest() -> str:
+    """SHA-256 over every source file of the engine, the stamp of its on-disk cache."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an inner function; it becomes part of each entry point that calls it."""
+    return numba.njit(
+        forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS
+    )(function)
+
+
+def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that Python calls, and cache the machine code on disk.
+
+    Numba stamps a cached function with its own file only, so a change in a callee's file would
+    go unnoticed; the stamp set here covers the whole engine.
+    """
+    dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = engine_source_digest()
+    return dispatcher

@@ -1,0 +1,62 @@
+"""What a policy sets: admission rates, routing probabilities and the size of the mixed pool.
+
+Controls are one float array of length 2I + 1: per class the admission rate as a fraction of its
+arrival rate, per class the probability of routing a decode to the solo pool, and the number of
+GPUs in the mixed pool.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.simulation.availability import update_available
+from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.gates import CREDIT_CAP, accrue_credit
+from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.rules import STATIC_POOLS
+
+_ALL_ADMITTED = 1.0 - 1e-9
+
+
+@compiled
+def _resize_mixed_pool(state: EngineState, size: int) -> None:
+    """GPUs 0..size-1 form the mixed pool; a GPU that changes pools keeps what it runs."""
+    clock = state.clock[0]
+    old = clock.mixed_pool_size
+    clock.mixed_pool_size = size
+    if state.settings[0].pools == STATIC_POOLS:
+        for gpu in range(min(old, size), max(old, size)):
+            update_available(state, gpu)
+
+
+@compiled
+def set_controls(state: EngineState, controls: np.ndarray) -> None:
+    """Make the controls, shape (2I + 1,), the targets of gate and router from now on."""
+    time = state.clock[0].time
+    n_classes = len(state.classes)
+    for i in range(n_classes):
+        accrue_credit(state, i, time)
+        control = state.control[i]
+        parameters = state.parameters[i]
+        fraction = controls[i]
+        control.credit_rate = fraction * parameters.arrival_rate
+        control.prefill_target = control.credit_rate / parameters.prefill_rate
+        rejected = parameters.arrival_rate - control.credit_rate
+        if rejected <= 0.0:
+            control.queue_target = 0.0
+        elif parameters.patience_rate > 0.0:
+            control.queue_target = rejected / parameters.patience_rate
+        else:
+            control.queue_target = np.inf
+        control.unlimited = 1 if fraction >= _ALL_ADMITTED and parameters.arrival_rate > 0 else 0
+        control.solo_probability = controls[n_classes + i]
+    _resize_mixed_pool(state, int(controls[2 * n_classes]))
+
+
+@compiled
+def fill_credit(state: EngineState) -> None:
+    """Give every class that earns credit its full credit, the state at the start of a run."""
+    for i in range(len(state.classes)):
+        control = state.control[i]
+        control.credit = CREDIT_CAP if control.credit_rate > 0.0 else 0.0
+        control.credit_time = state.clock[0].time

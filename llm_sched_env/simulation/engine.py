@@ -1,0 +1,95 @@
+"""The compiled entry points: what Python calls, on clusters stacked along a leading axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.simulation.compiled import compiled, entry_point
+from llm_sched_env.simulation.event_loop import run_until
+from llm_sched_env.simulation.layout import EngineState, RequestStream
+from llm_sched_env.simulation.start import fill_to_plan, start_empty
+
+
+@compiled
+def _row(states: EngineState, k: int) -> EngineState:
+    return EngineState(
+        states.settings[k],
+        states.keys[k],
+        states.clock[k],
+        states.parameters[k],
+        states.control[k],
+        states.classes[k],
+        states.totals[k],
+        states.histograms[k],
+        states.gpus[k],
+        states.class_decodes[k],
+        states.decode_marks[k],
+        states.decode_requests[k],
+        states.gpu_keys[k],
+        states.gpu_items[k],
+        states.gpu_positions[k],
+        states.available[k],
+        states.available_positions[k],
+        states.available_sizes[k],
+        states.queues[k],
+        states.requests[k],
+        states.free_requests[k],
+        states.patience_keys[k],
+        states.patience_items[k],
+        states.patience_positions[k],
+    )
+
+
+@entry_point
+def start(
+    states: EngineState,
+    stream: RequestStream,
+    logs: np.ndarray,
+    controls: np.ndarray,
+    occupancy: np.ndarray,
+    k: int,
+) -> None:
+    """Start cluster k: freshly allocated arrays become a running system at time 0.
+
+    Args:
+        states: stacked states.
+        stream: recorded requests, or empty.
+        logs: event logs, shape (N, L).
+        controls: shape (N, 2I + 1).
+        occupancy: requests present per GPU, shape (5, I); all zero starts empty.
+        k: the cluster.
+    """
+    state = _row(states, k)
+    start_empty(state, stream, controls[k])
+    fill_to_plan(state, logs[k], occupancy)
+
+
+@entry_point
+def advance(
+    states: EngineState,
+    stream: RequestStream,
+    logs: np.ndarray,
+    controls: np.ndarray,
+    set_controls: np.ndarray,
+    until: np.ndarray,
+    status: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Advance clusters first..last-1, each to its own time; releases the interpreter lock.
+
+    Args:
+        states: stacked states.
+        stream: recorded requests, or empty.
+        logs: event logs, shape (N, L).
+        controls: shape (N, 2I + 1).
+        set_controls: whether to apply the controls now, shape (N,), bool.
+        until: seconds, shape (N,).
+        status: receives FINISHED or NEEDS_CAPACITY, shape (N,).
+        first: the first cluster.
+        last: one past the last cluster.
+    """
+    for k in range(first, last):
+        status[k] = run_until(
+            _row(states, k), stream, logs[k], controls[k], set_controls[k], until[k]
+        )

@@ -1,0 +1,119 @@
+"""The gate: which waiting class is admitted when a GPU can start a prefill (MODEL 6, 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.rules import (
+    CREDIT_GATE,
+    FCFS_GATE,
+    LARGEST_CREDIT_GATE,
+    STRICT_OCCUPANCY_GATE,
+)
+
+CREDIT_CAP = 3.0
+# Credit that reached 1 up to rounding is credit; the timer in event_loop.py grants it exactly.
+_CREDIT_NEEDED = 1.0 - 1e-9
+
+
+@compiled
+def accrue_credit(state: EngineState, i: int, time: float) -> float:
+    """Class i's admission credit at ``time``, stored and returned."""
+    control = state.control[i]
+    if control.unlimited:
+        control.credit = CREDIT_CAP
+    else:
+        earned = control.credit_rate * (time - control.credit_time)
+        control.credit = min(CREDIT_CAP, control.credit + earned)
+    control.credit_time = time
+    return control.credit
+
+
+@compiled
+def spend_credit(state: EngineState, i: int, time: float) -> None:
+    """Charge one admission of class i, if the gate runs on credit."""
+    gate = state.settings[0].gate
+    if gate != CREDIT_GATE and gate != LARGEST_CREDIT_GATE:
+        return
+    accrue_credit(state, i, time)
+    state.control[i].credit = max(0.0, state.control[i].credit - 1.0)
+
+
+@compiled
+def _longer_waiting(state: EngineState, i: int, j: int) -> bool:
+    """True if the head of class i arrived before the head of class j."""
+    a = state.requests[state.queues[i].head]
+    b = state.requests[state.queues[j].head]
+    return a.arrival_time < b.arrival_time or (
+        a.arrival_time == b.arrival_time and a.index < b.index
+    )
+
+
+@compiled
+def _class_by_occupancy(state: EngineState, strict: bool) -> int:
+    best = -1
+    best_ratio = np.inf
+    best_excess = -np.inf
+    for i in range(len(state.classes)):
+        own = state.classes[i]
+        if own.q_prefill == 0:
+            continue
+        target = state.control[i].prefill_target
+        if strict and own.x >= target:
+            continue
+        # The paper's (X - n x*)/x* orders the classes as X/x* does, and ties stay exact.
+        ratio = own.x / target if target > 0.0 else np.inf
+        excess = own.q_prefill - state.control[i].queue_target
+        if best < 0 or ratio < best_ratio or (ratio == best_ratio and excess > best_excess):
+            best, best_ratio, best_excess = i, ratio, excess
+    return best
+
+
+@compiled
+def _class_by_credit(state: EngineState, time: float, largest_first: bool) -> int:
+    clock = state.clock[0]
+    best = -1
+    best_credit = 0.0
+    for i in range(len(state.classes)):
+        if state.classes[i].q_prefill == 0:
+            continue
+        credit = accrue_credit(state, i, time)
+        if credit < _CREDIT_NEEDED:
+            rate = state.control[i].credit_rate
+            ready = time + (1.0 - credit) / rate if rate > 0.0 else np.inf
+            if ready < clock.credit_time:
+                clock.credit_time = ready
+                clock.credit_class = i
+            continue
+        if best < 0:
+            better = True
+        elif largest_first and credit != best_credit:
+            better = credit > best_credit
+        else:
+            better = _longer_waiting(state, i, best)
+        if better:
+            best, best_credit = i, credit
+    return best
+
+
+@compiled
+def _class_by_age(state: EngineState) -> int:
+    best = -1
+    for i in range(len(state.classes)):
+        if state.classes[i].q_prefill > 0 and (best < 0 or _longer_waiting(state, i, best)):
+            best = i
+    return best
+
+
+@compiled
+def choose_class(state: EngineState, time: float) -> int:
+    """The class to admit now, or -1; a credit gate leaves the time of its next credit."""
+    gate = state.settings[0].gate
+    if gate == FCFS_GATE:
+        return _class_by_age(state)
+    if gate == CREDIT_GATE or gate == LARGEST_CREDIT_GATE:
+        state.clock[0].credit_time = np.inf
+        return _class_by_credit(state, time, gate == LARGEST_CREDIT_GATE)
+    return _class_by_occupancy(state, gate == STRICT_OCCUPANCY_GATE)

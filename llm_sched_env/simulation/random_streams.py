@@ -1,0 +1,61 @@
+"""Counter-based random numbers: draw k of a stream is a pure function of its key and k.
+
+Each environment owns one 64-bit key per stream (:data:`STREAMS`), taken from
+``numpy.random.SeedSequence``. The bits are those of SplitMix64 started at the key, so request k
+has the same class, lengths and patience under every policy: common random numbers for free.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llm_sched_env.simulation.compiled import compiled
+
+STREAMS = ("arrival", "class", "prompt", "output", "patience", "routing", "initial")
+ARRIVAL, CLASS, PROMPT, OUTPUT, PATIENCE, ROUTING, INITIAL = range(len(STREAMS))
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11, _SHIFT_32 = (
+    np.uint64(30),
+    np.uint64(27),
+    np.uint64(31),
+    np.uint64(11),
+    np.uint64(32),
+)
+_TO_UNIT = 2.0**-53
+
+
+def stream_keys(seed: np.random.SeedSequence) -> np.ndarray:
+    """One 64-bit key per stream, in the order of :data:`STREAMS`; shape (7,), uint64."""
+    return seed.generate_state(len(STREAMS), np.uint64)
+
+
+@compiled
+def random_bits(key: np.uint64, counter: int) -> np.uint64:
+    """64 random bits: draw ``counter`` of the stream ``key``."""
+    bits = key + np.uint64(counter) * _GOLDEN
+    bits = (bits ^ (bits >> _SHIFT_30)) * _MIX_1
+    bits = (bits ^ (bits >> _SHIFT_27)) * _MIX_2
+    return bits ^ (bits >> _SHIFT_31)
+
+
+@compiled
+def uniform(key: np.uint64, counter: int) -> float:
+    """A double strictly inside (0, 1)."""
+    return (np.int64(random_bits(key, counter) >> _SHIFT_11) + 0.5) * _TO_UNIT
+
+
+@compiled
+def exponential(key: np.uint64, counter: int) -> float:
+    """An exponential variable of mean 1, by inversion."""
+    return -math.log(uniform(key, counter))
+
+
+@compiled
+def random_below(key: np.uint64, counter: int, size: int) -> int:
+    """An integer in 0..size-1; the bias is below size / 2^32."""
+    return np.int64(((random_bits(key, counter) >> _SHIFT_32) * np.uint64(size)) >> _SHIFT_32)

@@ -1,0 +1,63 @@
+"""Dispatch rules: which gate admits, which router places, which pools exist, what has priority."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_sched_env.errors import ConfigurationError
+
+OCCUPANCY_GATE, STRICT_OCCUPANCY_GATE, CREDIT_GATE, LARGEST_CREDIT_GATE, FCFS_GATE = range(5)
+SOLO_FIRST_ROUTER, RANDOMIZED_ROUTER, COUPLED_ROUTER = range(3)
+STATIC_POOLS, DYNAMIC_POOLS = range(2)
+
+GATES = {
+    "occupancy": OCCUPANCY_GATE,
+    "strict-occupancy": STRICT_OCCUPANCY_GATE,
+    "credit": CREDIT_GATE,
+    "largest-credit": LARGEST_CREDIT_GATE,
+    "fcfs": FCFS_GATE,
+}
+ROUTERS = {
+    "solo-first": SOLO_FIRST_ROUTER,
+    "randomized": RANDOMIZED_ROUTER,
+    "coupled": COUPLED_ROUTER,
+}
+POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
+
+
+@dataclass(frozen=True)
+class DispatchRule:
+    """A compiled scheduler: gate x router x pools x priority (MODEL sections 6 and 7).
+
+    gate: which waiting class is admitted when a GPU can start a prefill.
+        ``occupancy``: smallest X_i / x_i* (printed gate-and-route, work-conserving);
+        ``strict-occupancy``: the same, but a class at or above n x_i* waits;
+        ``credit``: of the classes with credit, the longest waiting head;
+        ``largest-credit``: most credit first, ties by the longest waiting head;
+        ``fcfs``: the longest waiting head of all.
+    router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
+        probability, one line per pool) or ``coupled`` (in the slot of its prefill).
+    pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
+    prefill_first: a freed slot takes a new prefill before a waiting decode.
+    """
+
+    gate: str = "occupancy"
+    router: str = "solo-first"
+    pools: str = "static"
+    prefill_first: bool = False
+
+    def __post_init__(self) -> None:
+        for field, value, table in (
+            ("gate", self.gate, GATES),
+            ("router", self.router, ROUTERS),
+            ("pools", self.pools, POOLS),
+        ):
+            if value not in table:
+                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        if self.router == "coupled" and self.pools == "static":
+            raise ConfigurationError(
+                "router",
+                self.router,
+                "solo-first or randomized with static pools",
+                'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
+            )

@@ -1,0 +1,279 @@
+"""Simulated clusters: Python handles on the compiled engine, one alone or many stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation import layout
+from llm_sched_env.simulation.engine import advance, start
+from llm_sched_env.simulation.event_loop import FINISHED
+from llm_sched_env.simulation.layout import EngineState, RequestStream
+from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
+from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+
+
+class SimulationBatch:
+    """N clusters of ``n_gpus`` under one dispatch rule, advanced event by event in compiled code.
+
+    Each cluster runs as if alone: its trajectory depends on its own seed and controls only.
+
+    Args:
+        instance: classes, hardware and prices.
+        rule: gate, router, pools and priority.
+        n_gpus: cluster size n.
+        n_clusters: N.
+        stream: a recorded request stream, billed by its own token counts; default Poisson
+            arrivals with exponential lengths, billed by class means.
+        log_events: room for this many entries of each cluster's event log.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        rule: DispatchRule,
+        n_gpus: int,
+        n_clusters: int = 1,
+        stream: RequestStream | None = None,
+        log_events: int = 0,
+    ) -> None:
+        self.instance = instance
+        self.rule = rule
+        self.n_gpus = checked_count("n_gpus", n_gpus)
+        self.n_clusters = checked_count("n_clusters", n_clusters)
+        self.stream = stream if stream is not None else layout.poisson_stream()
+        self._fresh = _fresh_state(instance, rule, self.n_gpus, stream is not None)
+        self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
+        self._status = np.zeros(self.n_clusters, np.int64)
+        self._all = np.ones(self.n_clusters, np.bool_)
+        self._none = np.zeros(self.n_clusters, np.bool_)
+        self._controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
+        self.states = EngineState(
+            *(np.repeat(array, self.n_clusters, axis=0) for array in self._fresh)
+        )
+
+    def start(
+        self,
+        k: int,
+        seed: np.random.SeedSequence,
+        controls: np.ndarray,
+        occupancy: np.ndarray | None = None,
+    ) -> None:
+        """Start cluster k anew at time 0.
+
+        Args:
+            k: the cluster.
+            seed: of all its random streams; the same seed gives the same requests under
+                every rule.
+            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+            occupancy: requests present per GPU, shape (5, I), rows q_prefill, x, q_decode,
+                y_mixed, y_solo; default none.
+        """
+        if occupancy is None:
+            occupancy = np.zeros((5, self.instance.n_classes))
+        needed = int(np.ceil(occupancy.sum() * self.n_gpus)) + 5 * self.instance.n_classes
+        while needed > self.states.requests.shape[1]:
+            self._grow()
+        for name, array in self._fresh._asdict().items():
+            target = getattr(self.states, name)
+            if target.shape[1:] == array.shape[1:]:
+                target[k] = array[0]
+        self._reset_records(k)
+        self.states.keys[k] = stream_keys(seed)
+        self._controls[k] = controls
+        start(
+            self.states, self.stream, self._logs, self._controls, np.ascontiguousarray(occupancy), k
+        )
+
+    def _reset_records(self, k: int) -> None:
+        """Idle request records of cluster k, at whatever capacity the batch has grown to."""
+        capacity = self.states.requests.shape[1]
+        self.states.requests[k] = np.zeros(1, layout.REQUEST)
+        self.states.free_requests[k] = np.arange(capacity - 1, -1, -1)
+        self.states.patience_keys[k] = np.inf
+        self.states.patience_positions[k] = -1
+        self.states.clock["free_size"][k] = capacity
+
+    def run(
+        self,
+        until: np.ndarray,
+        controls: np.ndarray | None = None,
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        """Advance clusters to their times ``until``, shape (N,), seconds.
+
+        Args:
+            until: ``inf`` runs past the last event of a recorded stream.
+            controls: shape (N, 2I + 1), set before the first event; default: as they are.
+            rows: first and one past the last cluster; default all.
+        """
+        first, last = rows if rows is not None else (0, self.n_clusters)
+        flags = self._none
+        if controls is not None:
+            self._controls[first:last] = controls[first:last]
+            flags = self._all
+        while True:
+            advance(
+                self.states,
+                self.stream,
+                self._logs,
+                self._controls,
+                flags,
+                until,
+                self._status,
+                first,
+                last,
+            )
+            if (self._status[first:last] == FINISHED).all():
+                return
+            # A cluster that finished has nothing left to do before its time: running it
+            # again without controls changes nothing.
+            flags = self._none
+            self._grow()
+
+    def _grow(self) -> None:
+        self.states = layout.with_capacity(self.states, 2 * self.states.requests.shape[1])
+
+    def state(self, k: int) -> EngineState:
+        """Views of the state of cluster k."""
+        return layout.row(self.states, k)
+
+    def snapshot(self, k: int) -> EngineState:
+        """A copy of the whole state of cluster k."""
+        return EngineState(*(array[k].copy() for array in self.states))
+
+    def restore(self, k: int, snapshot: EngineState) -> None:
+        """Continue cluster k from a snapshot of a cluster of the same instance and size."""
+        _require_same_shape(self.state(k), snapshot)
+        capacity = max(len(snapshot.requests), self.states.requests.shape[1])
+        if capacity > self.states.requests.shape[1]:
+            self.states = layout.with_capacity(self.states, capacity)
+        stacked = EngineState(*(array[None] for array in snapshot))
+        if capacity > len(snapshot.requests):
+            stacked = layout.with_capacity(stacked, capacity)
+        for target, array in zip(self.states, stacked, strict=True):
+            target[k] = array[0]
+
+    def events(self, k: int) -> np.ndarray:
+        """The event log of cluster k, a record array (time, kind, request index, GPU)."""
+        logged = int(self.states.clock["logged"][k, 0])
+        if logged > self._logs.shape[1]:
+            raise ConfigurationError(
+                "log_events", self._logs.shape[1], f"at least {logged} for this run"
+            )
+        return self._logs[k, :logged]
+
+
+class Simulation:
+    """One cluster under a dispatch rule: a :class:`SimulationBatch` of one, started.
+
+    Args:
+        instance: classes, hardware and prices.
+        rule: gate, router, pools and priority.
+        controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+        n_gpus: cluster size n.
+        seed: of all random streams.
+        occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
+        **batch: ``stream`` and ``log_events`` of :class:`SimulationBatch`.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        rule: DispatchRule,
+        controls: np.ndarray,
+        n_gpus: int,
+        seed: np.random.SeedSequence,
+        occupancy: np.ndarray | None = None,
+        **batch: Any,
+    ) -> None:
+        self._batch = SimulationBatch(instance, rule, n_gpus, **batch)
+        self._batch.start(0, seed, controls, occupancy)
+
+    @property
+    def state(self) -> EngineState:
+        """Views of the cluster's state."""
+        return self._batch.state(0)
+
+    @property
+    def time(self) -> float:
+        """Seconds since the start of the run."""
+        return float(self._batch.states.clock["time"][0, 0])
+
+    def run(self, until: float, controls: np.ndarray | None = None) -> None:
+        """Set controls, if given, and advance to ``until`` (seconds)."""
+        stacked = None if controls is None else np.asarray(controls, float)[None]
+        self._batch.run(np.array([until], float), stacked)
+
+    def reset_metrics(self) -> None:
+        """End of the warm-up: measure from now on."""
+        reset_metrics(self.state)
+
+    def metrics(self) -> Metrics:
+        """What was measured since the start or the last :meth:`reset_metrics`."""
+        return read_metrics(self.state)
+
+    def events(self) -> np.ndarray:
+        """The event log so far, a record array (time, kind, request index, GPU)."""
+        return self._batch.events(0)
+
+    def snapshot(self) -> EngineState:
+        """A copy of the whole state."""
+        return self._batch.snapshot(0)
+
+    def restore(self, snapshot: EngineState) -> None:
+        """Continue from a snapshot of a cluster of the same instance and size."""
+        self._batch.restore(0, snapshot)
+
+
+def checked_count(field: str, value: Any) -> int:
+    """The value as an int, or an error unless it is an integer >= 1."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ConfigurationError(field, value, "an integer >= 1")
+    return int(value)
+
+
+def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
+    got: Sequence[int] = snapshot.class_decodes.shape
+    wanted: Sequence[int] = state.class_decodes.shape
+    if got != wanted or len(snapshot.decode_marks) != len(state.decode_marks):
+        raise ConfigurationError(
+            "snapshot (GPUs, classes)", tuple(got), f"{tuple(wanted)} with the same batch slots"
+        )
+
+
+def _fresh_state(
+    instance: Instance, rule: DispatchRule, n_gpus: int, recorded: bool
+) -> EngineState:
+    """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
+    hardware = instance.hardware
+    rates = n_gpus * instance.arrival_rates
+    # Slots are bounded, queues are not: they start with room for one more cluster.
+    capacity = 2 * n_gpus * hardware.batch_slots + 64
+    states = layout.allocate_states(1, n_gpus, instance.n_classes, hardware.batch_slots, capacity)
+    settings = states.settings
+    settings["batch_slots"] = hardware.batch_slots
+    settings["gate"] = GATES[rule.gate]
+    settings["router"] = ROUTERS[rule.router]
+    settings["pools"] = POOLS[rule.pools]
+    settings["prefill_first"] = rule.prefill_first
+    settings["bill_own_tokens"] = recorded
+    settings["solo_seconds"] = hardware.tau_solo
+    settings["mixed_seconds"] = hardware.tau_mixed
+    settings["chunk_tokens"] = hardware.chunk_tokens
+    settings["arrival_rate"] = 0.0 if recorded else rates.sum()
+    settings["prefill_price"] = instance.prices.prefill
+    settings["decode_price"] = instance.prices.decode
+    parameters = states.parameters
+    parameters["prompt_tokens"] = instance.prompt_tokens
+    parameters["output_tokens"] = instance.output_tokens
+    parameters["arrival_rate"] = rates
+    parameters["patience_rate"] = instance.patience_rates
+    parameters["cumulative_share"] = np.cumsum(rates) / rates.sum()
+    parameters["prefill_rate"] = instance.prefill_rates
+    return states

@@ -1,0 +1,90 @@
+"""How a run starts: empty, or near the fluid plan."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llm_sched_env.simulation.arrivals import schedule_next_arrival
+from llm_sched_env.simulation.availability import random_available, update_available
+from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.control import fill_credit, set_controls
+from llm_sched_env.simulation.dispatch import start_decode, start_prefill
+from llm_sched_env.simulation.gpu_clock import schedule_gpu
+from llm_sched_env.simulation.layout import (
+    MIXED_DECODE,
+    PREFILL,
+    SOLO_DECODE,
+    EngineState,
+    RequestStream,
+)
+from llm_sched_env.simulation.random_streams import INITIAL, exponential, uniform
+from llm_sched_env.simulation.waiting import join_queue, start_patience
+
+
+@compiled
+def start_empty(state: EngineState, stream: RequestStream, controls: np.ndarray) -> None:
+    """Make a freshly allocated state ready to run: an idle cluster with full credit."""
+    set_controls(state, controls)
+    for gpu in range(len(state.gpus)):
+        update_available(state, gpu)
+    fill_credit(state)
+    schedule_next_arrival(state, stream)
+
+
+@compiled
+def _initial_request(state: EngineState, i: int) -> int:
+    """A request of class i that is present at time 0; its remaining lengths are exponential."""
+    clock = state.clock[0]
+    clock.free_size -= 1
+    request = state.free_requests[clock.free_size]
+    k = clock.initial_requests
+    clock.initial_requests += 1
+    record = state.requests[request]
+    record.index = -1 - k
+    record.request_class = i
+    record.queue = -1
+    record.arrival_time = 0.0
+    record.first_token_time = 0.0
+    parameters = state.parameters[i]
+    record.prompt_tokens = exponential(state.keys[INITIAL], 3 * k) * parameters.prompt_tokens
+    record.output_tokens = exponential(state.keys[INITIAL], 3 * k + 1) * parameters.output_tokens
+    state.totals[i].initial += 1
+    return request
+
+
+@compiled
+def _rounded(state: EngineState, expected: float) -> int:
+    """A random integer with the given mean, one of its two neighbours."""
+    draw = uniform(state.keys[INITIAL], 3 * state.clock[0].initial_requests + 2)
+    return int(math.floor(expected + draw))
+
+
+@compiled
+def fill_to_plan(state: EngineState, log: np.ndarray, occupancy: np.ndarray) -> None:
+    """Place requests as the fluid plan has them on average; shape of ``occupancy`` is (5, I).
+
+    Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
+    no slot is left are not created; decodes take solo slots first. The plan's waiting prefilled
+    requests join the first decode line. The caller provides enough request records.
+    """
+    n = len(state.gpus)
+    n_classes = len(state.classes)
+    for i in range(n_classes):
+        for _ in range(_rounded(state, n * occupancy[1, i])):
+            if state.available_sizes[PREFILL] > 0:
+                gpu = random_available(state, PREFILL)
+                start_prefill(state, log, gpu, _initial_request(state, i), 0.0)
+                schedule_gpu(state, gpu)
+        for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]))):
+            which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
+            if state.available_sizes[which] > 0:
+                gpu = random_available(state, which)
+                start_decode(state, log, gpu, _initial_request(state, i), 0.0)
+                schedule_gpu(state, gpu)
+        waiting = _rounded(state, n * occupancy[0, i])
+        for k in range(waiting + _rounded(state, n * occupancy[2, i])):
+            request = _initial_request(state, i)
+            join_queue(state, request, i if k < waiting else n_classes, 0.0)
+            start_patience(state, request, 0.0)
