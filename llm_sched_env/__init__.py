@@ -1,0 +1,74 @@
+"""Scheduling of LLM inference on clusters with prefill-decode contention.
+
+``gym.make("LLMSched-v0")`` after ``import llm_sched_env``; :func:`plan`, :func:`evaluate`,
+:class:`Instance` and :mod:`presets` are loaded on first use, so that the import stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from llm_sched_env import presets
+    from llm_sched_env.errors import LLMSchedError
+    from llm_sched_env.evaluation import Evaluation, evaluate
+    from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+    from llm_sched_env.planning import FluidPlan, plan
+    from llm_sched_env.simulation.rules import DispatchRule
+
+try:
+    __version__ = version("llm-sched-env")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "DispatchRule": "llm_sched_env.simulation.rules",
+    "Evaluation": "llm_sched_env.evaluation",
+    "FluidPlan": "llm_sched_env.planning",
+    "Hardware": "llm_sched_env.instance",
+    "Instance": "llm_sched_env.instance",
+    "LLMSchedError": "llm_sched_env.errors",
+    "Prices": "llm_sched_env.instance",
+    "RequestClass": "llm_sched_env.instance",
+    "evaluate": "llm_sched_env.evaluation",
+    "plan": "llm_sched_env.planning",
+}
+
+__all__ = [
+    "DispatchRule",
+    "Evaluation",
+    "FluidPlan",
+    "Hardware",
+    "Instance",
+    "LLMSchedError",
+    "Prices",
+    "RequestClass",
+    "__version__",
+    "evaluate",
+    "plan",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "presets":
+        return importlib.import_module("llm_sched_env.presets")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if "LLMSched-v0" not in registry:
+    register(
+        id="LLMSched-v0",
+        entry_point="llm_sched_env.envs.interval_env:LLMSchedEnv",
+        vector_entry_point="llm_sched_env.envs.vector_env:LLMSchedVectorEnv",
+    )

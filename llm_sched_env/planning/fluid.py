@@ -60,7 +60,19 @@ class FluidPlan:
 
     def pool_size(self, n_gpus: int) -> int:
         """M = ceil(n sum x*), GPUs in the static mixed pool."""
-        return mixed_pool_size(self.mixed_fraction, n_gpus)
+        return int(mixed_pool_size(self.mixed_fraction, n_gpus))
+
+    @property
+    def action(self) -> np.ndarray:
+        """The plan as a constant action (f*, p_s*, sum x*); shape (2I + 1,)."""
+        return np.concatenate(
+            [self.admission_fraction, self.solo_probability, [self.mixed_fraction]]
+        )
+
+    @property
+    def occupancy(self) -> np.ndarray:
+        """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""
+        return np.array([self.q_prefill, self.x, self.q_decode, self.y_mixed, self.y_solo])
 
     def note(self) -> str:
         """What a reader must know about this plan, in a line; empty if nothing."""
@@ -88,9 +100,13 @@ class FluidPlan:
         return plain
 
 
-def mixed_pool_size(mixed_fraction: float, n_gpus: int) -> int:
-    """GPUs in the static mixed pool for a fraction in [0, 1]; rounding noise adds none."""
-    return min(n_gpus, math.ceil(n_gpus * mixed_fraction - 1e-6))
+def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
+    """GPUs in the static mixed pool for fractions in [0, 1] of the cluster, an integer (array).
+
+    Rounding noise, also that of a float32 action, does not add a GPU.
+    """
+    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * (1 - 1e-7) - 1e-6)
+    return np.clip(size, 0, n_gpus).astype(np.int64)
 
 
 def plan(

@@ -1,0 +1,1 @@
+"""Learned schedulers: training and checkpoints, built as ``llm_sched_env.agents``."""

@@ -1,0 +1,66 @@
+"""The reference policies that are dispatch rules steered by the fluid plan (MODEL 6 and 7)."""
+
+from __future__ import annotations
+
+from llm_sched_env.policies import RegisteredPolicy
+from llm_sched_env.simulation.rules import DispatchRule
+
+
+def _registered(
+    rule: DispatchRule, description: str, source: str, *aliases: str
+) -> RegisteredPolicy:
+    return RegisteredPolicy(description, lambda: rule, aliases, source)
+
+
+GATE_AND_ROUTE = _registered(
+    DispatchRule(gate="occupancy", router="solo-first", pools="static"),
+    "printed occupancy gate, static pools, solo slots first",
+    "section 4.1",
+    "GG-SP",
+)
+
+STRICT_GATE_AND_ROUTE = _registered(
+    DispatchRule(gate="strict-occupancy", router="solo-first", pools="static"),
+    "gate-and-route whose classes wait at their target, as its proof assumes",
+    "Lemma 10.1",
+)
+
+CREDIT_GATE_STATIC = _registered(
+    DispatchRule(gate="credit", router="solo-first", pools="static"),
+    "admission credit at the plan's rates, static pools, longest waiting first",
+    "this project",
+)
+
+CREDIT_GATE = _registered(
+    DispatchRule(gate="largest-credit", router="solo-first", pools="dynamic"),
+    "admission credit at the plan's rates, any GPU may prefill, most credit first",
+    "this project",
+)
+
+FCFS_IMMEDIATE = _registered(
+    DispatchRule(gate="fcfs", router="coupled", pools="dynamic"),
+    "Sarathi-style serving system: oldest request first, decodes stay in their slot",
+    "section 6.3",
+    "FI-WSP",
+)
+
+GATE_IMMEDIATE = _registered(
+    DispatchRule(gate="occupancy", router="coupled", pools="dynamic"),
+    "fcfs-immediate with the occupancy gate",
+    "section 6.3",
+    "GI-WSP",
+)
+
+GATE_PREFILL_FIRST = _registered(
+    DispatchRule(gate="occupancy", router="solo-first", pools="dynamic", prefill_first=True),
+    "occupancy gate without pools; a freed slot takes a prefill before a waiting decode",
+    "section 6.3",
+    "GF-WSP",
+)
+
+FCFS_AND_ROUTE = _registered(
+    DispatchRule(gate="fcfs", router="solo-first", pools="static"),
+    "oldest request first, static pools, solo slots first",
+    "section 6.3",
+    "FG-SP",
+)

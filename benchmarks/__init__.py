@@ -1,0 +1,1 @@
+"""Speed of the compiled engine beside plain yardsticks."""

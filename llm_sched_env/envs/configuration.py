@@ -1,0 +1,136 @@
+"""What an interval-control environment is made of, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import PRICINGS
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.simulation.rules import DispatchRule
+
+CONTROLS = ("admission", "routing", "pool")
+STARTS = ("empty", "plan")
+_GATES = {
+    ("credit", "static"): "credit",
+    ("credit", "dynamic"): "largest-credit",
+    ("occupancy", "static"): "occupancy",
+    ("occupancy", "dynamic"): "occupancy",
+}
+_ROUTERS = ("randomized", "solo-first", "coupled")
+_POOLS = ("static", "dynamic")
+
+
+@dataclass(frozen=True)
+class IntervalConfiguration:
+    """Arguments of ``LLMSched-v0``; see :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`."""
+
+    instance: Instance
+    n_gpus: int
+    pricing: str
+    interval: float
+    horizon: float
+    gate: str
+    router: str
+    pools: str
+    controls: tuple[str, ...]
+    start: str
+
+    @classmethod
+    def validated(
+        cls,
+        instance: Instance | str | Path | dict[str, Any],
+        n_gpus: int,
+        pricing: str,
+        interval: float,
+        horizon: float,
+        gate: str,
+        router: str,
+        pools: str,
+        controls: str | Sequence[str],
+        start: str,
+    ) -> IntervalConfiguration:
+        """Check every argument; raises ConfigurationError."""
+        _require_choice("pricing", pricing, PRICINGS)
+        _require_choice("gate", gate, ("credit", "occupancy"))
+        _require_choice("router", router, _ROUTERS)
+        _require_choice("pools", pools, _POOLS)
+        _require_choice("start", start, STARTS)
+        _require_seconds("interval", interval)
+        _require_seconds("horizon", horizon)
+        if isinstance(n_gpus, bool) or not isinstance(n_gpus, (int, np.integer)) or n_gpus < 1:
+            raise ConfigurationError("n_gpus", n_gpus, "an integer >= 1")
+        if horizon < interval:
+            raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
+        configuration = cls(
+            instance=resolve_instance(instance),
+            n_gpus=int(n_gpus),
+            pricing=pricing,
+            interval=float(interval),
+            horizon=float(horizon),
+            gate=gate,
+            router=router,
+            pools=pools,
+            controls=_checked_controls(controls, router, pools),
+            start=start,
+        )
+        _ = configuration.rule
+        return configuration
+
+    @property
+    def rule(self) -> DispatchRule:
+        """The compiled dispatcher that works inside an interval."""
+        return DispatchRule(_GATES[self.gate, self.pools], self.router, self.pools)
+
+    @property
+    def steps(self) -> int:
+        """Intervals in an episode; the last may reach past the horizon."""
+        return int(np.ceil(self.horizon / self.interval - 1e-9))
+
+    @property
+    def controlled(self) -> np.ndarray:
+        """Places of the full action (2I + 1) that the agent sets."""
+        n = self.instance.n_classes
+        places = {
+            "admission": np.arange(n),
+            "routing": np.arange(n, 2 * n),
+            "pool": np.array([2 * n]),
+        }
+        return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
+
+
+def _require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
+    if got not in allowed:
+        raise ConfigurationError(field, got, " or ".join(allowed))
+
+
+def _require_seconds(field: str, got: Any) -> None:
+    numeric = isinstance(got, (int, float, np.integer, np.floating)) and not isinstance(got, bool)
+    if not numeric or not np.isfinite(got) or got <= 0:
+        raise ConfigurationError(field, got, "a finite number of seconds > 0")
+
+
+def _checked_controls(controls: str | Sequence[str], router: str, pools: str) -> tuple[str, ...]:
+    """The controlled parts; those named one by one must have an effect."""
+    if controls == "all":
+        return CONTROLS
+    parts = (controls,) if isinstance(controls, str) else tuple(controls)
+    if not parts or any(part not in CONTROLS for part in parts) or len(set(parts)) < len(parts):
+        raise ConfigurationError(
+            "controls", controls, f'"all" or some of {", ".join(CONTROLS)}, each once'
+        )
+    if "routing" in parts and router != "randomized":
+        raise ConfigurationError(
+            "controls", controls, 'no "routing" here', f"router={router!r} has no probabilities"
+        )
+    if "pool" in parts and pools != "static":
+        raise ConfigurationError(
+            "controls", controls, 'no "pool" here', f"pools={pools!r} has no fixed mixed pool"
+        )
+    return parts

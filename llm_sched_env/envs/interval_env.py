@@ -1,0 +1,190 @@
+"""``LLMSched-v0``: interval control of one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+from llm_sched_env.envs.configuration import STARTS, IntervalConfiguration
+from llm_sched_env.envs.interval import IntervalControl, SavedState
+from llm_sched_env.envs.rendering import describe
+from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import FluidPlan
+
+
+class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
+    """Admission and routing of LLM requests on a cluster with prefill-decode contention.
+
+    ## Description
+    Requests of I classes arrive at n GPUs, wait, are prefilled, and decode. A running prefill
+    slows every decode on its GPU. Each interval the agent sets how fast every class is
+    admitted, where its decodes go, and how many GPUs may prefill; a compiled dispatcher works
+    event by event inside the interval. The model is that of Lin, Ding, Han and Zhang
+    (arXiv 2602.02987).
+
+    ## Action Space
+    ``Box(0, 1, (2I + 1,), float32)``; with ``controls`` only the parts named there.
+
+    | Num | Action | Min | Max | Unit |
+    |---|---|---|---|---|
+    | 0..I-1 | admission rate of class i | 0 | 1 | fraction of its arrival rate |
+    | I..2I-1 | routing of class i to the solo pool | 0 | 1 | probability |
+    | 2I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+
+    The fluid plan is a constant action, ``env.unwrapped.plan_action``. With
+    ``router="solo-first"`` or ``"coupled"`` the routing part, with ``pools="dynamic"`` the pool
+    part has no effect; leave them out with ``controls``. Actions outside [0, 1] are an error.
+
+    ## Observation Space
+    ``Box(0, 1, (6I + 4,), float32)``, per GPU, so that a policy moves between cluster sizes.
+
+    | Num | Observation | Unit |
+    |---|---|---|
+    | 0..I-1 | waiting for prefill, q / (1 + q) | q requests per GPU |
+    | I..2I-1 | prefills in service | per GPU |
+    | 2I..3I-1 | prefilled and waiting, q / (1 + q) | q requests per GPU |
+    | 3I..4I-1 | decodes beside a prefill | per n (B - 1) slots |
+    | 4I..5I-1 | decodes without one | per n B slots |
+    | 5I..6I-1 | admission credit | of 3 admissions |
+    | 6I | free slots | share of n B |
+    | 6I+1..6I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
+
+    ## Rewards
+    Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
+    long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
+    currency.
+
+    ## Starting State
+    ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
+    overrides it; ``reset(options={"state": env.unwrapped.save_state()})`` continues from a
+    saved state, with new randomness.
+
+    ## Episode End
+    Truncated at the horizon; never terminated.
+
+    ## Arguments
+    - ``n_gpus``: cluster size n, default 20.
+    - ``instance``: preset name, instance file, plain data or :class:`Instance`.
+    - ``pricing``: ``bundled`` or ``separate``.
+    - ``interval``: seconds an action is held, default 1.
+    - ``horizon``: seconds per episode, default 300.
+    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions.
+    - ``router``: ``randomized``, ``solo-first`` or ``coupled``.
+    - ``pools``: ``static`` or ``dynamic``.
+    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
+    - ``start``: ``empty`` or ``plan``.
+    - ``render_mode``: ``None`` or ``"ansi"``.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+
+    def __init__(
+        self,
+        n_gpus: int = 20,
+        instance: Instance | str | Path | dict[str, Any] = "base",
+        pricing: str = "bundled",
+        interval: float = 1.0,
+        horizon: float = 300.0,
+        gate: str = "credit",
+        router: str = "randomized",
+        pools: str = "static",
+        controls: str | Sequence[str] = "all",
+        start: str = "empty",
+        render_mode: str | None = None,
+    ) -> None:
+        configuration = IntervalConfiguration.validated(
+            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
+        )
+        if render_mode not in (None, "ansi"):
+            raise ConfigurationError("render_mode", render_mode, "None or 'ansi'")
+        self.render_mode = render_mode
+        self.control = IntervalControl(configuration)
+        self.observation_space = self.control.observation_space
+        self.action_space = self.control.action_space
+        self._running = False
+
+    @property
+    def plan(self) -> FluidPlan:
+        """The fluid plan of the instance."""
+        return self.control.plan
+
+    @property
+    def plan_action(self) -> np.ndarray:
+        """The fluid plan as a constant action; float32, shape of the action space."""
+        return self.control.plan_action
+
+    def save_state(self) -> SavedState:
+        """The cluster as it is now, for ``reset(options={"state": ...})``."""
+        return self.control.save(0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; ``options`` may hold ``start`` or ``state``."""
+        start = chosen_start(options)
+        super().reset(seed=seed)
+        self.control.start(0, episode_seed(self.np_random), start)
+        self._running = True
+        return self.control.observations()[0], self._info(np.zeros(2))
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold the action for one interval."""
+        if not self._running:
+            raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
+        checked = self.control.checked_actions(action, self.action_space.shape or ())
+        rewards, terms = self.control.step(checked[None])
+        return (
+            self.control.observations()[0],
+            float(rewards[0]),
+            False,
+            bool(self.control.truncated()[0]),
+            self._info(terms[0]),
+        )
+
+    def _info(self, terms: np.ndarray) -> dict[str, Any]:
+        prompt, output = terms.tolist()
+        return {
+            "time": float(self.control.times()[0]),
+            "revenue": {"prompt": prompt, "output": output},
+        }
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The cluster as text with ``render_mode="ansi"``."""
+        if self.render_mode is None:
+            gym.logger.warn('render() does nothing without render_mode="ansi"')
+            return None
+        return describe(self.control.batch.state(0), self.control.configuration)
+
+
+def episode_seed(generator: np.random.Generator) -> np.random.SeedSequence:
+    """The seed of the next episode of an environment with this generator."""
+    return np.random.SeedSequence(generator.integers(0, 2**63, size=2).tolist())
+
+
+def chosen_start(options: dict[str, Any] | None) -> str | SavedState | None:
+    """The start asked for by reset options, or None for the environment's own."""
+    if not options:
+        return None
+    if len(options) != 1 or next(iter(options)) not in ("start", "state"):
+        raise ConfigurationError("reset options", sorted(options), 'one of "start" or "state"')
+    if "state" in options:
+        state = options["state"]
+        if not isinstance(state, SavedState):
+            raise ConfigurationError(
+                "reset option state", type(state).__name__, "what save_state() returned"
+            )
+        return state
+    if options["start"] not in STARTS:
+        raise ConfigurationError("reset option start", options["start"], " or ".join(STARTS))
+    start: str = options["start"]
+    return start

@@ -1,0 +1,176 @@
+"""The native vector form of ``LLMSched-v0``: N clusters advanced in one compiled call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.interval_env import chosen_start, episode_seed
+from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.simulation import checked_count
+
+
+class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N independent ``LLMSched-v0`` environments, each equal to a single one with its seed.
+
+    Args:
+        num_envs: N.
+        autoreset_mode: ``NEXT_STEP`` (default), ``SAME_STEP`` or ``DISABLED``, by name or as
+            :class:`gymnasium.vector.AutoresetMode`.
+        n_gpus: this and all further arguments as in
+            :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`.
+
+    ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        n_gpus: int = 20,
+        instance: Instance | str | Path | dict[str, Any] = "base",
+        pricing: str = "bundled",
+        interval: float = 1.0,
+        horizon: float = 300.0,
+        gate: str = "credit",
+        router: str = "randomized",
+        pools: str = "static",
+        controls: str | Sequence[str] = "all",
+        start: str = "empty",
+    ) -> None:
+        configuration = IntervalConfiguration.validated(
+            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
+        )
+        self.num_envs = checked_count("num_envs", num_envs)
+        self.autoreset_mode = _checked_mode(autoreset_mode)
+        self.metadata = {"autoreset_mode": self.autoreset_mode}
+        self.control = IntervalControl(configuration, self.num_envs)
+        self.single_observation_space = self.control.observation_space
+        self.single_action_space = self.control.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._generators = [seeding.np_random()[0] for _ in range(self.num_envs)]
+        self._done = np.ones(self.num_envs, np.bool_)
+        self._running = False
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every environment, or where ``options["reset_mask"]`` is True."""
+        options = dict(options or {})
+        mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ConfigurationError("reset_mask", mask, f"booleans of shape ({self.num_envs},)")
+        start = chosen_start(options)
+        seeds = self._seeds(seed)
+        for k in np.flatnonzero(mask):
+            if seeds[k] is not None:
+                self._generators[k] = seeding.np_random(seeds[k])[0]
+            self.control.start(int(k), episode_seed(self._generators[k]), start)
+        self._done[mask] = False
+        self._running = True
+        return self.control.observations(), self._infos(np.zeros((self.num_envs, 2)))
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + k for k in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ConfigurationError("seed", list(seed), f"one seed or {self.num_envs} of them")
+        return seed
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Hold each action for one interval; finished episodes follow the autoreset mode."""
+        if not self._running:
+            raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
+        checked = self.control.checked_actions(actions, self.action_space.shape or ())
+        finished = self._done
+        if finished.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise LLMSchedError(
+                f"step: got finished episodes {np.flatnonzero(finished).tolist()}, allowed are "
+                'running ones; reset them with options={"reset_mask": ...}'
+            )
+        rewards = np.zeros(self.num_envs)
+        terms = np.zeros((self.num_envs, 2))
+        for first, last in _runs(~finished):
+            some, some_terms = self.control.step(checked, (first, last))
+            rewards[first:last], terms[first:last] = some[first:last], some_terms[first:last]
+        for k in np.flatnonzero(finished):
+            self.control.start(int(k), episode_seed(self._generators[k]))
+        truncated = self.control.truncated() & ~finished
+        observations = self.control.observations()
+        infos = self._infos(terms)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observations, infos = self._reset_now(truncated, observations, infos)
+            self._done = np.zeros(self.num_envs, np.bool_)
+        else:
+            self._done = truncated.copy()
+        return observations, rewards, np.zeros(self.num_envs, np.bool_), truncated, infos
+
+    def _reset_now(
+        self, ended: np.ndarray, observations: np.ndarray, infos: dict[str, Any]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """SAME_STEP: new episodes at once; the last observations and infos go to ``final_*``."""
+        if not ended.any():
+            return observations, infos
+        final = np.full(self.num_envs, None, dtype=object)
+        for k in np.flatnonzero(ended):
+            final[k] = observations[k].copy()
+            self.control.start(int(k), episode_seed(self._generators[k]))
+        fresh = self._infos(np.zeros((self.num_envs, 2)))
+        for name in ("prompt", "output"):
+            fresh["revenue"][name][~ended] = infos["revenue"][name][~ended]
+        fresh |= {
+            "final_obs": final,
+            "_final_obs": ended.copy(),
+            "final_info": infos,
+            "_final_info": ended.copy(),
+        }
+        return self.control.observations(), fresh
+
+    def _infos(self, terms: np.ndarray) -> dict[str, Any]:
+        every = np.ones(self.num_envs, np.bool_)
+        return {
+            "time": self.control.times(),
+            "_time": every,
+            "revenue": {
+                "prompt": terms[:, 0].copy(),
+                "_prompt": every,
+                "output": terms[:, 1].copy(),
+                "_output": every,
+            },
+            "_revenue": every,
+        }
+
+
+def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    try:
+        return AutoresetMode[str(mode).upper()]
+    except KeyError:
+        names = ", ".join(m.name for m in AutoresetMode)
+        raise ConfigurationError("autoreset_mode", mode, names) from None
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Maximal ranges of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

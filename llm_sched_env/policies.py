@@ -1,0 +1,138 @@
+"""Policies by name: the registry that other packages extend through an entry-point group.
+
+A policy is a :class:`llm_sched_env.DispatchRule` (compiled), or any object with
+``reset(instance, plan, n_gpus, rng)`` and ``act(observation, info) -> action``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import FluidPlan
+from llm_sched_env.simulation.rules import DispatchRule
+
+POLICY_GROUP = "llm_sched_env.policies"
+CHECKPOINT_GROUP = "llm_sched_env.checkpoints"
+
+
+@runtime_checkable
+class PythonPolicy(Protocol):
+    """A scheduler in Python, called once per interval.
+
+    An optional attribute ``environment`` holds keyword arguments of ``LLMSched-v0`` (``gate``,
+    ``router``, ``pools``, ``controls``, ``interval``) that say what its actions mean.
+    """
+
+    def reset(
+        self, instance: Instance, plan: FluidPlan, n_gpus: int, rng: np.random.Generator
+    ) -> None:
+        """Prepare for one run."""
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        """The action of the next interval."""
+
+
+Policy = DispatchRule | PythonPolicy
+
+
+@dataclass(frozen=True)
+class RegisteredPolicy:
+    """An entry of the registry.
+
+    Args:
+        description: one line for ``llmsched policies``.
+        make: builds the policy.
+        aliases: other names, such as the paper's abbreviation.
+        source: where it is defined.
+    """
+
+    description: str
+    make: Callable[[], Policy]
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+
+
+@cache
+def registered_policies() -> dict[str, RegisteredPolicy]:
+    """Every policy registered by an installed package, by name, in alphabetical order."""
+    found = {}
+    for point in sorted(entry_points(group=POLICY_GROUP), key=lambda p: p.name):
+        loaded = point.load()
+        if not isinstance(loaded, RegisteredPolicy):
+            loaded = RegisteredPolicy(f"from {point.value}", _maker(loaded), source=point.value)
+        found[point.name] = loaded
+    return found
+
+
+def _maker(loaded: Any) -> Callable[[], Policy]:
+    """A function that builds the policy from a rule, a class, a factory or an instance."""
+    if isinstance(loaded, DispatchRule):
+        return lambda: loaded
+    if isinstance(loaded, type) or not isinstance(loaded, PythonPolicy):
+        return lambda: _checked(loaded(), loaded)
+    return lambda: loaded
+
+
+def _checked(policy: Any, source: Any) -> Policy:
+    if isinstance(policy, (DispatchRule, PythonPolicy)):
+        return policy
+    raise ConfigurationError(
+        "policy", source, "a DispatchRule or an object with reset(...) and act(...)"
+    )
+
+
+def resolve_policy(policy: Any) -> tuple[str, Policy]:
+    """A policy and its name.
+
+    Args:
+        policy: a registered name or alias, ``package.module:attribute``, the path of a
+            checkpoint, a rule, or an object with ``reset`` and ``act``.
+
+    Raises:
+        ConfigurationError: for a name that nothing answers to.
+    """
+    if isinstance(policy, Path):
+        policy = str(policy)
+    if not isinstance(policy, str):
+        named = _checked(policy, policy)
+        return str(getattr(policy, "name", None) or type(policy).__name__), named
+    for name, entry in registered_policies().items():
+        if policy.lower() in {name, *(alias.lower() for alias in entry.aliases)}:
+            return name, entry.make()
+    if policy.endswith(".zip"):
+        return Path(policy).stem, _load_checkpoint(policy)
+    if ":" in policy:
+        return policy.partition(":")[2], _import_policy(policy)
+    raise ConfigurationError(
+        "policy",
+        policy,
+        f"one of {', '.join(registered_policies())}",
+        "or give package.module:Name or the path of a checkpoint (.zip)",
+    )
+
+
+def _load_checkpoint(path: str) -> Policy:
+    loaders = list(entry_points(group=CHECKPOINT_GROUP))
+    if not loaders:
+        raise ConfigurationError("policy", path, "a registered name", "install the package")
+    policy: Policy = loaders[0].load()(path)
+    return policy
+
+
+def _import_policy(path: str) -> Policy:
+    module, _, attribute = path.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError("policy", path, "package.module:Name", str(error)) from None
+    return _maker(loaded)()

@@ -1,0 +1,1 @@
+"""Real workloads: traces of requests."""
