@@ -34,6 +34,8 @@ _DOLLY_15K = (
 )
 _DOLLY_ARRIVAL_RATE = 4.0
 _PATIENCE_RATE = 0.1
+TRACE_ARRIVAL_RATE = 2.0
+"""Requests per second and GPU, all classes, to which ``azure2023`` is scaled by default."""
 
 
 def base() -> Instance:
@@ -77,7 +79,7 @@ def dolly15k() -> Instance:
 def azure2023(
     traces: Sequence[str | Path],
     *,
-    arrival_rate: float = 2.0,
+    arrival_rate: float = TRACE_ARRIVAL_RATE,
     patience_rate: float = _PATIENCE_RATE,
     hardware: Hardware = QWEN_8B_A100,
     prices: Prices = PAPER_PRICES,
@@ -96,7 +98,7 @@ def azure2023(
 
     trace = load_traces(traces)
     instance = instance_from_trace(
-        trace, n_gpus=1, patience_rate=patience_rate, hardware=hardware, prices=prices
+        trace, n_gpus=1, patience_rates=patience_rate, hardware=hardware, prices=prices
     )
     scale = arrival_rate / float(instance.arrival_rates.sum())
     return dataclasses.replace(instance.scaled(scale), name="azure2023")

@@ -51,6 +51,7 @@ class Latency:
 class Metrics:
     """Counts and time averages of one run between ``start`` and ``end`` (seconds).
 
+    By class, initial + arrived = completed + abandoned_prefill + abandoned_decode + inside.
     Arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
@@ -118,6 +119,7 @@ def reset_metrics(state: EngineState) -> None:
     """Forget what was counted so far: the end of the warm-up."""
     time = state.clock["time"][0]
     state.totals[:] = np.zeros(1, CLASS_TOTALS)
+    state.totals["initial"] = sum(state.classes[name] for name in OCCUPANCIES)
     for name in OCCUPANCIES:
         state.totals[f"{name}_area"] = -state.classes[name] * time
     state.histograms[:] = 0

@@ -159,6 +159,10 @@ class SimulationBatch:
         for target, array in zip(self.states, stacked, strict=True):
             target[k] = array[0]
 
+    def metrics(self, k: int) -> Metrics:
+        """What cluster k measured since its start or its last reset of metrics."""
+        return read_metrics(self.state(k))
+
     def events(self, k: int) -> np.ndarray:
         """The event log of cluster k, a record array (time, kind, request index, GPU)."""
         logged = int(self.states.clock["logged"][k, 0])
@@ -216,7 +220,7 @@ class Simulation:
 
     def metrics(self) -> Metrics:
         """What was measured since the start or the last :meth:`reset_metrics`."""
-        return read_metrics(self.state)
+        return self._batch.metrics(0)
 
     def events(self) -> np.ndarray:
         """The event log so far, a record array (time, kind, request index, GPU)."""

@@ -91,13 +91,26 @@ def load_traces(paths: Sequence[str | Path]) -> Trace:
 
 
 def instance_from_trace(
-    trace: Trace, n_gpus: int, patience_rate: float, hardware: Hardware, prices: Prices
+    trace: Trace,
+    n_gpus: int,
+    patience_rates: float | Sequence[float],
+    hardware: Hardware,
+    prices: Prices,
 ) -> Instance:
-    """The instance whose means and rates per GPU are those of a trace replayed on n GPUs."""
+    """The instance whose means and rates per GPU are those of a trace replayed on n GPUs.
+
+    Args:
+        trace: what is replayed.
+        n_gpus: cluster size n.
+        patience_rates: theta, 1/s, one for all classes or one per class.
+        hardware: iteration times and slots.
+        prices: revenue per token.
+    """
     if trace.duration <= 0:
         raise TraceError(
             "trace: got arrivals that are all at one instant, allowed is a trace with a duration"
         )
+    theta = np.broadcast_to(np.asarray(patience_rates, float), len(trace.class_names))
     classes = []
     for i, name in enumerate(trace.class_names):
         own = trace.request_class == i
@@ -107,7 +120,7 @@ def instance_from_trace(
                 float(trace.prompt_tokens[own].mean()),
                 float(trace.output_tokens[own].mean()),
                 float(own.sum()) / (trace.duration * n_gpus),
-                patience_rate,
+                float(theta[i]),
             )
         )
     return Instance("trace", tuple(classes), hardware, prices)

@@ -1,0 +1,44 @@
+"""Actions relative to the fluid plan: 0 is the plan, -1 and 1 reach the ends of a control."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+
+def residual_action(action: np.ndarray, center: np.ndarray, scale: float) -> np.ndarray:
+    """Controls in [0, 1] for actions in [-1, 1]; the last axis is that of ``center``.
+
+    Args:
+        action: the agent's; values outside [-1, 1] count as the ends.
+        center: the fluid plan's action.
+        scale: share of the way to the ends that the agent can go.
+    """
+    reach = scale * np.clip(action, -1.0, 1.0)
+    controls: np.ndarray = np.where(
+        reach >= 0, center + reach * (1 - center), center + reach * center
+    )
+    return np.clip(controls, 0.0, 1.0)
+
+
+class ResidualActions(VecEnvWrapper):
+    """A vector environment in [-1, 1] around the plan."""
+
+    def __init__(self, venv: VecEnv, center: np.ndarray, scale: float) -> None:
+        super().__init__(venv, action_space=spaces.Box(-1.0, 1.0, center.shape, np.float32))
+        self._center = center.astype(np.float64)
+        self._scale = scale
+
+    def reset(self) -> VecEnvObs:
+        """Start an episode everywhere."""
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Pass on the controls that the actions mean."""
+        self.venv.step_async(residual_action(actions, self._center, self._scale))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Nothing of the outcome changes."""
+        return self.venv.step_wait()

@@ -1,0 +1,174 @@
+"""``llmsched compare``: what share of R* each scheduler earns as the cluster grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from llm_sched_env.commands.options import (
+    InstancesOption,
+    JsonOption,
+    PricingOption,
+    ReplicationsOption,
+    SeedOption,
+    integers,
+    messages,
+    names,
+    output_folder,
+    print_json,
+    require_extra,
+)
+from llm_sched_env.comparison import (
+    Competitor,
+    Scenario,
+    compare,
+    count_cells,
+    markdown_table,
+    rows,
+    write_csv,
+)
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.policies import resolve_policy
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.workloads.traces import load_traces
+
+DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate-static,credit-gate"
+# On this many GPUs the Azure traces at their own speed load the cluster a little beyond capacity.
+TRACE_REFERENCE_GPUS = 5
+TRACE_INSTANCE = "azure2023"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        "compare",
+        epilog="Example: llmsched compare --instance base,overload --gpus 5,20 --out results",
+    )
+    def compare_command(
+        out: Annotated[Path, typer.Option(help="Folder for results.csv, figure and report.")],
+        instance: InstancesOption = "base,overload",
+        gpus: Annotated[str, typer.Option(help="Cluster sizes, comma-separated.")] = "5,20,50,200",
+        policies: Annotated[
+            str, typer.Option(help="Names or package.module:Name, comma-separated.")
+        ] = DEFAULT_POLICIES,
+        agents: Annotated[
+            str | None,
+            typer.Option(help="Checkpoints, comma-separated: PATH, or INSTANCE=PATH for one row."),
+        ] = None,
+        trace: Annotated[
+            list[Path] | None,
+            typer.Option(help="Also replay trace files as azure2023; repeat the option."),
+        ] = None,
+        trace_gpus: Annotated[
+            str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
+        ] = "5,20,50",
+        pricing: PricingOption = "bundled",
+        horizon: Annotated[float, typer.Option(help="Simulated seconds, warm-up included.")] = 1200,
+        warmup: Annotated[float, typer.Option(help="Seconds not measured.")] = 300,
+        replications: ReplicationsOption = 8,
+        seed: SeedOption = 0,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Compare policies and agents; writes results.csv, table.md, figure.png, report.html."""
+        require_extra("report", "matplotlib", "plotly")
+        from llm_sched_env.report import write_figure, write_page
+
+        scenarios = _scenarios(instance, gpus, trace, trace_gpus)
+        competitors, notes = _competitors(policies, agents, {s.instance for s in scenarios})
+        folder = output_folder(out)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=messages) as progress:
+            task = progress.add_task("", total=count_cells(scenarios, competitors))
+            results = compare(
+                scenarios,
+                competitors,
+                pricing=pricing,
+                horizon=horizon,
+                warmup=warmup,
+                replications=replications,
+                seed=seed,
+                on_result=lambda text: progress.update(task, advance=1, description=text),
+            )
+        notes += [f"{r.instance}: {r.note}" for _, r in results if r.note]
+        notes.append(
+            f"{pricing} pricing, {replications} replications of {horizon:g} s, warm-up {warmup:g} s"
+            f" (traces: whole, none), seed {seed}; ± is half a 95% interval."
+        )
+        write_csv(results, folder / "results.csv")
+        table = markdown_table(results)
+        text = table + "\n\n" + "\n".join(f"{note}  " for note in notes) + "\n"
+        (folder / "table.md").write_text(text, "utf-8")
+        write_figure(results, folder / "figure.png")
+        write_page(results, notes, folder / "report.html")
+        if as_json:
+            print_json({"results": rows(results), "notes": notes})
+        else:
+            _print(table, notes)
+        messages.print(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
+
+
+def _scenarios(
+    instances: str, gpus: str, trace: list[Path] | None, trace_gpus: str
+) -> list[Scenario]:
+    sizes = integers("--gpus", gpus)
+    wanted = names("--instance", instances)
+    for name in wanted:
+        resolve_instance(name)
+    scenarios = [Scenario(name, n) for name in wanted for n in sizes]
+    if trace:
+        recorded = load_traces(trace)
+        scenarios += [
+            Scenario(TRACE_INSTANCE, n, recorded, TRACE_REFERENCE_GPUS)
+            for n in integers("--trace-gpus", trace_gpus)
+        ]
+    return scenarios
+
+
+def _competitors(
+    policies: str, agents: str | None, instances: set[str]
+) -> tuple[list[Competitor], list[str]]:
+    """Columns of the table, and a note per agent on how long it was trained."""
+    competitors = []
+    for name in names("--policies", policies):
+        label, policy = resolve_policy(name)
+        competitors.append(Competitor(label, policy))
+    notes = []
+    for item in names("--agents", agents) if agents else []:
+        only, separator, path = item.partition("=")
+        if not separator:
+            only, path = "", item
+        if only and only not in instances:
+            raise ConfigurationError("--agents", item, f"INSTANCE one of {sorted(instances)}")
+        require_extra("agents", "torch", "stable_baselines3")
+        from llm_sched_env.agents.checkpoint import load_policy
+
+        agent = load_policy(path)
+        label = agent.name if only else Path(path).stem
+        competitors.append(Competitor(label, agent, only or None))
+        trained = agent.checkpoint.configuration
+        notes.append(
+            f"{label}{f' on {only}' if only else ''}: PPO trained for "
+            f"{agent.checkpoint.steps:,} steps in {agent.checkpoint.seconds:.0f} s "
+            f"on {trained.instance['name']} at n = {trained.n_gpus}."
+        )
+    return competitors, notes
+
+
+def _print(table: str, notes: list[str]) -> None:
+    """The table on the terminal."""
+    header, _, *body = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    shown = Table(*header, title="Revenue in % of R*")
+    for row in body:
+        shown.add_row(*row)
+    console = Console()
+    console.print(shown)
+    for note in notes:
+        console.print(note, highlight=False)

@@ -1,0 +1,99 @@
+"""``llmsched evaluate``: one policy on one instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llm_sched_env.commands.options import (
+    JobsOption,
+    JsonOption,
+    PricingOption,
+    ReplicationsOption,
+    SeedOption,
+    messages,
+    print_json,
+)
+from llm_sched_env.evaluation import evaluate as run
+from llm_sched_env.results import Evaluation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        epilog="Example: llmsched evaluate --instance overload --policy credit-gate --gpus 20"
+    )
+    def evaluate(
+        policy: Annotated[
+            str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
+        ],
+        instance: Annotated[
+            str | None,
+            typer.Option(help="Preset name or instance file; default base, or the trace's own."),
+        ] = None,
+        gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 20,
+        pricing: PricingOption = "bundled",
+        horizon: Annotated[
+            float | None,
+            typer.Option(help="Simulated seconds, warm-up included [900, or the whole trace]."),
+        ] = None,
+        warmup: Annotated[
+            float | None, typer.Option(help="Seconds not measured [300, or 0 with a trace].")
+        ] = None,
+        replications: ReplicationsOption = 4,
+        seed: SeedOption = 0,
+        trace: Annotated[
+            list[Path] | None, typer.Option(help="A trace file per class; repeat the option.")
+        ] = None,
+        speed: Annotated[float, typer.Option(help="Replay the trace this many times faster.")] = 1.0,
+        jobs: JobsOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Run a policy: its share of R*, occupancies, latencies, abandonment."""
+        result = run(
+            policy,
+            instance,
+            gpus,
+            pricing=pricing,
+            horizon=horizon,
+            warmup=warmup,
+            replications=replications,
+            seed=seed,
+            trace=trace or None,
+            speed=speed,
+            jobs=jobs,
+        )
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            print_evaluation(result)
+        if result.note:
+            messages.print(f"note: {result.note}")
+
+
+def print_evaluation(result: Evaluation) -> None:
+    """The result as a table by class."""
+    console = Console()
+    low, high = result.score.ci95
+    console.print(
+        f"{result.policy} on {result.instance}, {result.n_gpus} GPUs: score "
+        f"{result.score.mean:.4f} [{low:.4f}, {high:.4f}] of R* = {result.bound:.4f} "
+        f"({result.pricing}), {result.replications} x {result.horizon:g} s, "
+        f"warm-up {result.warmup:g} s, seed {result.seed}"
+    )
+    table = Table("class", "arrived", "completed", "gave up", "inside", "TTFT p50", "p99", "TPOT p99")
+    for c in result.classes:
+        gave_up = c.abandoned_prefill + c.abandoned_decode
+        counts = (c.arrived, c.completed, gave_up, c.inside)
+        latencies = (c.ttft.p50, c.ttft.p99, c.tpot.p99)
+        table.add_row(c.name, *map(str, counts), *(f"{v:.3f} s" for v in latencies))
+    console.print(table)
+    console.print(
+        f"{result.events:,} events in {result.wall_seconds:.2f} s "
+        f"({result.events_per_second:,.0f} per second)"
+    )

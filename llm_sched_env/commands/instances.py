@@ -1,0 +1,57 @@
+"""``llmsched instances``: the presets, or one of them as a file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llm_sched_env.commands.options import JsonOption, print_json
+from llm_sched_env.planning import plan
+from llm_sched_env.presets import PRESETS, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: llmsched instances --show overload --save my.toml")
+    def instances(
+        show: Annotated[str | None, typer.Option(help="Show one: a preset or a file.")] = None,
+        trace: Annotated[
+            list[Path] | None,
+            typer.Option(help="Build azure2023 from trace files; repeat the option."),
+        ] = None,
+        load: Annotated[
+            float, typer.Option(help="Requests per second and GPU of azure2023.")
+        ] = TRACE_ARRIVAL_RATE,
+        save: Annotated[
+            Path | None, typer.Option(help="Write it as an instance file (.json, .toml).")
+        ] = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """List the presets, show one, or write one as an instance file."""
+        if trace:
+            chosen = [azure2023(trace, arrival_rate=load)]
+        elif show:
+            chosen = [resolve_instance(show)]
+        else:
+            chosen = [make() for make in PRESETS.values()]
+        if save is not None:
+            if len(chosen) > 1:
+                raise typer.BadParameter("--save needs one instance: name it with --show or --trace")
+            chosen[0].save(save)
+        if as_json:
+            print_json({i.name: i.to_dict() for i in chosen})
+            return
+        table = Table("instance", "class", "prompt", "output", "arrivals /s/GPU", "patience /s")
+        for instance in chosen:
+            title = f"{instance.name} (R* {plan(instance).value:.2f})"
+            for k, c in enumerate(instance.classes):
+                numbers = (c.prompt_tokens, c.output_tokens, c.arrival_rate, c.patience_rate)
+                table.add_row(title if k == 0 else "", c.name, *(f"{v:.5g}" for v in numbers))
+        Console().print(table)
+
+

@@ -1,0 +1,74 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from llm_sched_env.errors import ConfigurationError
+
+InstanceOption = Annotated[
+    str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
+]
+InstancesOption = Annotated[
+    str, typer.Option("--instance", help="Presets or instance files, comma-separated.")
+]
+PricingOption = Annotated[str, typer.Option(help="bundled or separate.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all random streams, >= 0.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
+ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
+
+messages = Console(stderr=True, highlight=False)
+"""Progress and notes: stdout is for results."""
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(data, allow_nan=False))
+
+
+def names(option: str, text: str) -> list[str]:
+    """A comma-separated list of texts."""
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise ConfigurationError(option, text, "a comma-separated list without gaps")
+    return items
+
+
+def integers(option: str, text: str) -> list[int]:
+    """A comma-separated list of integers >= 1."""
+    try:
+        values = [int(item) for item in names(option, text)]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise ConfigurationError(option, text, "integers >= 1, comma-separated, such as 5,20,50")
+    return values
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Fail in one line when an optional dependency is not installed."""
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ConfigurationError(
+            "installed packages",
+            f"no {', '.join(missing)}",
+            f"the extra {extra!r}",
+            f"pip install 'llm-sched-env[{extra}]' -c constraints.txt",
+        )
+
+
+def output_folder(path: Path) -> Path:
+    """A folder to write into, made now so that a long run does not fail at its end."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError("--out", str(path), "a folder that can be made", str(error)) from None
+    return path

@@ -1,0 +1,65 @@
+"""``llmsched replay``: recorded requests under a policy, every one accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_sched_env.commands.evaluate import print_evaluation
+from llm_sched_env.commands.options import (
+    JsonOption,
+    PricingOption,
+    SeedOption,
+    messages,
+    print_json,
+)
+from llm_sched_env.evaluation import evaluate
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        epilog="Example: llmsched replay AzureLLMInferenceTrace_conv.csv "
+        "AzureLLMInferenceTrace_code.csv --gpus 5 --policy credit-gate"
+    )
+    def replay(
+        traces: Annotated[list[Path], typer.Argument(help="Trace files, one class each.")],
+        policy: Annotated[
+            str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
+        ] = "credit-gate",
+        gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 5,
+        instance: Annotated[
+            str, typer.Option(help="Hardware, prices and patience: azure2023, a preset, a file.")
+        ] = "azure2023",
+        pricing: PricingOption = "bundled",
+        horizon: Annotated[
+            float | None, typer.Option(help="Seconds to replay [until the last arrival].")
+        ] = None,
+        speed: Annotated[float, typer.Option(help="Replay this many times faster.")] = 1.0,
+        seed: SeedOption = 0,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Replay trace files at their own timestamps and token counts."""
+        result = evaluate(
+            policy,
+            instance,
+            gpus,
+            pricing=pricing,
+            horizon=horizon,
+            replications=1,
+            seed=seed,
+            trace=traces,
+            speed=speed,
+        )
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            print_evaluation(result)
+        account = result.requests
+        messages.print(
+            f"{account['arrived']:,} requests: {account['completed']:,} completed, "
+            f"{account['abandoned']:,} abandoned, {account['inside']:,} still inside"
+        )

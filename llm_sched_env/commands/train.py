@@ -1,0 +1,112 @@
+"""``llmsched train``: PPO on an instance."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llm_sched_env.commands.options import (
+    JsonOption,
+    messages,
+    output_folder,
+    print_json,
+    require_extra,
+)
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.simulation.simulation import checked_count
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        epilog="Example: llmsched train --instance overload --gpus 20 --steps 400000 --out runs/a"
+    )
+    def train(
+        out: Annotated[Path, typer.Option(help="Folder of the run; the agent is agent.zip in it.")],
+        instance: Annotated[
+            str | None, typer.Option(help="Preset name or instance file [overload].")
+        ] = None,
+        gpus: Annotated[int | None, typer.Option(help="Cluster size to train on [20].")] = None,
+        steps: Annotated[int, typer.Option(help="Environment steps in all.")] = 400_000,
+        pricing: Annotated[
+            str | None, typer.Option(help="bundled or separate [bundled].")
+        ] = None,
+        seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
+        resume: Annotated[
+            bool, typer.Option(help="Continue the run in --out up to --steps.")
+        ] = False,
+        tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard.")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Train a PPO agent (extra `agents`)."""
+        require_extra("agents", "torch", "stable_baselines3")
+        if tensorboard:
+            require_extra("tensorboard", "tensorboard")
+        from llm_sched_env.agents.checkpoint import Checkpoint
+        from llm_sched_env.agents.configuration import TrainingConfiguration
+        from llm_sched_env.agents.ppo import CHECKPOINT_NAME
+        from llm_sched_env.agents.ppo import train as run
+
+        existing = out / CHECKPOINT_NAME
+        chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
+        if resume:
+            _require_unset(chosen)
+            configuration = dataclasses.replace(
+                Checkpoint.load(existing).configuration, total_steps=checked_count("--steps", steps)
+            )
+        else:
+            if existing.exists():
+                raise ConfigurationError(
+                    "--out", str(out), "a folder without an agent", "continue it with --resume"
+                )
+            configuration = TrainingConfiguration(
+                resolve_instance(instance or "overload").to_dict(),
+                n_gpus=20 if gpus is None else checked_count("--gpus", gpus),
+                pricing=pricing or "bundled",
+                total_steps=checked_count("--steps", steps),
+                seed=seed or 0,
+                tensorboard=tensorboard,
+            )
+        columns = (
+            TextColumn(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, score {task.fields[score]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=messages) as progress:
+            task = progress.add_task("", total=steps, score="-")
+
+            def show(row: dict[str, float]) -> None:
+                score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
+                progress.update(task, completed=min(row["steps"], steps), score=score)
+
+            path = run(configuration, output_folder(out), resume=resume, on_update=show)
+        saved = Checkpoint.load(path)
+        result = {
+            "checkpoint": str(path),
+            "steps": saved.steps,
+            "seconds": saved.seconds,
+            "score": saved.curve[-1]["score"] if saved.curve else None,
+            "versions": saved.versions,
+        }
+        if as_json:
+            print_json(result)
+        else:
+            print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
+
+
+def _require_unset(chosen: dict[str, Any]) -> None:
+    """A resumed run keeps its own settings: naming others would do nothing."""
+    given = [name for name, value in chosen.items() if value is not None]
+    if given:
+        raise ConfigurationError(
+            "--resume with", ", ".join(f"--{name}" for name in given), "--steps only",
+            "a resumed run keeps its own settings",
+        )

@@ -1,0 +1,172 @@
+"""A grid of evaluations: instances x cluster sizes x policies, under common random numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.evaluation import evaluate
+from llm_sched_env.results import Evaluation
+from llm_sched_env.workloads.traces import Trace
+
+COLUMNS = (
+    "instance",
+    "n_gpus",
+    "policy",
+    "score",
+    "score_low",
+    "score_high",
+    "revenue_rate",
+    "bound",
+    "ttft_p50",
+    "ttft_p99",
+    "tpot_p99",
+    "abandoned_share",
+    "pricing",
+    "horizon",
+    "warmup",
+    "replications",
+    "seed",
+    "versions",
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A row of the comparison: an instance at one cluster size, or a replayed trace.
+
+    ``reference_gpus``: cluster size at which the trace is replayed at its own speed; a cluster
+    k times as large sees it k times as fast, so that the load per GPU is the same.
+    """
+
+    instance: str
+    n_gpus: int
+    trace: Trace | None = None
+    reference_gpus: int = 1
+
+    @property
+    def speed(self) -> float:
+        """Replay speed of the trace."""
+        return self.n_gpus / self.reference_gpus if self.trace else 1.0
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A policy to compare: a column, on all instances or on some.
+
+    Args:
+        label: the column.
+        policy: what :func:`llm_sched_env.evaluate` takes.
+        instance: only on this instance; None means on all.
+    """
+
+    label: str
+    policy: Any
+    instance: str | None = None
+
+
+def compare(
+    scenarios: Sequence[Scenario],
+    competitors: Sequence[Competitor],
+    *,
+    pricing: str = "bundled",
+    horizon: float = 1200.0,
+    warmup: float = 300.0,
+    replications: int = 8,
+    seed: int = 0,
+    on_result: Callable[[str], None] | None = None,
+) -> list[tuple[str, Evaluation]]:
+    """Evaluate every competitor on every scenario that it enters.
+
+    Traces are replayed whole, without warm-up; replications differ in patience and routing.
+
+    Returns:
+        Pairs of a column label and its result, by scenario, then competitor.
+    """
+    results = []
+    for scenario, competitor in _cells(scenarios, competitors):
+        recorded = scenario.trace is not None
+        result = evaluate(
+            competitor.policy,
+            scenario.instance,
+            scenario.n_gpus,
+            pricing=pricing,
+            horizon=None if recorded else horizon,
+            warmup=None if recorded else warmup,
+            replications=replications,
+            seed=seed,
+            trace=scenario.trace,
+            speed=scenario.speed,
+        )
+        results.append((competitor.label, result))
+        if on_result is not None:
+            on_result(f"{result.instance}, n = {result.n_gpus}: {competitor.label}")
+    return results
+
+
+def _cells(
+    scenarios: Sequence[Scenario], competitors: Sequence[Competitor]
+) -> Iterator[tuple[Scenario, Competitor]]:
+    for scenario in scenarios:
+        for competitor in competitors:
+            if competitor.instance in (None, scenario.instance):
+                yield scenario, competitor
+
+
+def count_cells(scenarios: Sequence[Scenario], competitors: Sequence[Competitor]) -> int:
+    """How many evaluations :func:`compare` will run."""
+    return sum(1 for _ in _cells(scenarios, competitors))
+
+
+def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
+    """Results as flat rows with the columns of ``results.csv``."""
+    return [
+        {
+            "instance": result.instance,
+            "n_gpus": result.n_gpus,
+            "policy": label,
+            "score": result.score.mean,
+            "score_low": result.score.ci95[0],
+            "score_high": result.score.ci95[1],
+            "revenue_rate": result.revenue_rate.mean,
+            "bound": result.bound,
+            "ttft_p50": result.ttft.p50,
+            "ttft_p99": result.ttft.p99,
+            "tpot_p99": result.tpot.p99,
+            "abandoned_share": result.abandoned["share"],
+            "pricing": result.pricing,
+            "horizon": result.horizon,
+            "warmup": result.warmup,
+            "replications": result.replications,
+            "seed": result.seed,
+            "versions": " ".join(f"{k}={v}" for k, v in result.versions.items()),
+        }
+        for label, result in results
+    ]
+
+
+def write_csv(results: Sequence[tuple[str, Evaluation]], path: Path) -> None:
+    """Write ``results.csv``; floats in full, so that the file can be compared byte by byte."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows(results))
+
+
+def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
+    """Scores in percent of R* with half-widths of the 95% intervals, a row per scenario."""
+    labels = list(dict.fromkeys(label for label, _ in results))
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for label, result in results:
+        mean, high = result.score.mean, result.score.ci95[1]
+        text = f"{100 * mean:.1f} ± {100 * (high - mean):.1f}"
+        cells.setdefault((result.instance, result.n_gpus), {})[label] = text
+    lines = ["| instance | n | " + " | ".join(labels) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(labels))
+    for (instance, n_gpus), row in cells.items():
+        values = " | ".join(row.get(label, "-") for label in labels)
+        lines.append(f"| {instance} | {n_gpus} | {values} |")
+    return "\n".join(lines)

@@ -1,0 +1,311 @@
+"""Evaluation: replications of any policy under common random numbers, one result record."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import PRICINGS, FluidPlan, plan
+from llm_sched_env.policies import PythonPolicy, resolve_policy
+from llm_sched_env.presets import PAPER_PRICES, QWEN_8B_A100, resolve_instance
+from llm_sched_env.results import ClassResult, Estimate, Evaluation
+from llm_sched_env.simulation.layout import OCCUPANCIES, RequestStream
+from llm_sched_env.simulation.metrics import (
+    COUNTS,
+    LATENCIES,
+    Metrics,
+    reset_metrics,
+    summarize_latency,
+)
+from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.simulation import Simulation, checked_count
+from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
+
+DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
+_TRACE_PATIENCE_RATE = 0.1
+_POLICY_STREAM = 1
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all replications of an evaluation share."""
+
+    instance: Instance
+    fluid_plan: FluidPlan
+    n_gpus: int
+    pricing: str
+    horizon: float
+    warmup: float
+    seed: int
+    stream: RequestStream | None
+
+    def seed_of(self, replication: int) -> np.random.SeedSequence:
+        """Streams of a replication; the policy does not enter: common random numbers."""
+        return np.random.SeedSequence(entropy=self.seed, spawn_key=(replication,))
+
+
+def evaluate(
+    policy: Any,
+    instance: Instance | str | Path | dict[str, Any] | None = None,
+    n_gpus: int = 20,
+    *,
+    pricing: str = "bundled",
+    horizon: float | None = None,
+    warmup: float | None = None,
+    replications: int = 4,
+    seed: int = 0,
+    trace: Trace | Sequence[str | Path] | None = None,
+    speed: float = 1.0,
+    jobs: int | None = None,
+) -> Evaluation:
+    """Run a policy and report what it earns as a share of the fluid bound.
+
+    Replication k sees the same requests under every policy with the same seed.
+
+    Args:
+        policy: a registered name, ``package.module:Name``, the path of a checkpoint, a
+            :class:`DispatchRule`, or an object with ``reset`` and ``act``.
+        instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
+            With a trace it gives hardware, prices and, if it has as many classes as the trace
+            has files, patience; means and rates are the trace's.
+        n_gpus: cluster size n.
+        pricing: ``bundled`` or ``separate``.
+        horizon: simulated seconds, warm-up included; default 900, or the whole trace.
+        warmup: seconds at the start that are not measured; default 300, or 0 with a trace.
+        replications: independent runs.
+        seed: a whole number >= 0.
+        trace: recorded requests (files or :class:`Trace`), billed by their own token counts.
+        speed: how many times faster than recorded the trace's requests arrive.
+        jobs: replications run at the same time; default the number of processors. It does not
+            change the result.
+
+    Raises:
+        ConfigurationError: for an argument that is not allowed; nothing has run then.
+    """
+    started = time.perf_counter()
+    n_gpus = checked_count("n_gpus", n_gpus)
+    replications = checked_count("replications", replications)
+    if pricing not in PRICINGS:
+        raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigurationError("seed", seed, "an integer >= 0")
+    recorded = _recorded(trace, speed)
+    instance = _instance_of(instance, recorded, n_gpus)
+    name, resolved = resolve_policy(policy)
+    interval = _interval_of(resolved)
+    horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
+    fluid_plan = plan(instance, pricing)
+    run = _Run(
+        instance,
+        fluid_plan,
+        n_gpus,
+        pricing,
+        horizon,
+        warmup,
+        int(seed),
+        recorded.stream() if recorded else None,
+    )
+    if isinstance(resolved, DispatchRule):
+        rule = resolved
+        workers = min(replications, jobs or os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            metrics = list(pool.map(lambda k: _run_rule(run, rule, k), range(replications)))
+    else:
+        metrics = [_run_python_policy(run, resolved, k) for k in range(replications)]
+    return _summarize(run, name, metrics, time.perf_counter() - started)
+
+
+def _recorded(trace: Trace | Sequence[str | Path] | None, speed: float) -> Trace | None:
+    if trace is None:
+        if speed != 1.0:
+            raise ConfigurationError("speed", speed, "1 without a trace", "give a trace")
+        return None
+    return (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
+
+
+def _instance_of(
+    instance: Instance | str | Path | dict[str, Any] | None, trace: Trace | None, n_gpus: int
+) -> Instance:
+    """The instance to plan for; with a trace, the one that matches it on n GPUs."""
+    if trace is None:
+        return resolve_instance("base" if instance is None else instance)
+    hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([_TRACE_PATIENCE_RATE])
+    name = "trace"
+    if instance == "azure2023":
+        name = "azure2023"
+    elif instance is not None:
+        given = resolve_instance(instance)
+        hardware, prices, name = given.hardware, given.prices, f"{given.name} (trace)"
+        if given.n_classes == len(trace.class_names):
+            patience = given.patience_rates
+    matched = instance_from_trace(trace, n_gpus, patience.tolist(), hardware, prices)
+    return Instance(name, matched.classes, hardware, prices)
+
+
+def _interval_of(policy: DispatchRule | PythonPolicy) -> float | None:
+    """Seconds between decisions of a Python policy, None for a compiled rule."""
+    if isinstance(policy, DispatchRule):
+        return None
+    interval: float = getattr(policy, "environment", {}).get("interval", 1.0)
+    return interval
+
+
+def _checked_times(
+    horizon: float | None, warmup: float | None, trace: Trace | None, interval: float | None
+) -> tuple[float, float]:
+    """Horizon and warm-up in seconds; with an interval both are whole numbers of it."""
+    if horizon is None:
+        horizon = trace.duration if trace else DEFAULT_HORIZON
+        if interval is not None:
+            horizon = math.ceil(horizon / interval - 1e-9) * interval
+    if warmup is None:
+        warmup = 0.0 if trace else min(DEFAULT_WARMUP, horizon / 3)
+        if interval is not None:
+            warmup = math.floor(warmup / interval) * interval
+    for field, value, least in (("horizon", horizon, 0.0), ("warmup", warmup, -1.0)):
+        numeric = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not numeric or not math.isfinite(value) or value <= least or value < 0:
+            raise ConfigurationError(field, value, "a finite number of seconds")
+        if interval is not None and abs(value / interval - round(value / interval)) > 1e-9:
+            raise ConfigurationError(
+                field, value, f"a multiple of the policy's interval of {interval:g} s"
+            )
+    if warmup >= horizon:
+        raise ConfigurationError(
+            "warmup", warmup, f"less than the horizon of {horizon:g} s", "raise the horizon"
+        )
+    return float(horizon), float(warmup)
+
+
+def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
+    """One replication of a compiled rule steered by the plan."""
+    controls = run.fluid_plan.action
+    controls[-1] = run.fluid_plan.pool_size(run.n_gpus)
+    simulation = Simulation(
+        run.instance, rule, controls, run.n_gpus, run.seed_of(replication), stream=run.stream
+    )
+    if run.warmup > 0:
+        simulation.run(run.warmup)
+        simulation.reset_metrics()
+    simulation.run(run.horizon)
+    return simulation.metrics()
+
+
+def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Metrics:
+    """One replication of a policy that acts once per interval."""
+    settings = {
+        "interval": 1.0,
+        "gate": "credit",
+        "router": "randomized",
+        "pools": "static",
+        "controls": "all",
+        **getattr(policy, "environment", {}),
+    }
+    configuration = IntervalConfiguration.validated(
+        instance=run.instance,
+        n_gpus=run.n_gpus,
+        pricing=run.pricing,
+        horizon=run.horizon,
+        start="empty",
+        **settings,
+    )
+    control = IntervalControl(configuration, 1, run.stream)
+    seed = run.seed_of(replication)
+    control.start(0, seed)
+    policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
+    policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
+    shape = control.action_space.shape or ()
+    info: dict[str, Any] = {"time": 0.0, "revenue": {"prompt": 0.0, "output": 0.0}}
+    warmup_steps = round(run.warmup / configuration.interval)
+    for step in range(configuration.steps):
+        if step == warmup_steps and step > 0:
+            reset_metrics(control.batch.state(0))
+        action = policy.act(control.observations()[0], info)
+        _, terms = control.step(control.checked_actions(action, shape)[None])
+        prompt, output = terms[0].tolist()
+        info = {
+            "time": float(control.times()[0]),
+            "revenue": {"prompt": prompt, "output": output},
+        }
+    return control.batch.metrics(0)
+
+
+def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
+    rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
+    scores = rates[run.pricing] / run.fluid_plan.value
+    occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
+    n = len(metrics)
+    error = {
+        o: v.std(axis=0, ddof=1) / math.sqrt(n) if n > 1 else v[0] * math.nan
+        for o, v in occupancy.items()
+    }
+    histograms = sum(m.latency_counts for m in metrics)
+    sums = sum(m.latency_sums for m in metrics)
+    pooled = {
+        latency: summarize_latency(histograms[k].sum(axis=0), float(sums[k].sum()))
+        for latency, k in LATENCIES.items()
+    }
+    return Evaluation(
+        policy=name,
+        instance=run.instance.name,
+        n_gpus=run.n_gpus,
+        pricing=run.pricing,
+        horizon=run.horizon,
+        warmup=run.warmup,
+        replications=n,
+        seed=run.seed,
+        bound=run.fluid_plan.value,
+        score=Estimate.of(scores),
+        revenue_rate=Estimate.of(rates[run.pricing]),
+        bundled_revenue_rate=Estimate.of(rates["bundled"]),
+        separate_revenue_rate=Estimate.of(rates["separate"]),
+        scores=tuple(scores.tolist()),
+        occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},
+        occupancy_standard_error=error,
+        classes=tuple(
+            _class_result(run, metrics, histograms, sums, i) for i in range(run.instance.n_classes)
+        ),
+        **pooled,
+        events=sum(m.events for m in metrics),
+        wall_seconds=wall,
+        versions=_versions(),
+        note=run.fluid_plan.note(),
+    )
+
+
+def _class_result(
+    run: _Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
+) -> ClassResult:
+    counts = {name: int(sum(m.counts[name][i] for m in metrics)) for name in COUNTS}
+    gpu_seconds = sum(m.gpu_seconds for m in metrics)
+    latencies = {
+        latency: summarize_latency(histograms[k, i], float(sums[k, i]))
+        for latency, k in LATENCIES.items()
+    }
+    return ClassResult(
+        name=run.instance.classes[i].name,
+        inside=int(sum(m.inside[i] for m in metrics)),
+        throughput=counts["completed"] / gpu_seconds,
+        revenue_rate=float(sum(m.revenue(run.pricing)[i] for m in metrics)) / gpu_seconds,
+        **counts,
+        **latencies,
+    )
+
+
+def _versions() -> dict[str, str]:
+    """The versions that a published number names."""
+    names = ("llm-sched-env", "numpy", "numba", "scipy", "gymnasium")
+    return {name: version(name) for name in names}

@@ -1,0 +1,169 @@
+"""The one result record of an evaluation, and how replications become intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.simulation.metrics import Latency, plain_latency
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over replications with its 95% interval (Student t); NaN ends for one replication."""
+
+    mean: float
+    ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Estimate:
+        """Estimate from one value per replication, shape (K,)."""
+        from scipy.stats import t
+
+        mean, n = float(np.mean(values)), len(values)
+        if n < 2:
+            return cls(mean, (math.nan, math.nan))
+        half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+        return cls(mean, (mean - half, mean + half))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``None`` for an end that is not known."""
+        return {"mean": self.mean, "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """What happened to one class; counts are sums over replications, after the warm-up.
+
+    initial + arrived = completed + abandoned_prefill + abandoned_decode + inside, where
+    ``initial`` counts the requests present when the warm-up ended.
+    """
+
+    name: str
+    initial: int
+    arrived: int
+    admitted: int
+    prefilled: int
+    completed: int
+    abandoned_prefill: int
+    abandoned_decode: int
+    inside: int
+    throughput: float  # completions per GPU and second
+    revenue_rate: float  # per GPU and second
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = asdict(self)
+        for name in ("ttft", "tpot", "e2e"):
+            plain[name] = plain_latency(getattr(self, name))
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A policy's result on an instance; rates per GPU and second, occupancies per GPU.
+
+    Attributes:
+        policy: its name.
+        instance: the instance's name.
+        n_gpus: cluster size.
+        pricing: ``bundled`` or ``separate``, of ``revenue_rate``, ``score`` and ``bound``.
+        bound: R*, the fluid plan's value.
+        score: revenue rate / R*.
+        revenue_rate: in the pricing asked for.
+        bundled_revenue_rate: equation (22).
+        separate_revenue_rate: equation (23).
+        occupancy: time averages by station, each of shape (I,).
+        occupancy_standard_error: their standard errors over replications.
+        classes: results by class.
+        ttft: time to first token, from arrival to the end of the prefill, s.
+        tpot: time per output token, from the first token to completion over tokens, s.
+        e2e: arrival to completion, s.
+        events: arrivals, completions and abandonments of all replications, warm-up included.
+        wall_seconds: duration of the whole evaluation.
+        note: what a reader must know, such as an overloaded plan without abandonment.
+    """
+
+    policy: str
+    instance: str
+    n_gpus: int
+    pricing: str
+    horizon: float
+    warmup: float
+    replications: int
+    seed: int
+    bound: float
+    score: Estimate
+    revenue_rate: Estimate
+    bundled_revenue_rate: Estimate
+    separate_revenue_rate: Estimate
+    scores: tuple[float, ...]
+    occupancy: dict[str, np.ndarray]
+    occupancy_standard_error: dict[str, np.ndarray]
+    classes: tuple[ClassResult, ...]
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
+    events: int
+    wall_seconds: float
+    versions: dict[str, str]
+    note: str = ""
+
+    @property
+    def events_per_second(self) -> float:
+        """Simulated events per second of wall time, all replications together."""
+        return self.events / self.wall_seconds
+
+    @property
+    def abandoned(self) -> dict[str, Any]:
+        """Requests that gave up, by queue, and their share of the arrivals."""
+        prefill = sum(c.abandoned_prefill for c in self.classes)
+        decode = sum(c.abandoned_decode for c in self.classes)
+        arrived = sum(c.arrived for c in self.classes)
+        share = (prefill + decode) / arrived if arrived else None
+        return {"prefill_queue": prefill, "decode_queue": decode, "share": share}
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """The account of every request: arrived, completed, abandoned, inside."""
+        names = ("initial", "arrived", "completed", "inside")
+        counts = {name: sum(getattr(c, name) for c in self.classes) for name in names}
+        gave_up = self.abandoned
+        return {**counts, "abandoned": gave_up["prefill_queue"] + gave_up["decode_queue"]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, one JSON object."""
+        estimates = ("score", "revenue_rate", "bundled_revenue_rate", "separate_revenue_rate")
+        return {
+            "policy": self.policy,
+            "instance": self.instance,
+            "n_gpus": self.n_gpus,
+            "pricing": self.pricing,
+            "horizon": self.horizon,
+            "warmup": self.warmup,
+            "replications": self.replications,
+            "seed": self.seed,
+            "bound": self.bound,
+            **{name: getattr(self, name).to_dict() for name in estimates},
+            "scores": list(self.scores),
+            "occupancy": {k: v.tolist() for k, v in self.occupancy.items()},
+            "occupancy_standard_error": {
+                k: [x if math.isfinite(x) else None for x in v.tolist()]
+                for k, v in self.occupancy_standard_error.items()
+            },
+            "classes": [c.to_dict() for c in self.classes],
+            **{name: plain_latency(getattr(self, name)) for name in ("ttft", "tpot", "e2e")},
+            "requests": self.requests,
+            "abandoned": self.abandoned,
+            "events": self.events,
+            "events_per_second": self.events_per_second,
+            "wall_seconds": self.wall_seconds,
+            "versions": self.versions,
+            "note": self.note,
+        }

@@ -1,0 +1,186 @@
+"""The compiled engine and the plain twin produce the same event log."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import cache
+from itertools import groupby, pairwise, product
+
+import numpy as np
+import pytest
+
+from llm_sched_env import presets
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.simulation.layout import (
+    ARRIVE,
+    DECODE_END,
+    PREFILL_END,
+    PREFILL_START,
+    RequestStream,
+)
+from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.simulation import Simulation
+from twin import Twin
+
+ARRIVALS = 700  # expected in a run with random draws; about four log entries each
+LOG_ENTRIES = 8 * ARRIVALS
+COMPLETIONS = (DECODE_END, PREFILL_END)
+
+
+def all_rules() -> list[DispatchRule]:
+    """Every combination that is allowed."""
+    rules = []
+    for gate, router, pools, prefill_first in product(GATES, ROUTERS, POOLS, (False, True)):
+        try:
+            rules.append(DispatchRule(gate, router, pools, prefill_first))
+        except ConfigurationError:
+            assert (router, pools) == ("coupled", "static") or (router == "coupled" and prefill_first)
+    return rules
+
+
+def rule_name(rule: DispatchRule) -> str:
+    first = "prefill-first" if rule.prefill_first else "decode-first"
+    return f"{rule.gate}-{rule.router}-{rule.pools}-{first}"
+
+
+every_rule = pytest.mark.parametrize("rule", all_rules(), ids=rule_name)
+
+
+@cache
+def preset_plan(name: str) -> FluidPlan:
+    return plan(presets.PRESETS[name]())
+
+
+def plan_controls(fluid: FluidPlan, n_gpus: int) -> np.ndarray:
+    return np.concatenate(
+        [fluid.admission_fraction, fluid.solo_probability, [fluid.pool_size(n_gpus)]]
+    )
+
+
+def assert_same_log(simulation: Simulation, twin: Twin, at_least: int) -> None:
+    """Kinds, requests and GPUs are equal, times up to rounding."""
+    events = simulation.events()
+    columns = zip(*twin.log, strict=True)
+    times, kinds, indices, gpus = (np.array(column) for column in columns)
+    assert len(times) >= at_least
+    for name, column in (("kind", kinds), ("index", indices), ("gpu", gpus)):
+        shared = min(len(events), len(column))
+        different = np.flatnonzero(events[name][:shared] != column[:shared])
+        assert not len(different), (
+            f"{name} of log entry {different[0]}: "
+            f"engine {events[different[0]]}, twin {twin.log[different[0]]}"
+        )
+    assert len(events) == len(times)
+    np.testing.assert_allclose(events["time"], times, rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize("n_gpus", [3, 7])
+@pytest.mark.parametrize("name", ["overload", "dolly15k"])
+@every_rule
+def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> None:
+    fluid = preset_plan(name)
+    controls = plan_controls(fluid, n_gpus)
+    seed = np.random.SeedSequence([n_gpus, 11])
+    horizon = ARRIVALS / (n_gpus * float(fluid.instance.arrival_rates.sum()))
+    twin = Twin(fluid.instance, rule, controls, n_gpus, seed)
+    twin.run(horizon)
+    simulation = Simulation(
+        fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES
+    )
+    # Running in pieces changes nothing.
+    simulation.run(0.3 * horizon)
+    simulation.run(horizon)
+    assert_same_log(simulation, twin, at_least=2 * ARRIVALS)
+
+
+def random_controls(n_classes: int, n_gpus: int, rng: np.random.Generator) -> np.ndarray:
+    """Any fraction, probability and pool size, and often their extremes."""
+    numbers = rng.choice([0.0, 1.0, np.nan], 2 * n_classes, p=[0.15, 0.35, 0.5])
+    numbers = np.where(np.isnan(numbers), rng.random(2 * n_classes), numbers)
+    return np.concatenate([numbers, [rng.integers(0, n_gpus + 1)]])
+
+
+@every_rule
+def test_same_log_when_controls_change(rule: DispatchRule) -> None:
+    instance, n_gpus, changes = presets.overload(), 4, 12
+    seed = np.random.SeedSequence(5)
+    rng = np.random.default_rng(6)
+    controls = random_controls(instance.n_classes, n_gpus, rng)
+    twin = Twin(instance, rule, controls, n_gpus, seed)
+    simulation = Simulation(instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
+    horizon = ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
+    for until in np.linspace(0.0, horizon, changes + 1)[1:]:
+        controls = random_controls(instance.n_classes, n_gpus, rng)
+        twin.run(float(until), controls)
+        simulation.run(float(until), controls)
+    assert_same_log(simulation, twin, at_least=2 * ARRIVALS)
+
+
+# Ties. All numbers are sums of powers of two, so that times are exact and equal times are equal.
+TIE_GPUS = 4
+TICK = 1.0 / 16.0
+TIE_CONTROLS = np.array([0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 2.0])
+
+
+def tie_instance(patience_rate: float) -> Instance:
+    """A prefill takes 1/16 s; the credit of a half-admitted class grows by one per tick."""
+    classes = tuple(
+        RequestClass(name, 512.0, 32.0, arrival_rate=8.0, patience_rate=patience_rate)
+        for name in ("limited", "limited-too", "unlimited")
+    )
+    hardware = Hardware(alpha=2.0**-6, beta=2.0**-14, gamma=64.0, chunk_tokens=256, batch_slots=4)
+    return Instance("ties", classes, hardware, Prices(0.1, 0.2))
+
+
+def tie_stream() -> RequestStream:
+    """Requests of equal lengths that arrive several at a time, on ticks."""
+    rng = np.random.default_rng(3)
+    size = 600
+    return RequestStream(
+        np.sort(rng.integers(0, size // 3, size)) * TICK,
+        rng.integers(0, 3, size).astype(np.int32),
+        np.full(size, 512.0),
+        np.full(size, 32.0),
+    )
+
+
+def count_ties(events: np.ndarray) -> Counter[str]:
+    """How often each kind of tie occurs in a log."""
+    ties: Counter[str] = Counter()
+    for _, group in groupby(events, key=lambda event: event["time"]):
+        now = list(group)
+        ended = [(e["gpu"], e["kind"]) for e in now if e["kind"] in COMPLETIONS]
+        arrived = [e["index"] for e in now if e["kind"] == ARRIVE]
+        ties["completions on two GPUs"] += len({gpu for gpu, _ in ended}) > 1
+        ties["two decodes of a GPU"] += max(Counter(ended).values(), default=0) > 1
+        ties["decode and prefill of a GPU"] += any(
+            a == (gpu, DECODE_END) and b == (gpu, PREFILL_END)
+            for a, b in pairwise(ended)
+            for gpu, _ in [a]
+        )
+        ties["completion and arrival"] += bool(ended and arrived)
+        ties["two arrivals"] += len(arrived) > 1
+        # Without a completion only a credit timer admits a request before the arrivals.
+        ties["credit timer and arrival"] += (
+            not ended and bool(arrived) and now[0]["kind"] == PREFILL_START
+        )
+    return ties
+
+
+@pytest.mark.parametrize("patience_rate", [0.0, 0.5])
+@every_rule
+def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
+    instance, stream = tie_instance(patience_rate), tie_stream()
+    seed = np.random.SeedSequence(8)
+    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream)
+    twin.run(math.inf)
+    simulation = Simulation(
+        instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream=stream, log_events=LOG_ENTRIES
+    )
+    simulation.run(math.inf)
+    assert_same_log(simulation, twin, at_least=3 * len(stream.arrival_time))
+    ties = count_ties(simulation.events())
+    print(ties)

@@ -1,0 +1,429 @@
+"""A twin of the compiled engine: the model in plain Python, fed the same random draws.
+
+It is naive on purpose. At every event, time passes for each request on each GPU, and the next
+event is the minimum over everything that can happen. Only what the engine documents is shared
+with it: the draws (key and counter of each), the order of draws of the routing stream, the lists
+behind a random choice of a GPU, and the order of events at equal times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.layout import (
+    ARRIVE,
+    DECODE_END,
+    DECODE_START,
+    LEAVE_DECODE,
+    LEAVE_PREFILL,
+    PREFILL_END,
+    PREFILL_START,
+    RequestStream,
+)
+from llm_sched_env.simulation.rules import DispatchRule
+
+# At equal times: completions, then abandonments, then credit timers, then arrivals.
+COMPLETION, ABANDONMENT, CREDIT_TIMER, ARRIVAL = range(4)
+# On one GPU decodes end before its prefill.
+DECODE, PREFILL = range(2)
+
+FULL_CREDIT = 3.0
+ROUNDING = 1e-9
+
+# A possible event: time, three places in the order of ties, and what it does.
+Event = tuple[float, int, int, int, Callable[[], None]]
+
+
+class Draws:
+    """Draw k of a stream: SplitMix64 started at the key of the stream, in Python integers."""
+
+    STREAMS = ("arrival", "class", "prompt", "output", "patience", "routing", "initial")
+
+    def __init__(self, seed: np.random.SeedSequence) -> None:
+        keys = seed.generate_state(len(self.STREAMS), np.uint64)
+        self.keys = dict(zip(self.STREAMS, (int(key) for key in keys), strict=True))
+
+    def bits(self, stream: str, k: int) -> int:
+        """64 random bits."""
+        z = (self.keys[stream] + k * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    def uniform(self, stream: str, k: int) -> float:
+        """The upper 53 bits, centred in their interval."""
+        return ((self.bits(stream, k) >> 11) + 0.5) / 2**53
+
+    def exponential(self, stream: str, k: int) -> float:
+        """Mean 1."""
+        return -math.log(self.uniform(stream, k))
+
+    def below(self, stream: str, k: int, size: int) -> int:
+        """An integer in 0..size-1 from the upper 32 bits."""
+        return (self.bits(stream, k) >> 32) * size >> 32
+
+
+@dataclass(eq=False)
+class Request:
+    """One request; ``remaining`` counts iterations of the service it is in."""
+
+    index: int
+    i: int
+    prompt_tokens: float
+    output_tokens: float
+    arrival_time: float
+    remaining: float = 0.0
+    deadline: float = math.inf
+
+
+@dataclass(eq=False)
+class Gpu:
+    """At most one prefill and B requests in service."""
+
+    index: int
+    prefill: Request | None = None
+    decodes: list[Request] = field(default_factory=list)
+
+    @property
+    def in_service(self) -> list[Request]:
+        """Decodes and the prefill."""
+        return self.decodes + ([self.prefill] if self.prefill else [])
+
+
+class Twin:
+    """One cluster under a dispatch rule; the arguments are those of ``Simulation``.
+
+    Attributes:
+        log: (time, kind, request index, GPU) of everything that happened.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        rule: DispatchRule,
+        controls: np.ndarray,
+        n_gpus: int,
+        seed: np.random.SeedSequence,
+        stream: RequestStream | None = None,
+    ) -> None:
+        self.instance = instance
+        self.hardware = instance.hardware
+        self.rule = rule
+        self.stream = stream
+        self.draws = Draws(seed)
+        self.classes = range(instance.n_classes)
+        self.arrival_rates = [n_gpus * c.arrival_rate for c in instance.classes]
+        self.time = 0.0
+        self.log: list[tuple[float, int, int, int]] = []
+        self.gpus = [Gpu(k) for k in range(n_gpus)]
+        self.queues: list[list[Request]] = [[] for _ in self.classes]
+        self.solo_line: list[Request] = []  # the only line but under randomized routing
+        self.mixed_line: list[Request] = []
+        # GPUs with a slot for each purpose; the place in a list decides a random choice.
+        self.solo_slots: list[Gpu] = []
+        self.mixed_slots: list[Gpu] = []
+        self.prefill_slots: list[Gpu] = []
+        self.routing_draws = 0
+        self.pool_size = 0
+        self.fraction = [0.0 for _ in self.classes]
+        self.credit = [0.0 for _ in self.classes]
+        self._set_controls(controls)
+        self.credit = [FULL_CREDIT if f > 0.0 else 0.0 for f in self.fraction]
+        self.next_index = 0
+        self._schedule_arrival()
+
+    def run(self, until: float, controls: np.ndarray | None = None) -> None:
+        """Set controls, if given, and process every event up to and including ``until``."""
+        if controls is not None:
+            self._set_controls(controls)
+            self._dispatch()
+        while True:
+            event = min(self._possible_events())
+            if event[0] > until or event[0] == math.inf:
+                break
+            self._pass_time(event[0])
+            event[-1]()
+        if until < math.inf:
+            self._pass_time(until)
+
+    # Time.
+
+    def _iteration_seconds(self, gpu: Gpu) -> float:
+        return self.hardware.tau_mixed if gpu.prefill else self.hardware.tau_solo
+
+    def _pass_time(self, time: float) -> None:
+        """Iterations are done and credit is earned until ``time``."""
+        seconds = max(0.0, time - self.time)
+        for gpu in self.gpus:
+            iterations = seconds / self._iteration_seconds(gpu)
+            for request in gpu.in_service:
+                request.remaining -= iterations
+        for i in self.classes:
+            earned = self.fraction[i] * self.arrival_rates[i] * seconds
+            self.credit[i] = min(FULL_CREDIT, self._credit(i) + earned)
+        self.time = max(self.time, time)
+
+    def _possible_events(self) -> Iterator[Event]:
+        for gpu in self.gpus:
+            seconds = self._iteration_seconds(gpu)
+            if gpu.decodes:
+                first = min(gpu.decodes, key=lambda request: (request.remaining, request.index))
+                end = self.time + max(0.0, first.remaining) * seconds
+                yield end, COMPLETION, gpu.index, DECODE, _call(self._end_decode, gpu, first)
+            if gpu.prefill:
+                end = self.time + max(0.0, gpu.prefill.remaining) * seconds
+                yield end, COMPLETION, gpu.index, PREFILL, _call(self._end_prefill, gpu)
+        places = [(queue, LEAVE_PREFILL) for queue in self.queues]
+        places += [(self.solo_line, LEAVE_DECODE), (self.mixed_line, LEAVE_DECODE)]
+        for queue, kind in places:
+            for request in queue:
+                leave = _call(self._abandon, queue, request, kind)
+                yield request.deadline, ABANDONMENT, request.index, 0, leave
+        if self.rule.gate in {"credit", "largest-credit"} and self.prefill_slots:
+            for i in self.classes:
+                rate = self.fraction[i] * self.arrival_rates[i]
+                if self.queues[i] and not self._has_credit(i) and rate > 0.0:
+                    ready = self.time + (1.0 - self.credit[i]) / rate
+                    yield ready, CREDIT_TIMER, i, 0, _call(self._grant_credit, i)
+        yield self.next_arrival_time, ARRIVAL, 0, 0, self._arrive
+
+    # What happens.
+
+    def _schedule_arrival(self) -> None:
+        k = self.next_index
+        if self.stream is None:
+            gap = self.draws.exponential("arrival", k) / sum(self.arrival_rates)
+            self.next_arrival_time = self.time + gap
+        elif k < len(self.stream.arrival_time):
+            self.next_arrival_time = float(self.stream.arrival_time[k])
+        else:
+            self.next_arrival_time = math.inf
+
+    def _next_request(self) -> Request:
+        k = self.next_index
+        if self.stream is not None:
+            i = int(self.stream.request_class[k])
+            prompt = float(self.stream.prompt_tokens[k])
+            output = float(self.stream.output_tokens[k])
+        else:
+            share = self.draws.uniform("class", k) * sum(self.arrival_rates)
+            i = 0
+            while i < len(self.classes) - 1 and share >= sum(self.arrival_rates[: i + 1]):
+                i += 1
+            means = self.instance.classes[i]
+            prompt = self.draws.exponential("prompt", k) * means.prompt_tokens
+            output = self.draws.exponential("output", k) * means.output_tokens
+        self.next_index += 1
+        return Request(k, i, prompt, output, arrival_time=self.time)
+
+    def _arrive(self) -> None:
+        request = self._next_request()
+        self._schedule_arrival()
+        self._log(ARRIVE, request)
+        queue = self.queues[request.i]
+        queue.append(request)
+        self._dispatch()
+        if request in queue:
+            self._start_patience(request, 2 * request.index)
+
+    def _end_prefill(self, gpu: Gpu) -> None:
+        request = gpu.prefill
+        assert request is not None
+        gpu.prefill = None
+        self._log(PREFILL_END, request, gpu)
+        self._update_slots(gpu)
+        if self.rule.router == "coupled":
+            self._start_decode(gpu, request)  # it stays in its slot
+            self._dispatch()
+            return
+        line = self._choose_line(request.i)
+        line.append(request)
+        self._dispatch()
+        if request in line:
+            self._start_patience(request, 2 * request.index + 1)
+
+    def _end_decode(self, gpu: Gpu, request: Request) -> None:
+        gpu.decodes.remove(request)
+        self._log(DECODE_END, request, gpu)
+        self._update_slots(gpu)
+        self._dispatch()
+
+    def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
+        queue.remove(request)
+        self._log(kind, request)
+
+    def _grant_credit(self, i: int) -> None:
+        self.credit[i] = max(1.0, self.credit[i])
+        self._dispatch()
+
+    def _start_patience(self, request: Request, draw: int) -> None:
+        rate = self.instance.classes[request.i].patience_rate
+        patience = self.draws.exponential("patience", draw)
+        request.deadline = self.time + patience / rate if rate > 0.0 else math.inf
+
+    def _log(self, kind: int, request: Request, gpu: Gpu | None = None) -> None:
+        self.log.append((self.time, kind, request.index, gpu.index if gpu else -1))
+
+    # Controls.
+
+    def _set_controls(self, controls: np.ndarray) -> None:
+        n = len(self.classes)
+        self.credit = [self._credit(i) for i in self.classes]
+        self.fraction = [float(f) for f in controls[:n]]
+        self.solo_probability = [float(p) for p in controls[n : 2 * n]]
+        admitted = [f * r for f, r in zip(self.fraction, self.arrival_rates, strict=True)]
+        self.prefill_targets = [
+            rate / float(mu) for rate, mu in zip(admitted, self.instance.prefill_rates, strict=True)
+        ]
+        self.queue_targets = [
+            _ratio(arriving - rate, c.patience_rate)
+            for arriving, rate, c in zip(
+                self.arrival_rates, admitted, self.instance.classes, strict=True
+            )
+        ]
+        self.pool_size = int(controls[2 * n])
+        for gpu in self.gpus:
+            self._update_slots(gpu)
+
+    # The gate.
+
+    def _credit(self, i: int) -> float:
+        """A class that is fully admitted always has full credit."""
+        return FULL_CREDIT if self.fraction[i] >= 1.0 - ROUNDING else self.credit[i]
+
+    def _has_credit(self, i: int) -> bool:
+        return self._credit(i) >= 1.0 - ROUNDING
+
+    def _choose_class(self) -> int | None:
+        """The class to admit now."""
+        prefilling = [gpu.prefill.i for gpu in self.gpus if gpu.prefill]
+
+        def age(i: int) -> tuple[float, int]:
+            head = self.queues[i][0]
+            return head.arrival_time, head.index
+
+        def occupancy(i: int) -> tuple[float, float, int]:
+            # (X - n x*)/x*, less the constant n, so that equal values are exactly equal.
+            excess = len(self.queues[i]) - self.queue_targets[i]
+            return _ratio(prefilling.count(i), self.prefill_targets[i], of_zero=math.inf), -excess, i
+
+        def credit(i: int) -> tuple[float, tuple[float, int]]:
+            return -self._credit(i), age(i)
+
+        waiting = [i for i in self.classes if self.queues[i]]
+        if self.rule.gate == "strict-occupancy":
+            waiting = [i for i in waiting if prefilling.count(i) < self.prefill_targets[i]]
+        if self.rule.gate in {"credit", "largest-credit"}:
+            waiting = [i for i in waiting if self._has_credit(i)]
+        first: Callable[[int], object] = {
+            "occupancy": occupancy,
+            "strict-occupancy": occupancy,
+            "credit": age,
+            "largest-credit": credit,
+            "fcfs": age,
+        }[self.rule.gate]
+        return min(waiting, key=first, default=None)  # type: ignore[arg-type]
+
+    # Slots.
+
+    def _update_slots(self, gpu: Gpu) -> None:
+        slots = self.hardware.batch_slots
+        used = len(gpu.in_service)
+        assert used <= slots
+        if self.rule.pools == "dynamic":
+            prefill = solo = used < slots and gpu.prefill is None
+            mixed = used < slots and gpu.prefill is not None
+        elif gpu.index < self.pool_size:
+            solo = False
+            mixed = len(gpu.decodes) < slots - 1
+            prefill = used < slots and gpu.prefill is None
+        else:
+            solo = used < slots
+            mixed = prefill = False
+        _set_member(self.solo_slots, gpu, solo)
+        _set_member(self.mixed_slots, gpu, mixed)
+        _set_member(self.prefill_slots, gpu, prefill)
+
+    def _random_gpu(self, gpus: list[Gpu]) -> Gpu:
+        """A uniformly random one; a single one costs no draw."""
+        if len(gpus) == 1:
+            return gpus[0]
+        self.routing_draws += 1
+        return gpus[self.draws.below("routing", self.routing_draws - 1, len(gpus))]
+
+    # The router.
+
+    def _choose_line(self, i: int) -> list[Request]:
+        if self.rule.router != "randomized":
+            return self.solo_line
+        self.routing_draws += 1
+        draw = self.draws.uniform("routing", self.routing_draws - 1)
+        return self.solo_line if draw < self.solo_probability[i] else self.mixed_line
+
+    def _slots_of_line(self, line: list[Request]) -> list[Gpu]:
+        if self.rule.router == "solo-first":
+            return self.solo_slots or self.mixed_slots
+        return self.solo_slots if line is self.solo_line else self.mixed_slots
+
+    # Dispatch.
+
+    def _dispatch(self) -> None:
+        """Use every free slot that the rule allows to use now."""
+        if not self.rule.prefill_first:
+            self._place()
+        self._admit()
+        # An admission under dynamic pools turns a GPU mixed: the mixed line may have a slot now.
+        if self.rule.prefill_first or self.rule.router == "randomized":
+            self._place()
+
+    def _place(self) -> None:
+        for line in (self.solo_line, self.mixed_line):
+            while line and self._slots_of_line(line):
+                self._start_decode(self._random_gpu(self._slots_of_line(line)), line.pop(0))
+
+    def _admit(self) -> None:
+        while self.prefill_slots:
+            i = self._choose_class()
+            if i is None:
+                return
+            self.credit[i] = max(0.0, self._credit(i) - 1.0)
+            request = self.queues[i].pop(0)
+            self._start_prefill(self._random_gpu(self.prefill_slots), request)
+
+    def _start_prefill(self, gpu: Gpu, request: Request) -> None:
+        assert gpu.prefill is None
+        request.remaining = request.prompt_tokens / self.hardware.chunk_tokens
+        gpu.prefill = request
+        self._update_slots(gpu)
+        self._log(PREFILL_START, request, gpu)
+
+    def _start_decode(self, gpu: Gpu, request: Request) -> None:
+        request.remaining = request.output_tokens
+        gpu.decodes.append(request)
+        self._update_slots(gpu)
+        self._log(DECODE_START, request, gpu)
+
+
+def _call(action: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    return lambda: action(*arguments)
+
+
+def _ratio(value: float, base: float, of_zero: float = 0.0) -> float:
+    """``value / base``; with base 0 infinity for a positive value, else ``of_zero``."""
+    if base > 0.0:
+        return value / base
+    return math.inf if value > 0.0 else of_zero
+
+
+def _set_member(gpus: list[Gpu], gpu: Gpu, member: bool) -> None:
+    """A new member goes to the end; the last one takes the place of one that leaves."""
+    if member and gpu not in gpus:
+        gpus.append(gpu)
+    elif not member and gpu in gpus:
+        gpus[gpus.index(gpu)] = gpus[-1]
+        gpus.pop()
