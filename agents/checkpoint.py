@@ -79,9 +79,10 @@ class Checkpoint:
 
 def normaliser_statistics(venv: VecNormalize) -> dict[str, Any]:
     """Running moments of observations and returns as plain data."""
+    moments: tuple[tuple[str, Any], ...] = (("observation", venv.obs_rms), ("return", venv.ret_rms))
     return {
         name: {"mean": _plain(rms.mean), "var": _plain(rms.var), "count": float(rms.count)}
-        for name, rms in (("observation", venv.obs_rms), ("return", venv.ret_rms))
+        for name, rms in moments
     }
 
 

@@ -36,9 +36,9 @@ class TrainingConfiguration:
     rollout_steps: int = 100  # per environment and update
     batch_size: int = 800
     epochs: int = 6
-    learning_rate: float = 3e-4
-    half_life: float = 40.0  # seconds after which revenue counts half
-    gae_lambda: float = 0.97
+    learning_rate: float = 1e-3
+    half_life: float = 20.0  # seconds after which revenue counts half
+    gae_lambda: float = 0.95
     clip_range: float = 0.2
     entropy_coefficient: float = 0.0
     initial_log_std: float = -1.5  # exploration of about 0.2 of a control's range
@@ -86,5 +86,7 @@ class TrainingConfiguration:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
-        tuples = {k: tuple(data[k]) for k in ("controls", "hidden_units") if k in data}
+        tuples: dict[str, Any] = {
+            k: tuple(data[k]) for k in ("controls", "hidden_units") if k in data
+        }
         return cls(**{**data, **tuples})

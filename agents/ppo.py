@@ -1,6 +1,6 @@
 """Train PPO on interval control: read from top to bottom.
 
-    llmsched train --instance overload --gpus 20 --steps 400000 --out runs/overload
+llmsched train --instance overload --gpus 20 --steps 400000 --out runs/overload
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
@@ -169,7 +170,7 @@ class _SaveAndReport(BaseCallback):
         if self._updates % self._configuration.checkpoint_every == 0:
             self.save(self.model)
 
-    def save(self, model: PPO) -> None:
+    def save(self, model: BaseAlgorithm) -> None:
         """Write the checkpoint."""
         buffer = io.BytesIO()
         model.save(buffer)

@@ -20,7 +20,8 @@ def residual_action(action: np.ndarray, center: np.ndarray, scale: float) -> np.
     controls: np.ndarray = np.where(
         reach >= 0, center + reach * (1 - center), center + reach * center
     )
-    return np.clip(controls, 0.0, 1.0)
+    clipped: np.ndarray = np.clip(controls, 0.0, 1.0)
+    return clipped
 
 
 class ResidualActions(VecEnvWrapper):

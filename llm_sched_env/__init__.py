@@ -15,9 +15,10 @@ from gymnasium.envs.registration import register, registry
 if TYPE_CHECKING:
     from llm_sched_env import presets
     from llm_sched_env.errors import LLMSchedError
-    from llm_sched_env.evaluation import Evaluation, evaluate
+    from llm_sched_env.evaluation import evaluate
     from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
     from llm_sched_env.planning import FluidPlan, plan
+    from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
 
 try:
@@ -27,7 +28,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 _HOMES = {
     "DispatchRule": "llm_sched_env.simulation.rules",
-    "Evaluation": "llm_sched_env.evaluation",
+    "Evaluation": "llm_sched_env.results",
     "FluidPlan": "llm_sched_env.planning",
     "Hardware": "llm_sched_env.instance",
     "Instance": "llm_sched_env.instance",

@@ -21,7 +21,7 @@ from llm_sched_env.errors import LLMSchedError
 try:  # newer releases of Typer carry their own Click
     from typer._click.exceptions import ClickException
 except ImportError:
-    from click.exceptions import ClickException
+    from click.exceptions import ClickException  # type: ignore[import-not-found, no-redef]
 
 app = typer.Typer(
     help="Scheduling of LLM inference with prefill-decode contention.",

@@ -1,4 +1,4 @@
-"""Every error a user can cause: one line with the field, what was got, what is allowed, a remedy."""
+"""Every error a user can cause: one line with field, what was got, what is allowed, a remedy."""
 
 from __future__ import annotations
 

@@ -252,8 +252,8 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
         o: v.std(axis=0, ddof=1) / math.sqrt(n) if n > 1 else v[0] * math.nan
         for o, v in occupancy.items()
     }
-    histograms = sum(m.latency_counts for m in metrics)
-    sums = sum(m.latency_sums for m in metrics)
+    histograms = np.sum([m.latency_counts for m in metrics], axis=0)
+    sums = np.sum([m.latency_sums for m in metrics], axis=0)
     pooled = {
         latency: summarize_latency(histograms[k].sum(axis=0), float(sums[k].sum()))
         for latency, k in LATENCIES.items()
@@ -289,9 +289,9 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
 def _class_result(
     run: _Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
 ) -> ClassResult:
-    counts = {name: int(sum(m.counts[name][i] for m in metrics)) for name in COUNTS}
+    counts: dict[str, Any] = {n: int(sum(m.counts[n][i] for m in metrics)) for n in COUNTS}
     gpu_seconds = sum(m.gpu_seconds for m in metrics)
-    latencies = {
+    latencies: dict[str, Any] = {
         latency: summarize_latency(histograms[k, i], float(sums[k, i]))
         for latency, k in LATENCIES.items()
     }

@@ -21,9 +21,7 @@ else:
     import tomli as tomllib
 
 
-def _require_number(
-    field: str, got: Any, *, positive: bool = False, remedy: str = ""
-) -> None:
+def _require_number(field: str, got: Any, *, positive: bool = False, remedy: str = "") -> None:
     """Reject anything but a finite real number that is >= 0 (or > 0)."""
     allowed = "a finite number > 0" if positive else "a finite number >= 0"
     numeric = isinstance(got, (int, float, np.integer, np.floating)) and not isinstance(got, bool)
@@ -216,9 +214,7 @@ class Instance:
         classes = tuple(
             dataclasses.replace(c, arrival_rate=c.arrival_rate * load) for c in self.classes
         )
-        return dataclasses.replace(
-            self, classes=classes, name=name or f"{self.name}-x{load:g}"
-        )
+        return dataclasses.replace(self, classes=classes, name=name or f"{self.name}-x{load:g}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of an instance file; :meth:`from_dict` reads it back."""

@@ -9,14 +9,10 @@ from pathlib import Path
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
 
-QWEN_8B_A100 = Hardware(
-    alpha=0.0174, beta=6.2e-5, gamma=45.45, chunk_tokens=256, batch_slots=16
-)
+QWEN_8B_A100 = Hardware(alpha=0.0174, beta=6.2e-5, gamma=45.45, chunk_tokens=256, batch_slots=16)
 """Qwen-8B on an A100 (section 6.2)."""
 
-QWEN_4B_A100 = Hardware(
-    alpha=0.0152, beta=3.6e-5, gamma=52.63, chunk_tokens=256, batch_slots=16
-)
+QWEN_4B_A100 = Hardware(alpha=0.0152, beta=3.6e-5, gamma=52.63, chunk_tokens=256, batch_slots=16)
 """Qwen-4B on an A100 (section 6.1)."""
 
 PAPER_PRICES = Prices(prefill=0.1, decode=0.2)

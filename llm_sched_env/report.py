@@ -96,8 +96,8 @@ def write_page(results: Results, notes: Sequence[str], path: Path) -> None:
 
 
 def _table(results: Results) -> str:
-    columns = ("instance", "n_gpus", "policy", "score", "score_low", "score_high")
-    columns += ("ttft_p50", "ttft_p99", "tpot_p99", "abandoned_share")
+    columns = ["instance", "n_gpus", "policy", "score", "score_low", "score_high"]
+    columns += ["ttft_p50", "ttft_p99", "tpot_p99", "abandoned_share"]
     head = "".join(f"<th>{name}</th>" for name in columns)
     body = []
     for row in rows(results):

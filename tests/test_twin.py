@@ -37,7 +37,8 @@ def all_rules() -> list[DispatchRule]:
         try:
             rules.append(DispatchRule(gate, router, pools, prefill_first))
         except ConfigurationError:
-            assert (router, pools) == ("coupled", "static") or (router == "coupled" and prefill_first)
+            assert router == "coupled"
+            assert pools == "static" or prefill_first
     return rules
 
 
@@ -87,9 +88,7 @@ def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> 
     horizon = ARRIVALS / (n_gpus * float(fluid.instance.arrival_rates.sum()))
     twin = Twin(fluid.instance, rule, controls, n_gpus, seed)
     twin.run(horizon)
-    simulation = Simulation(
-        fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES
-    )
+    simulation = Simulation(fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
     # Running in pieces changes nothing.
     simulation.run(0.3 * horizon)
     simulation.run(horizon)
@@ -122,11 +121,11 @@ def test_same_log_when_controls_change(rule: DispatchRule) -> None:
 # Ties. All numbers are sums of powers of two, so that times are exact and equal times are equal.
 TIE_GPUS = 4
 TICK = 1.0 / 16.0
-TIE_CONTROLS = np.array([0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 2.0])
+TIE_CONTROLS = np.array([0.125, 0.125, 1.0, 0.5, 0.5, 0.5, 2.0])
 
 
 def tie_instance(patience_rate: float) -> Instance:
-    """A prefill takes 1/16 s; the credit of a half-admitted class grows by one per tick."""
+    """A prefill takes one tick; a class that is admitted to 1/8 earns a credit in four ticks."""
     classes = tuple(
         RequestClass(name, 512.0, 32.0, arrival_rate=8.0, patience_rate=patience_rate)
         for name in ("limited", "limited-too", "unlimited")
@@ -140,7 +139,7 @@ def tie_stream() -> RequestStream:
     rng = np.random.default_rng(3)
     size = 600
     return RequestStream(
-        np.sort(rng.integers(0, size // 3, size)) * TICK,
+        np.sort(rng.integers(0, 2 * size // 3, size)) * TICK,
         rng.integers(0, 3, size).astype(np.int32),
         np.full(size, 512.0),
         np.full(size, 32.0),

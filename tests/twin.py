@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 
@@ -172,7 +173,7 @@ class Twin:
         for gpu in self.gpus:
             seconds = self._iteration_seconds(gpu)
             if gpu.decodes:
-                first = min(gpu.decodes, key=lambda request: (request.remaining, request.index))
+                first = min(gpu.decodes, key=attrgetter("remaining", "index"))
                 end = self.time + max(0.0, first.remaining) * seconds
                 yield end, COMPLETION, gpu.index, DECODE, _call(self._end_decode, gpu, first)
             if gpu.prefill:
@@ -181,9 +182,10 @@ class Twin:
         places = [(queue, LEAVE_PREFILL) for queue in self.queues]
         places += [(self.solo_line, LEAVE_DECODE), (self.mixed_line, LEAVE_DECODE)]
         for queue, kind in places:
-            for request in queue:
-                leave = _call(self._abandon, queue, request, kind)
-                yield request.deadline, ABANDONMENT, request.index, 0, leave
+            if queue:
+                first = min(queue, key=attrgetter("deadline", "index"))
+                leave = _call(self._abandon, queue, first, kind)
+                yield first.deadline, ABANDONMENT, first.index, 0, leave
         if self.rule.gate in {"credit", "largest-credit"} and self.prefill_slots:
             for i in self.classes:
                 rate = self.fraction[i] * self.arrival_rates[i]
@@ -309,8 +311,8 @@ class Twin:
 
         def occupancy(i: int) -> tuple[float, float, int]:
             # (X - n x*)/x*, less the constant n, so that equal values are exactly equal.
-            excess = len(self.queues[i]) - self.queue_targets[i]
-            return _ratio(prefilling.count(i), self.prefill_targets[i], of_zero=math.inf), -excess, i
+            ratio = _ratio(prefilling.count(i), self.prefill_targets[i], of_zero=math.inf)
+            return ratio, self.queue_targets[i] - len(self.queues[i]), i
 
         def credit(i: int) -> tuple[float, tuple[float, int]]:
             return -self._credit(i), age(i)

@@ -6,8 +6,6 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from llm_sched_env.commands.options import (
     InstanceOption,
@@ -16,6 +14,8 @@ from llm_sched_env.commands.options import (
     integers,
     messages,
     print_json,
+    print_lines,
+    print_table,
 )
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.simulation import checked_count
@@ -38,16 +38,26 @@ def register(app: typer.Typer) -> None:
         sizes = integers("--gpus", gpus)
         with messages.status("measuring") as status:
             rows = measure(
-                resolve_instance(instance), sizes, checked_count("--runs", runs), seed, status.update
+                resolve_instance(instance),
+                sizes,
+                checked_count("--runs", runs),
+                seed,
+                status.update,
             )
         if as_json:
             print_json({"rows": [dataclasses.asdict(row) for row in rows], "machine": machine()})
             return
         yardstick = {row.n_gpus: row.median for row in rows if row.contender == "heapq loop"}
-        table = Table("n", "contender", "events/s (median)", "least", "greatest", "ratio")
-        for row in rows:
-            speeds = (row.median, row.least, row.greatest)
-            ratio = f"{row.median / yardstick[row.n_gpus]:.1f}x"
-            table.add_row(str(row.n_gpus), row.contender, *(f"{v:,.0f}" for v in speeds), ratio)
-        Console().print(table)
-        print(", ".join(f"{key} {value}" for key, value in machine().items()))
+        print_table(
+            ("n", "contender", "events/s (median)", "least", "greatest", "ratio"),
+            [
+                (
+                    str(row.n_gpus),
+                    row.contender,
+                    *(f"{v:,.0f}" for v in (row.median, row.least, row.greatest)),
+                    f"{row.median / yardstick[row.n_gpus]:.1f}x",
+                )
+                for row in rows
+            ],
+        )
+        print_lines(", ".join(f"{key} {value}" for key, value in machine().items()))

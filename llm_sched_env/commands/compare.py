@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from llm_sched_env.commands.options import (
     InstancesOption,
@@ -21,6 +19,8 @@ from llm_sched_env.commands.options import (
     names,
     output_folder,
     print_json,
+    print_lines,
+    print_table,
     require_extra,
 )
 from llm_sched_env.comparison import (
@@ -39,7 +39,7 @@ from llm_sched_env.workloads.traces import load_traces
 
 DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate-static,credit-gate"
 # On this many GPUs the Azure traces at their own speed load the cluster a little beyond capacity.
-TRACE_REFERENCE_GPUS = 5
+TRACE_REFERENCE_GPUS = 2
 TRACE_INSTANCE = "azure2023"
 
 
@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         trace_gpus: Annotated[
             str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
-        ] = "5,20,50",
+        ] = "2,5,20",
         pricing: PricingOption = "bundled",
         horizon: Annotated[float, typer.Option(help="Simulated seconds, warm-up included.")] = 1200,
         warmup: Annotated[float, typer.Option(help="Seconds not measured.")] = 300,
@@ -165,10 +165,5 @@ def _print(table: str, notes: list[str]) -> None:
     header, _, *body = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
     ]
-    shown = Table(*header, title="Revenue in % of R*")
-    for row in body:
-        shown.add_row(*row)
-    console = Console()
-    console.print(shown)
-    for note in notes:
-        console.print(note, highlight=False)
+    print_table(header, body, title="Revenue in % of R*")
+    print_lines(*notes)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from llm_sched_env.commands.options import (
     JobsOption,
@@ -17,6 +16,8 @@ from llm_sched_env.commands.options import (
     SeedOption,
     messages,
     print_json,
+    print_lines,
+    print_table,
 )
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
@@ -50,7 +51,9 @@ def register(app: typer.Typer) -> None:
         trace: Annotated[
             list[Path] | None, typer.Option(help="A trace file per class; repeat the option.")
         ] = None,
-        speed: Annotated[float, typer.Option(help="Replay the trace this many times faster.")] = 1.0,
+        speed: Annotated[
+            float, typer.Option(help="Replay the trace this many times faster.")
+        ] = 1.0,
         jobs: JobsOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -78,22 +81,27 @@ def register(app: typer.Typer) -> None:
 
 def print_evaluation(result: Evaluation) -> None:
     """The result as a table by class."""
-    console = Console()
     low, high = result.score.ci95
-    console.print(
+    interval = f" [{low:.4f}, {high:.4f}]" if math.isfinite(low) else ""
+    print_lines(
         f"{result.policy} on {result.instance}, {result.n_gpus} GPUs: score "
-        f"{result.score.mean:.4f} [{low:.4f}, {high:.4f}] of R* = {result.bound:.4f} "
+        f"{result.score.mean:.4f}{interval} of R* = {result.bound:.4f} "
         f"({result.pricing}), {result.replications} x {result.horizon:g} s, "
         f"warm-up {result.warmup:g} s, seed {result.seed}"
     )
-    table = Table("class", "arrived", "completed", "gave up", "inside", "TTFT p50", "p99", "TPOT p99")
-    for c in result.classes:
-        gave_up = c.abandoned_prefill + c.abandoned_decode
-        counts = (c.arrived, c.completed, gave_up, c.inside)
-        latencies = (c.ttft.p50, c.ttft.p99, c.tpot.p99)
-        table.add_row(c.name, *map(str, counts), *(f"{v:.3f} s" for v in latencies))
-    console.print(table)
-    console.print(
+    print_table(
+        ("class", "arrived", "done", "gave up", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
+        [
+            (
+                c.name,
+                *map(str, (c.arrived, c.completed, c.abandoned_prefill + c.abandoned_decode)),
+                str(c.inside),
+                *(f"{v:.3f} s" for v in (c.ttft.p50, c.ttft.p99, c.tpot.p99)),
+            )
+            for c in result.classes
+        ],
+    )
+    print_lines(
         f"{result.events:,} events in {result.wall_seconds:.2f} s "
         f"({result.events_per_second:,.0f} per second)"
     )

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from llm_sched_env.commands.options import JsonOption, print_json
+from llm_sched_env.commands.options import JsonOption, print_json, print_table
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import PRESETS, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 
@@ -41,17 +39,19 @@ def register(app: typer.Typer) -> None:
             chosen = [make() for make in PRESETS.values()]
         if save is not None:
             if len(chosen) > 1:
-                raise typer.BadParameter("--save needs one instance: name it with --show or --trace")
+                raise typer.BadParameter(
+                    "--save needs one instance: name it with --show or --trace"
+                )
             chosen[0].save(save)
         if as_json:
             print_json({i.name: i.to_dict() for i in chosen})
             return
-        table = Table("instance", "class", "prompt", "output", "arrivals /s/GPU", "patience /s")
+        rows = []
         for instance in chosen:
             title = f"{instance.name} (R* {plan(instance).value:.2f})"
             for k, c in enumerate(instance.classes):
                 numbers = (c.prompt_tokens, c.output_tokens, c.arrival_rate, c.patience_rate)
-                table.add_row(title if k == 0 else "", c.name, *(f"{v:.5g}" for v in numbers))
-        Console().print(table)
-
-
+                rows.append((title if k == 0 else "", c.name, *(f"{v:.5g}" for v in numbers)))
+        print_table(
+            ("instance", "class", "prompt", "output", "arrivals /s/GPU", "patience /s"), rows
+        )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from llm_sched_env.errors import ConfigurationError
 
@@ -25,6 +28,23 @@ ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
 messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
+
+
+def print_lines(*lines: str) -> None:
+    """Results as plain text, wrapped to the terminal."""
+    console = Console(highlight=False, markup=False)
+    for line in lines:
+        console.print(line)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A table as wide as the terminal; the first column is text, the others may be numbers."""
+    table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
 
 
 def print_json(data: Any) -> None:
@@ -70,5 +90,7 @@ def output_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError("--out", str(path), "a folder that can be made", str(error)) from None
+        raise ConfigurationError(
+            "--out", str(path), "a folder that can be made", str(error)
+        ) from None
     return path

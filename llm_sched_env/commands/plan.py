@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from llm_sched_env.commands.options import (
     InstanceOption,
@@ -12,6 +10,8 @@ from llm_sched_env.commands.options import (
     PricingOption,
     messages,
     print_json,
+    print_lines,
+    print_table,
 )
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning import plan as solve
@@ -37,17 +37,19 @@ def register(app: typer.Typer) -> None:
 
 
 def _print(result: FluidPlan) -> None:
-    console = Console()
-    console.print(
+    print_lines(
         f"R* = {result.value:.4f} per GPU and second ({result.instance.name}, {result.pricing}); "
         f"mixed pool {result.mixed_fraction:.4f} of the GPUs"
     )
-    columns = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
-    columns += ("admission_fraction", "solo_probability")
-    table = Table("class", *columns)
-    for i, request_class in enumerate(result.instance.classes):
-        table.add_row(request_class.name, *(f"{getattr(result, c)[i]:.5f}" for c in columns))
-    console.print(table)
+    columns = [*result.occupancy[[1, 3, 4, 0, 2]]]
+    columns += [result.admission_fraction, result.solo_probability]
+    print_table(
+        ("class", "x", "y_m", "y_s", "q_p", "q_d", "f", "p_s"),
+        [
+            (request_class.name, *(f"{column[i]:.5f}" for column in columns))
+            for i, request_class in enumerate(result.instance.classes)
+        ],
+    )
     for name, dual in result.duals.items():
         values = dual.tolist() if hasattr(dual, "tolist") else [dual]
-        console.print(f"dual {name}: {', '.join(f'{v:.4f}' for v in values)}")
+        print_lines(f"shadow price {name}: {', '.join(f'{v:.4f}' for v in values)}")

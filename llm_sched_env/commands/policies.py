@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from llm_sched_env.commands.options import JsonOption, print_json
+from llm_sched_env.commands.options import JsonOption, print_json, print_table
 from llm_sched_env.policies import registered_policies
 
 
@@ -29,7 +27,10 @@ def register(app: typer.Typer) -> None:
                 }
             )
             return
-        table = Table("policy", "alias", "what it does", "source")
-        for name, entry in entries.items():
-            table.add_row(name, ", ".join(entry.aliases), entry.description, entry.source)
-        Console().print(table)
+        print_table(
+            ("policy", "alias", "what it does", "source"),
+            [
+                (name, ", ".join(entry.aliases), entry.description, entry.source)
+                for name, entry in entries.items()
+            ],
+        )

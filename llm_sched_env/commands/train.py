@@ -35,9 +35,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         gpus: Annotated[int | None, typer.Option(help="Cluster size to train on [20].")] = None,
         steps: Annotated[int, typer.Option(help="Environment steps in all.")] = 400_000,
-        pricing: Annotated[
-            str | None, typer.Option(help="bundled or separate [bundled].")
-        ] = None,
+        pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
         resume: Annotated[
             bool, typer.Option(help="Continue the run in --out up to --steps.")
@@ -107,6 +105,8 @@ def _require_unset(chosen: dict[str, Any]) -> None:
     given = [name for name, value in chosen.items() if value is not None]
     if given:
         raise ConfigurationError(
-            "--resume with", ", ".join(f"--{name}" for name in given), "--steps only",
+            "--resume with",
+            ", ".join(f"--{name}" for name in given),
+            "--steps only",
             "a resumed run keeps its own settings",
         )

@@ -58,7 +58,8 @@ class IntervalControl:
     @property
     def plan_action(self) -> np.ndarray:
         """The fluid plan as a constant action of this environment; float32."""
-        return self.plan.action[self._controlled].astype(np.float32)
+        action: np.ndarray = self.plan.action[self._controlled].astype(np.float32)
+        return action
 
     def start(
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -84,7 +84,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     - v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(
         self,
@@ -135,9 +135,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         self._running = True
         return self.control.observations()[0], self._info(np.zeros(2))
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold the action for one interval."""
         if not self._running:
             raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
@@ -158,7 +156,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
             "revenue": {"prompt": prompt, "output": output},
         }
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The cluster as text with ``render_mode="ansi"``."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without render_mode="ansi"')

@@ -50,7 +50,8 @@ def observe(states: EngineState, batch_slots: int) -> np.ndarray:
         1 - in_service / (n * batch_slots),
         states.available_sizes / n,
     )
-    return np.clip(np.concatenate(features, axis=1), 0.0, 1.0).astype(np.float32)
+    observation: np.ndarray = np.clip(np.concatenate(features, axis=1), 0.0, 1.0)
+    return observation.astype(np.float32)
 
 
 def _credit_now(states: EngineState) -> np.ndarray:

@@ -24,4 +24,5 @@ def cumulative_revenue(states: EngineState, pricing: str) -> np.ndarray:
 
 def score_reward(terms: np.ndarray, gpu_seconds: float, bound: float) -> np.ndarray:
     """Revenue (N, 2) over n * interval * R*: its mean over time is the score; shape (N,)."""
-    return terms.sum(axis=1) / (gpu_seconds * bound)
+    score: np.ndarray = terms.sum(axis=1) / (gpu_seconds * bound)
+    return score

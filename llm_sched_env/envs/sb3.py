@@ -48,7 +48,7 @@ class LLMSchedSB3VecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Hold the actions for one interval."""
         observations, rewards, _, truncated, infos = self.vector_env.step(self._actions)
-        final = infos.get("final_obs")
+        final: Any = infos.get("final_obs")
         ended = infos.get("final_info", infos)
         plain: list[dict[str, Any]] = []
         for k in range(self.num_envs):
@@ -81,7 +81,9 @@ class LLMSchedSB3VecEnv(VecEnv):
         return [method(*args, **kwargs) for _ in self._get_indices(indices)]
 
     def env_is_wrapped(
-        self, wrapper_class: type, indices: VecEnvIndices = None
+        self,
+        wrapper_class: type,  # noqa: ARG002 - part of the interface
+        indices: VecEnvIndices = None,
     ) -> list[bool]:
         """No sub-environment is wrapped."""
         return [False for _ in self._get_indices(indices)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -32,7 +32,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ConfigurationError("reset_mask", mask, f"booleans of shape ({self.num_envs},)")
         start = chosen_start(options)
         seeds = self._seeds(seed)
-        for k in np.flatnonzero(mask):
+        for k in np.flatnonzero(mask).tolist():
             if seeds[k] is not None:
                 self._generators[k] = seeding.np_random(seeds[k])[0]
-            self.control.start(int(k), episode_seed(self._generators[k]), start)
+            self.control.start(k, episode_seed(self._generators[k]), start)
         self._done[mask] = False
         self._running = True
         return self.control.observations(), self._infos(np.zeros((self.num_envs, 2)))

@@ -22,9 +22,7 @@ def schedule_next_arrival(state: EngineState, stream: RequestStream) -> None:
     clock = state.clock[0]
     k = clock.next_index
     if len(stream.arrival_time) > 0:
-        clock.next_arrival_time = (
-            stream.arrival_time[k] if k < len(stream.arrival_time) else np.inf
-        )
+        clock.next_arrival_time = stream.arrival_time[k] if k < len(stream.arrival_time) else np.inf
     elif state.settings[0].arrival_rate > 0.0:
         gap = exponential(state.keys[ARRIVAL], k) / state.settings[0].arrival_rate
         clock.next_arrival_time = clock.time + gap

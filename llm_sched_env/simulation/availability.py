@@ -61,7 +61,7 @@ def update_available(state: EngineState, gpu: int) -> None:
 
 @compiled
 def random_available(state: EngineState, which: int) -> int:
-    """A uniformly random member of a nonempty set; one draw of the routing stream if it has several."""
+    """A uniformly random member of a nonempty set; draws only if there are several."""
     size = state.available_sizes[which]
     if size == 1:
         return state.available[which, 0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numba
 
+# Without reference counting: the engine allocates nothing, and its arrays outlive each call.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
@@ -24,10 +25,14 @@ def engine_source_digest() -> str:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile an inner function; it becomes part of each entry point that calls it."""
-    return numba.njit(
-        forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS
-    )(function)
+    """Compile an inner function; it is inlined into each entry point that calls it."""
+    inner: dict[str, Any] = {
+        "forceinline": True,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
+    decorator: Any = numba.njit(**_OPTIONS, **inner)
+    return decorator(function)
 
 
 def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,8 +41,9 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
     Numba stamps a cached function with its own file only, so a change in a callee's file would
     go unnoticed; the stamp set here covers the whole engine.
     """
-    dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
+    decorator: Any = numba.njit(cache=True, **_OPTIONS)
+    dispatcher = decorator(function)
     cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if cache_file is not None:
-        cache_file._source_stamp = engine_source_digest()
+        cache_file._source_stamp = engine_source_digest()  # noqa: SLF001 - no public way
     return dispatcher

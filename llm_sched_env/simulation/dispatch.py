@@ -36,9 +36,7 @@ from llm_sched_env.simulation.waiting import leave_queue
 
 
 @compiled
-def start_prefill(
-    state: EngineState, log: np.ndarray, gpu: int, request: int, time: float
-) -> None:
+def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
     """Put a request into the prefill slot of a GPU, which turns mixed; the caller re-keys it."""
     record = state.requests[request]
     i = record.request_class
@@ -52,9 +50,7 @@ def start_prefill(
 
 
 @compiled
-def start_decode(
-    state: EngineState, log: np.ndarray, gpu: int, request: int, time: float
-) -> bool:
+def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> bool:
     """Put a request into a decode slot; True if it ends first there, so that the GPU re-keys."""
     record = state.requests[request]
     i = record.request_class

@@ -33,6 +33,7 @@ from llm_sched_env.simulation.statistics import count_latency, log_event
 from llm_sched_env.simulation.waiting import join_queue, leave_queue, start_patience
 
 FINISHED, NEEDS_CAPACITY = 0, 1
+_NO_DISPATCH = -2
 
 
 @compiled
@@ -147,6 +148,47 @@ def _decode_ends_first(state: EngineState, gpu: int) -> bool:
 
 
 @compiled
+def _next_time(state: EngineState) -> float:
+    clock = state.clock[0]
+    return min(
+        state.gpu_keys[0], state.patience_keys[0], clock.credit_time, clock.next_arrival_time
+    )
+
+
+@compiled
+def _handle(
+    state: EngineState, stream: RequestStream, log: np.ndarray, time: float
+) -> tuple[int, int]:
+    """Process the event at ``time``; ties as in the head of this file.
+
+    Returns:
+        The GPU that must be re-keyed and the request that may have to wait, -1 for none; an
+        abandonment, after which nothing is dispatched, has the GPU -2.
+    """
+    clock = state.clock[0]
+    now = clock.time
+    if time == state.gpu_keys[0]:
+        clock.events += 1
+        gpu = state.gpu_items[0]
+        request = -1
+        if _decode_ends_first(state, gpu):
+            _end_decode(state, log, gpu, now)
+        else:
+            request = _end_prefill(state, log, gpu, now)
+        update_available(state, gpu)
+        return gpu, request
+    if time == state.patience_keys[0]:
+        clock.events += 1
+        _abandon(state, log, now)
+        return _NO_DISPATCH, -1
+    if time == clock.credit_time:
+        _grant_credit(state, now)
+        return -1, -1
+    clock.events += 1
+    return -1, _arrive(state, stream, log, now)
+
+
+@compiled
 def run_until(
     state: EngineState,
     stream: RequestStream,
@@ -166,42 +208,24 @@ def run_until(
         until: seconds; ``inf`` runs until nothing can happen any more.
 
     Returns:
-        FINISHED, or NEEDS_CAPACITY before an arrival for which no record is free.
+        FINISHED, or NEEDS_CAPACITY before an arrival for which no record may be free.
     """
     clock = state.clock[0]
     while True:
-        gpu = -1
-        request = -1
+        gpu, request = -1, -1
         if set_controls_first:
             set_controls_first = False
             set_controls(state, controls)
         else:
-            completion = state.gpu_keys[0]
-            abandonment = state.patience_keys[0]
-            earliest = min(completion, abandonment)
-            time = min(earliest, min(clock.credit_time, clock.next_arrival_time))
+            time = _next_time(state)
             if time > until or time == np.inf:
                 break
+            if clock.free_size == 0 and time == clock.next_arrival_time:
+                return NEEDS_CAPACITY
             clock.time = max(clock.time, time)
-            if time == completion:
-                clock.events += 1
-                gpu = state.gpu_items[0]
-                if _decode_ends_first(state, gpu):
-                    _end_decode(state, log, gpu, clock.time)
-                else:
-                    request = _end_prefill(state, log, gpu, clock.time)
-                update_available(state, gpu)
-            elif time == abandonment:
-                clock.events += 1
-                _abandon(state, log, clock.time)
+            gpu, request = _handle(state, stream, log, time)
+            if gpu == _NO_DISPATCH:
                 continue
-            elif time == clock.credit_time:
-                _grant_credit(state, clock.time)
-            else:
-                if clock.free_size == 0:
-                    return NEEDS_CAPACITY
-                clock.events += 1
-                request = _arrive(state, stream, log, clock.time)
         dispatch(state, log, gpu, clock.time)
         if gpu >= 0:
             schedule_gpu(state, gpu)

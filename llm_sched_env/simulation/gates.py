@@ -35,7 +35,7 @@ def accrue_credit(state: EngineState, i: int, time: float) -> float:
 def spend_credit(state: EngineState, i: int, time: float) -> None:
     """Charge one admission of class i, if the gate runs on credit."""
     gate = state.settings[0].gate
-    if gate != CREDIT_GATE and gate != LARGEST_CREDIT_GATE:
+    if gate not in (CREDIT_GATE, LARGEST_CREDIT_GATE):
         return
     accrue_credit(state, i, time)
     state.control[i].credit = max(0.0, state.control[i].credit - 1.0)
@@ -113,7 +113,7 @@ def choose_class(state: EngineState, time: float) -> int:
     gate = state.settings[0].gate
     if gate == FCFS_GATE:
         return _class_by_age(state)
-    if gate == CREDIT_GATE or gate == LARGEST_CREDIT_GATE:
+    if gate in (CREDIT_GATE, LARGEST_CREDIT_GATE):
         state.clock[0].credit_time = np.inf
         return _class_by_credit(state, time, gate == LARGEST_CREDIT_GATE)
     return _class_by_occupancy(state, gate == STRICT_OCCUPANCY_GATE)

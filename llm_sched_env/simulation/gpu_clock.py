@@ -40,14 +40,12 @@ def schedule_gpu(state: EngineState, gpu: int) -> None:
     if mark < np.inf:
         remaining = max(0.0, mark - record.iterations)
         key = record.updated_time + remaining * seconds_per_iteration(state, gpu)
-    change_key(
-        state.gpu_keys, state.gpu_items, state.gpu_positions, len(state.gpu_keys), gpu, key
-    )
+    change_key(state.gpu_keys, state.gpu_items, state.gpu_positions, len(state.gpu_keys), gpu, key)
 
 
 @compiled
 def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: float) -> None:
-    """Start (request >= 0) or end (-1, mark inf) a prefill: the speed of all its decodes changes."""
+    """Start (request >= 0) or end (-1, mark inf) a prefill: its decodes change speed."""
     record = state.gpus[gpu]
     record.iterations = iterations_now(state, gpu, time)
     record.updated_time = time

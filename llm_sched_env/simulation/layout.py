@@ -207,9 +207,7 @@ class RequestStream(NamedTuple):
 
 def poisson_stream() -> RequestStream:
     """The empty stream: arrivals and lengths are drawn from the instance's distributions."""
-    return RequestStream(
-        np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0)
-    )
+    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
 def allocate_states(
@@ -281,9 +279,7 @@ def with_capacity(states: EngineState, capacity: int) -> EngineState:
     new = np.tile(np.arange(capacity - 1, old - 1, -1, dtype=_i4), (n_states, 1))
     return states._replace(
         clock=clock,
-        requests=np.concatenate(
-            [states.requests, np.zeros((n_states, extra), REQUEST)], axis=1
-        ),
+        requests=np.concatenate([states.requests, np.zeros((n_states, extra), REQUEST)], axis=1),
         free_requests=np.concatenate([new, states.free_requests], axis=1),
         patience_keys=extended(states.patience_keys, np.inf),
         patience_items=extended(states.patience_items, -1),

@@ -103,7 +103,7 @@ def read_metrics(state: EngineState) -> Metrics:
         end=end,
         occupancy=occupancy,
         counts={name: totals[name].copy() for name in COUNTS},
-        inside=sum(classes[name] for name in OCCUPANCIES),
+        inside=np.sum([classes[name] for name in OCCUPANCIES], axis=0),
         prompt_tokens=totals["prompt_tokens"].copy(),
         output_tokens=totals["output_tokens"].copy(),
         bundled_revenue=totals["bundled_revenue"].copy(),
@@ -147,7 +147,7 @@ def summarize_latency(counts: np.ndarray, total_seconds: float) -> Latency:
 
 def plain_latency(latency: Latency) -> dict[str, Any]:
     """Plain data; ``None`` for what was not observed."""
-    values = {"count": latency.count}
+    values: dict[str, Any] = {"count": latency.count}
     for name in ("mean", "p50", "p90", "p95", "p99"):
         value = getattr(latency, name)
         values[name] = None if np.isnan(value) else value

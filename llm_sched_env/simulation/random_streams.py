@@ -56,6 +56,6 @@ def exponential(key: np.uint64, counter: int) -> float:
 
 
 @compiled
-def random_below(key: np.uint64, counter: int, size: int) -> int:
+def random_below(key: np.uint64, counter: int, size: int) -> np.int64:
     """An integer in 0..size-1; the bias is below size / 2^32."""
     return np.int64(((random_bits(key, counter) >> _SHIFT_32) * np.uint64(size)) >> _SHIFT_32)

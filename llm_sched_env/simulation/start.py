@@ -58,7 +58,7 @@ def _initial_request(state: EngineState, i: int) -> int:
 def _rounded(state: EngineState, expected: float) -> int:
     """A random integer with the given mean, one of its two neighbours."""
     draw = uniform(state.keys[INITIAL], 3 * state.clock[0].initial_requests + 2)
-    return int(math.floor(expected + draw))
+    return math.floor(expected + draw)
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled
@@ -19,7 +21,7 @@ _FIRST_BIN = (LOWEST_EXPONENT + _EXPONENT_BIAS) << SUB_BINS_BITS
 
 
 @compiled
-def histogram_bin(seconds: float) -> int:
+def histogram_bin(seconds: float) -> Any:
     """The bin of a latency: 64 equal steps per power of two, so at most 1.6% wide."""
     place = (np.float64(seconds).view(np.int64) >> _SHIFT) - _FIRST_BIN
     return min(max(place, 0), HISTOGRAM_BINS - 1)

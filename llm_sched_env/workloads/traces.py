@@ -166,11 +166,11 @@ def _read_azure_2023(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _parsed_row(path: Path, line: int, row: list[str]) -> tuple[np.datetime64, int, int]:
     try:
         stamp, prompt, output = row
-        time = np.datetime64(stamp, "ns")
-        tokens = int(prompt), int(output)
+        time: np.datetime64 = np.datetime64(stamp, "ns")
+        tokens = (int(prompt), int(output))
     except ValueError:
         tokens = -1, -1
-        time = np.datetime64("NaT")
+        time = np.datetime64("NaT", "ns")
     if min(tokens) < 0 or np.isnat(time):
         raise TraceError(
             f"trace {path} line {line}: got {','.join(row)!r}, allowed is a timestamp and two "

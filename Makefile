@@ -1,0 +1,53 @@
+# Two commands for a fresh machine: `make compare` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= results
+STEPS ?= 400000
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+INSTALLED := $(VENV)/installed
+LINTERS := $(VENV)/linters
+
+.PHONY: compare test lint format typecheck wheel bench clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[agents,report,test]"
+	touch $@
+
+$(LINTERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	touch $@
+
+# Trains one PPO agent per instance, then compares; the Azure replay joins in where its files are
+# found ($$LLM_SCHED_DATA, data/ or ../shared/data) or named with TRACES="FILE FILE".
+compare: $(INSTALLED)
+	$(BIN)/python -m llm_sched_env.commands.quick_comparison \
+		--out $(RESULTS) --steps $(STEPS) $(foreach trace,$(TRACES),--trace $(trace))
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: $(LINTERS)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(LINTERS)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The checker cannot follow the mapped folders of an editable install: it reads the built package.
+typecheck: $(LINTERS)
+	rm -rf build/typecheck
+	$(BIN)/python -m pip install --quiet --no-deps --target build/typecheck .
+	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p llm_sched_env
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+bench: $(INSTALLED)
+	$(BIN)/llmsched bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
