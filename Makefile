@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
-STEPS ?= 400000
+STEPS ?= 250000
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare test lint format typecheck wheel bench clean
+.PHONY: compare readme test lint format typecheck wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ $(LINTERS): $(INSTALLED)
 compare: $(INSTALLED)
 	$(BIN)/python -m llm_sched_env.commands.quick_comparison \
 		--out $(RESULTS) --steps $(STEPS) $(foreach trace,$(TRACES),--trace $(trace))
+
+# The table and figure of the last `make compare` go into the README.
+readme: $(INSTALLED)
+	$(BIN)/python docs/update_readme.py $(RESULTS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q

@@ -18,7 +18,7 @@ class TrainingConfiguration:
     instance: dict[str, Any]  # plain data of an Instance, so that a checkpoint is self-contained
     n_gpus: int = 20
     pricing: str = "bundled"
-    total_steps: int = 400_000  # environment steps over all parallel environments
+    total_steps: int = 250_000  # environment steps over all parallel environments
     seed: int = 0
 
     # What the agent controls: the credit gate's admission rates around the fluid plan.

@@ -1,6 +1,6 @@
 """Train PPO on interval control: read from top to bottom.
 
-llmsched train --instance overload --gpus 20 --steps 400000 --out runs/overload
+llmsched train --instance overload --gpus 20 --steps 250000 --out runs/overload
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
     cells: dict[tuple[str, int], dict[str, str]] = {}
     for label, result in results:
         mean, high = result.score.mean, result.score.ci95[1]
-        text = f"{100 * mean:.1f} ± {100 * (high - mean):.1f}"
+        text = f"{100 * mean:.1f}±{100 * (high - mean):.1f}"
         cells.setdefault((result.instance, result.n_gpus), {})[label] = text
     lines = ["| instance | n | " + " | ".join(labels) + " |"]
     lines.append("|---|---:|" + "---:|" * len(labels))

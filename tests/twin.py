@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
@@ -175,23 +176,23 @@ class Twin:
             if gpu.decodes:
                 first = min(gpu.decodes, key=attrgetter("remaining", "index"))
                 end = self.time + max(0.0, first.remaining) * seconds
-                yield end, COMPLETION, gpu.index, DECODE, _call(self._end_decode, gpu, first)
+                yield end, COMPLETION, gpu.index, DECODE, partial(self._end_decode, gpu, first)
             if gpu.prefill:
                 end = self.time + max(0.0, gpu.prefill.remaining) * seconds
-                yield end, COMPLETION, gpu.index, PREFILL, _call(self._end_prefill, gpu)
+                yield end, COMPLETION, gpu.index, PREFILL, partial(self._end_prefill, gpu)
         places = [(queue, LEAVE_PREFILL) for queue in self.queues]
         places += [(self.solo_line, LEAVE_DECODE), (self.mixed_line, LEAVE_DECODE)]
         for queue, kind in places:
             if queue:
                 first = min(queue, key=attrgetter("deadline", "index"))
-                leave = _call(self._abandon, queue, first, kind)
+                leave = partial(self._abandon, queue, first, kind)
                 yield first.deadline, ABANDONMENT, first.index, 0, leave
         if self.rule.gate in {"credit", "largest-credit"} and self.prefill_slots:
             for i in self.classes:
                 rate = self.fraction[i] * self.arrival_rates[i]
                 if self.queues[i] and not self._has_credit(i) and rate > 0.0:
                     ready = self.time + (1.0 - self.credit[i]) / rate
-                    yield ready, CREDIT_TIMER, i, 0, _call(self._grant_credit, i)
+                    yield ready, CREDIT_TIMER, i, 0, partial(self._grant_credit, i)
         yield self.next_arrival_time, ARRIVAL, 0, 0, self._arrive
 
     # What happens.
@@ -409,10 +410,6 @@ class Twin:
         gpu.decodes.append(request)
         self._update_slots(gpu)
         self._log(DECODE_START, request, gpu)
-
-
-def _call(action: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    return lambda: action(*arguments)
 
 
 def _ratio(value: float, base: float, of_zero: float = 0.0) -> float:

@@ -20,6 +20,7 @@ from llm_sched_env.commands.options import (
     output_folder,
     print_json,
     print_lines,
+    print_note,
     print_table,
     require_extra,
 )
@@ -110,7 +111,7 @@ def register(app: typer.Typer) -> None:
             print_json({"results": rows(results), "notes": notes})
         else:
             _print(table, notes)
-        messages.print(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
+        print_note(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
 
 
 def _scenarios(

@@ -14,9 +14,9 @@ from llm_sched_env.commands.options import (
     PricingOption,
     ReplicationsOption,
     SeedOption,
-    messages,
     print_json,
     print_lines,
+    print_note,
     print_table,
 )
 from llm_sched_env.evaluation import evaluate as run
@@ -76,7 +76,7 @@ def register(app: typer.Typer) -> None:
         else:
             print_evaluation(result)
         if result.note:
-            messages.print(f"note: {result.note}")
+            print_note(f"note: {result.note}")
 
 
 def print_evaluation(result: Evaluation) -> None:

@@ -30,6 +30,11 @@ messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
 
 
+def print_note(text: str) -> None:
+    """One line on stderr beside a result on stdout."""
+    messages.print(text, soft_wrap=True, markup=False)
+
+
 def print_lines(*lines: str) -> None:
     """Results as plain text, wrapped to the terminal."""
     console = Console(highlight=False, markup=False)

@@ -8,9 +8,9 @@ from llm_sched_env.commands.options import (
     InstanceOption,
     JsonOption,
     PricingOption,
-    messages,
     print_json,
     print_lines,
+    print_note,
     print_table,
 )
 from llm_sched_env.planning import FluidPlan
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         else:
             _print(result)
         if result.note():
-            messages.print(f"note: {result.note()}")
+            print_note(f"note: {result.note()}")
 
 
 def _print(result: FluidPlan) -> None:

@@ -12,8 +12,8 @@ from llm_sched_env.commands.options import (
     JsonOption,
     PricingOption,
     SeedOption,
-    messages,
     print_json,
+    print_note,
 )
 from llm_sched_env.evaluation import evaluate
 
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         else:
             print_evaluation(result)
         account = result.requests
-        messages.print(
+        print_note(
             f"{account['arrived']:,} requests: {account['completed']:,} completed, "
             f"{account['abandoned']:,} abandoned, {account['inside']:,} still inside"
         )

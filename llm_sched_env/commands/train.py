@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command(
-        epilog="Example: llmsched train --instance overload --gpus 20 --steps 400000 --out runs/a"
+        epilog="Example: llmsched train --instance overload --gpus 20 --steps 250000 --out runs/a"
     )
     def train(
         out: Annotated[Path, typer.Option(help="Folder of the run; the agent is agent.zip in it.")],
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(help="Preset name or instance file [overload].")
         ] = None,
         gpus: Annotated[int | None, typer.Option(help="Cluster size to train on [20].")] = None,
-        steps: Annotated[int, typer.Option(help="Environment steps in all.")] = 400_000,
+        steps: Annotated[int, typer.Option(help="Environment steps in all.")] = 250_000,
         pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
         resume: Annotated[

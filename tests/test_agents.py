@@ -1,0 +1,156 @@
+"""Training: what a checkpoint holds, how it resumes, and that learning helps."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("torch")
+
+import llm_sched_env as lse
+from llm_sched_env.agents.checkpoint import Checkpoint, load_policy
+from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.ppo import make_environment, train
+from llm_sched_env.agents.residual_actions import residual_action
+from llm_sched_env.errors import CheckpointError, ConfigurationError
+
+SMALL = {"n_gpus": 5, "n_envs": 4, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
+FAST = {"horizon": 120.0, "warmup": 30.0, "replications": 2}
+
+
+def small(steps=300, **more):
+    return TrainingConfiguration(
+        lse.presets.overload().to_dict(), total_steps=steps, **{**SMALL, **more}
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return train(small(), tmp_path_factory.mktemp("run"))
+
+
+def test_residual_action_reaches_both_ends_and_is_the_plan_at_zero():
+    center = np.array([0.2, 1.0, 0.0])
+    np.testing.assert_allclose(residual_action(np.zeros(3), center, 1.0), center)
+    np.testing.assert_allclose(residual_action(np.ones(3), center, 1.0), 1.0)
+    np.testing.assert_allclose(residual_action(-np.ones(3), center, 1.0), 0.0)
+    np.testing.assert_allclose(residual_action(np.full(3, -5.0), center, 0.5), center / 2)
+
+
+def test_an_untrained_agent_is_the_plan(tmp_path):
+    """The residual of a fresh network is near 0: it earns what the credit gate earns."""
+    path = train(small(100, learning_rate=1e-12), tmp_path)
+    agent = lse.evaluate(str(path), "overload", 5, **FAST)
+    rule = lse.evaluate("credit-gate", "overload", 5, **FAST)
+    assert agent.score.mean == pytest.approx(rule.score.mean, abs=0.03)
+
+
+def test_checkpoint_is_whole_and_self_contained(checkpoint):
+    with zipfile.ZipFile(checkpoint) as archive:
+        assert set(archive.namelist()) == {"model.zip", "metadata.json"}
+        metadata = json.loads(archive.read("metadata.json"))
+    assert metadata["configuration"]["instance"]["name"] == "overload"
+    assert metadata["normaliser"]["observation"]["count"] > 100
+    assert {"torch", "stable-baselines3", "llm-sched-env"} <= set(metadata["versions"])
+    saved = Checkpoint.load(checkpoint)
+    assert saved.steps == 300
+    assert saved.curve[-1]["steps"] <= 300
+    assert saved.configuration == small()
+
+
+def test_raw_returns_are_logged_not_normalised_ones(checkpoint):
+    scores = [row["score"] for row in Checkpoint.load(checkpoint).curve]
+    assert all(0.3 < score < 1.5 for score in scores)
+
+
+def test_evaluation_of_a_checkpoint_is_reproducible_at_any_size(checkpoint):
+    for n_gpus in (5, 11):
+        a = lse.evaluate(str(checkpoint), "overload", n_gpus, **FAST)
+        b = lse.evaluate(load_policy(checkpoint), "overload", n_gpus, **FAST)
+        assert a.scores == b.scores
+        assert a.score.mean > 0.5
+
+
+def test_same_seed_same_agent(tmp_path, checkpoint):
+    again = Checkpoint.load(train(small(), tmp_path))
+    first = Checkpoint.load(checkpoint)
+    assert again.normaliser == first.normaliser
+    assert [row["score"] for row in again.curve] == [row["score"] for row in first.curve]
+
+
+def test_a_run_resumes_with_its_own_settings_and_normaliser(tmp_path):
+    train(small(200), tmp_path)
+    before = Checkpoint.load(tmp_path / "agent.zip")
+    train(small(500, learning_rate=0.5), tmp_path, resume=True)
+    after = Checkpoint.load(tmp_path / "agent.zip")
+    assert after.steps == 500
+    assert after.configuration.learning_rate == before.configuration.learning_rate
+    observed = [c.normaliser["observation"]["count"] for c in (before, after)]
+    assert observed[1] > observed[0] + 250
+    assert after.curve[: len(before.curve)] == before.curve
+    assert after.seconds > before.seconds
+
+
+def test_wrong_number_of_classes_is_one_clear_line(checkpoint):
+    with pytest.raises(CheckpointError, match="8 classes") as caught:
+        lse.evaluate(str(checkpoint), "dolly15k", 5, **FAST)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_checkpoints(tmp_path, checkpoint):
+    text = tmp_path / "text.zip"
+    text.write_text("hello")
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(checkpoint.read_bytes()[:1000])
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("something", "else")
+    for path in (text, cut, other, tmp_path / "missing.zip"):
+        with pytest.raises(CheckpointError, match="checkpoint") as caught:
+            load_policy(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_bad_configurations():
+    for wrong in ({"epochs": 0}, {"half_life": 0.0}, {"pricing": "free"}, {"seed": -1}):
+        with pytest.raises(ConfigurationError):
+            small(**wrong)
+    with pytest.raises(ConfigurationError, match="unknown_knob"):
+        TrainingConfiguration.from_dict({**small().to_dict(), "unknown_knob": 1})
+
+
+def test_time_limits_are_bootstrapped():
+    """Truncated episodes carry the terminal observation through every wrapper."""
+    venv = make_environment(small())
+    venv.seed(0)
+    venv.reset()
+    for _ in range(50):
+        _, _, dones, infos = venv.step(np.zeros((4, 2), np.float32))
+    assert dones.all()
+    for info in infos:
+        assert info["TimeLimit.truncated"]
+        assert info["terminal_observation"].shape == (16,)
+        assert 0.2 < info["episode"]["r"] / info["episode"]["l"] < 1.5
+
+
+@pytest.mark.slow
+def test_training_improves_a_bad_start(tmp_path):
+    """Raw admission with a wide start learns to earn more than it began with."""
+    configuration = TrainingConfiguration(
+        lse.presets.overload().to_dict(),
+        n_gpus=5,
+        total_steps=40_000,
+        initial_log_std=0.0,
+        n_envs=16,
+        rollout_steps=50,
+        batch_size=400,
+        horizon=100.0,
+    )
+    curve = Checkpoint.load(train(configuration, tmp_path)).curve
+    first = np.mean([row["score"] for row in curve[:3]])
+    last = np.mean([row["score"] for row in curve[-3:]])
+    assert last > first + 0.02

@@ -1,0 +1,193 @@
+"""``llmsched``: results on stdout, one clear line and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+import llm_sched_env as lse
+from llm_sched_env.cli import main
+from llm_sched_env.workloads.locations import find_azure_2023
+
+SHORT = ["--horizon", "60", "--warmup", "20", "--replications", "2"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "mini_chat.csv"
+    rows = [f"2023-11-16 18:15:{46 + k // 2}.{k % 2}805900,{300 + k},{40 + k}" for k in range(20)]
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_plan(run):
+    code, out, _ = run("plan", "--instance", "base", "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["value"] == pytest.approx(297.7032, abs=1e-4)
+    assert data["x"] == pytest.approx([0.018258, 0.194953], abs=1e-6)
+    keys = {"y_mixed", "y_solo", "q_prefill", "q_decode", "solo_probability"}
+    assert keys | {"admission_fraction", "mixed_fraction", "duals"} <= set(data)
+    separate = json.loads(run("plan", "--pricing", "separate", "--json")[1])
+    assert separate["value"] == pytest.approx(298.5866, abs=1e-4)
+    assert "297.7032" in run("plan")[1]
+
+
+def test_plan_of_a_file_says_when_it_is_overloaded_without_abandonment(run, tmp_path):
+    plain = lse.presets.overload().to_dict()
+    plain["classes"][0]["patience_rate"] = 0.0
+    path = tmp_path / "patient.toml"
+    lse.Instance.from_dict(plain).save(path)
+    code, out, err = run("plan", "--instance", str(path), "--json")
+    assert code == 0
+    assert json.loads(out)["q_prefill"][0] is None
+    assert "grows without bound" in err
+
+
+def test_evaluate_prints_one_json_object_and_nothing_else(run):
+    arguments = ["evaluate", "--instance", "overload", "--policy", "GG-SP", "--gpus", "5", *SHORT]
+    code, out, _ = run(*arguments, "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["policy"] == "gate-and-route"
+    assert len(data["score"]["ci95"]) == 2
+    assert run(*arguments)[1].startswith("gate-and-route on overload")
+
+
+def test_evaluate_and_replay_a_trace(run, trace):
+    code, out, _ = run("evaluate", "--policy", "credit-gate", "--trace", str(trace), "--json")
+    assert code == 0
+    assert json.loads(out)["requests"]["arrived"] == 4 * 20
+    code, out, err = run("replay", str(trace), "--gpus", "1", "--json")
+    assert code == 0
+    account = json.loads(out)["requests"]
+    assert account["arrived"] == 20
+    assert account["completed"] + account["abandoned"] + account["inside"] == 20
+    assert "20 requests" in err
+
+
+def test_replay_of_the_azure_traces_accounts_for_every_request(run):
+    paths = find_azure_2023()
+    if not paths:
+        pytest.skip("the Azure traces 2023 are not in data/ or ../shared/data")
+    code, out, _ = run("replay", *map(str, paths), "--gpus", "5", "--json")
+    assert code == 0
+    account = json.loads(out)["requests"]
+    assert account["arrived"] == 28_185
+    assert account["completed"] + account["abandoned"] + account["inside"] == 28_185
+
+
+def test_compare_writes_table_figure_and_page(run, tmp_path, trace):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "results"
+    arguments = ["compare", "--instance", "base,overload", "--gpus", "2,4"]
+    arguments += ["--policies", "GG-SP,credit-gate", "--trace", str(trace), "--trace-gpus", "2"]
+    code, text, _ = run(*arguments, *SHORT, "--out", str(out))
+    assert code == 0
+    assert "credit-gate" in text
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (2 + 2 + 1)
+    again = lse.evaluate(
+        "credit-gate", "overload", 4, horizon=60, warmup=20, replications=2, seed=0
+    )
+    row = next(r for r in rows if (r["instance"], r["n_gpus"]) == ("overload", "4"))
+    assert row["policy"] == "gate-and-route"
+    by_policy = {r["policy"]: r for r in rows if (r["instance"], r["n_gpus"]) == ("overload", "4")}
+    assert float(by_policy["credit-gate"]["score"]) == again.score.mean
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert "https://cdn" not in page.partition("<table>")[2]
+    assert "overload" in page
+    first = (out / "results.csv").read_bytes()
+    assert run(*arguments, *SHORT, "--out", str(out))[0] == 0
+    assert (out / "results.csv").read_bytes() == first
+
+
+def test_lists_and_instance_files(run, tmp_path):
+    names = json.loads(run("instances", "--json")[1])
+    assert set(names) == {"base", "overload", "dolly15k"}
+    path = tmp_path / "mine.json"
+    assert run("instances", "--show", "dolly15k", "--save", str(path))[0] == 0
+    assert lse.Instance.load(path) == lse.presets.dolly15k()
+    policies = json.loads(run("policies", "--json")[1])
+    assert policies["gate-and-route"]["aliases"] == ["GG-SP"]
+    assert "overload" in run("instances")[1]
+    assert "credit-gate" in run("policies")[1]
+
+
+def test_bench_reports_the_engine_and_its_yardstick(run):
+    code, out, _ = run("bench", "--gpus", "20", "--runs", "1", "--json")
+    assert code == 0
+    speeds = {row["contender"]: row["median"] for row in json.loads(out)["rows"]}
+    # The contract asks for far more; this guards against losing compilation altogether.
+    assert speeds["llm-sched-env"] > 5 * speeds["heapq loop"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--instance", "bas"], "allowed is base, overload, dolly15k"),
+        (["plan", "--pricing", "free"], "bundled or separate"),
+        (["plan", "--instance", "missing.json"], "readable file"),
+        (["plan", "--instnce", "base"], "No such option"),
+        (["plann"], "No such command"),
+        (["evaluate"], "policy"),
+        (["evaluate", "--policy", "nobody"], "allowed is one of"),
+        (["evaluate", "--policy", "credit-gate", "--gpus", "0"], "n_gpus"),
+        (["evaluate", "--policy", "credit-gate", "--gpus", "many"], "valid int"),
+        (["evaluate", "--policy", "credit-gate", "--instance", "azure2023"], "--trace"),
+        (["evaluate", "--policy", "credit-gate", "--trace", "none.csv"], "readable file"),
+        (["replay", "none.csv"], "readable file"),
+        (["compare", "--gpus", "5,,6", "--out", "x"], "integers"),
+        (["compare", "--instance", "base,nowhere", "--out", "x"], "nowhere"),
+        (["compare", "--agents", "overload2=a.zip", "--out", "x"], "INSTANCE"),
+        (["instances", "--save", "x.json"], "one instance"),
+        (["bench", "--gpus", "-3"], "integers"),
+        (["train", "--out", "x", "--steps", "0"], "steps"),
+        (["train", "--out", "x", "--resume"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_path, monkeypatch):
+    if arguments[0] in ("train", "compare"):
+        pytest.importorskip("stable_baselines3")
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("llmsched: ")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_has_help_with_an_example(run):
+    commands = ("plan", "evaluate", "compare", "train", "replay", "instances", "policies", "bench")
+    for command in commands:
+        code, out, _ = run(command, "--help")
+        assert code == 0
+        assert f"Example: llmsched {command}" in " ".join(out.split())
+
+
+def test_module_entry_point():
+    command = [sys.executable, "-m", "llm_sched_env", "plan", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["instance"] == "base"

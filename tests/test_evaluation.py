@@ -1,0 +1,199 @@
+"""Evaluation: intervals, common random numbers, one path for rules and Python policies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+import llm_sched_env as lse
+from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.policies import RegisteredPolicy, registered_policies, resolve_policy
+from llm_sched_env.results import Estimate
+
+FAST = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
+NAMES = {
+    "gate-and-route": "GG-SP",
+    "strict-gate-and-route": None,
+    "credit-gate-static": None,
+    "credit-gate": None,
+    "fcfs-immediate": "FI-WSP",
+    "gate-immediate": "GI-WSP",
+    "gate-prefill-first": "GF-WSP",
+    "fcfs-and-route": "FG-SP",
+}
+
+
+class ConstantPlan:
+    """The fluid plan as a Python policy."""
+
+    environment = {"gate": "credit", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+
+    def reset(self, instance, plan, n_gpus, rng):
+        self.action = plan.action
+        self.draw = rng.random()
+
+    def act(self, observation, info):
+        assert observation.shape == (16,)
+        assert set(info["revenue"]) == {"prompt", "output"}
+        return self.action
+
+
+def test_every_policy_of_the_contract_is_registered_under_both_names():
+    assert set(NAMES) <= set(registered_policies())
+    for name, alias in NAMES.items():
+        if alias:
+            assert resolve_policy(alias) == resolve_policy(name)
+            assert resolve_policy(alias.lower()) == resolve_policy(name)
+
+
+def test_a_python_policy_equals_the_rule_that_it_imitates():
+    """Same requests, same dispatcher: the constant plan action is the credit gate."""
+    rule = lse.evaluate("credit-gate", "overload", 5, seed=3, **FAST)
+    python = lse.evaluate(ConstantPlan(), "overload", 5, seed=3, **FAST)
+    assert python.policy == "ConstantPlan"
+    assert python.scores == pytest.approx(rule.scores, rel=1e-6)
+    assert python.events == rule.events
+    for name, occupancy in rule.occupancy.items():
+        np.testing.assert_allclose(python.occupancy[name], occupancy, rtol=1e-6)
+
+
+def test_same_seed_same_result_whatever_the_jobs():
+    one = lse.evaluate("gate-and-route", "base", 10, seed=1, jobs=1, **FAST).to_dict()
+    two = lse.evaluate("gate-and-route", "base", 10, seed=1, jobs=2, **FAST).to_dict()
+    other = lse.evaluate("gate-and-route", "base", 10, seed=2, **FAST)
+    for volatile in ("wall_seconds", "events_per_second"):
+        one.pop(volatile), two.pop(volatile)
+    assert json.dumps(one, allow_nan=False) == json.dumps(two, allow_nan=False)
+    assert one["scores"] != list(other.scores)
+
+
+def test_the_result_adds_up():
+    result = lse.evaluate("gate-and-route", "overload", 20, **FAST)
+    data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    for key in ("policy", "instance", "n_gpus", "bound", "revenue_rate", "score", "occupancy"):
+        assert key in data
+    for key in ("classes", "ttft", "tpot", "abandoned", "events", "events_per_second"):
+        assert key in data
+    assert data["score"]["mean"] == pytest.approx(data["revenue_rate"]["mean"] / data["bound"])
+    low, high = data["score"]["ci95"]
+    assert low < data["score"]["mean"] < high
+    for c in data["classes"]:
+        left = c["completed"] + c["abandoned_prefill"] + c["abandoned_decode"]
+        assert c["initial"] + c["arrived"] == left + c["inside"]
+    rate = sum(c["revenue_rate"] for c in data["classes"])
+    assert rate == pytest.approx(data["revenue_rate"]["mean"])
+    account = data["requests"]
+    assert account["initial"] + account["arrived"] == (
+        account["completed"] + account["abandoned"] + account["inside"]
+    )
+    for latency in ("ttft", "tpot", "e2e"):
+        values = [data[latency][p] for p in ("p50", "p90", "p95", "p99")]
+        assert values == sorted(values)
+
+
+def test_littles_law():
+    """Requests before their first token = rate x TTFT, where nobody gives up."""
+    light = lse.presets.base().scaled(0.6)
+    patient = tuple(dataclasses.replace(c, patience_rate=0.0) for c in light.classes)
+    instance = dataclasses.replace(light, classes=patient)
+    result = lse.evaluate("fcfs-and-route", instance, 20, horizon=3000, warmup=300, seed=1)
+    seconds = 4 * 2700 * 20
+    for i, c in enumerate(result.classes):
+        inside = result.occupancy["q_prefill"][i] + result.occupancy["x"][i]
+        assert c.prefilled / seconds * c.ttft.mean == pytest.approx(inside, rel=0.02)
+
+
+def test_bound_holds_and_prices_matter():
+    for pricing in ("bundled", "separate"):
+        result = lse.evaluate("credit-gate", "overload", 20, pricing=pricing, **FAST)
+        assert result.score.mean < 1.03
+        assert result.bound == pytest.approx(lse.plan("overload", pricing).value)
+    assert result.bundled_revenue_rate.mean != result.separate_revenue_rate.mean
+
+
+def test_scores_that_the_model_page_states():
+    """MODEL section 7: overload at n = 20; the gate's weakness and its cure."""
+    settings = {"horizon": 900.0, "warmup": 300.0, "replications": 4, "seed": 0}
+    gate = {n: lse.evaluate("gate-and-route", "overload", n, **settings) for n in (20, 200)}
+    assert gate[20].score.mean == pytest.approx(0.61, abs=0.02)
+    assert gate[200].score.mean == pytest.approx(0.85, abs=0.03)
+    static = lse.evaluate("credit-gate-static", "overload", 20, **settings)
+    assert static.score.mean == pytest.approx(0.955, abs=0.015)
+    assert lse.evaluate("credit-gate", "overload", 20, **settings).score.mean > 0.965
+    assert lse.evaluate("credit-gate", "overload", 5, **settings).score.mean > 0.94
+
+
+def test_estimate_is_a_student_interval():
+    estimate = Estimate.of(np.array([1.0, 2.0, 3.0]))
+    assert estimate.mean == 2.0
+    assert estimate.ci95[1] - 2.0 == pytest.approx(4.302653 / math.sqrt(3))
+    assert Estimate.of(np.array([1.0])).to_dict() == {"mean": 1.0, "ci95": [None, None]}
+
+
+def test_percentiles_of_a_known_distribution():
+    """M/G/inf prefill without waiting: TTFT is exponential with mean P/C tau_mix."""
+    instance = lse.Instance(
+        "sparse",
+        (lse.RequestClass("only", 2560.0, 1.0, 0.02, 0.0),),
+        lse.presets.QWEN_8B_A100,
+        lse.presets.PAPER_PRICES,
+    )
+    result = lse.evaluate("credit-gate", instance, 200, horizon=4000, warmup=100, seed=2)
+    mean = 10 * instance.hardware.tau_mixed
+    assert result.ttft.mean == pytest.approx(mean, rel=0.03)
+    assert result.ttft.p50 == pytest.approx(mean * math.log(2), rel=0.04)
+    assert result.ttft.p99 == pytest.approx(mean * math.log(100), rel=0.05)
+
+
+def test_policies_by_import_path_rule_and_class():
+    rule = lse.DispatchRule("fcfs", "coupled", "dynamic")
+    named = lse.evaluate("fcfs-immediate", "base", 4, **FAST)
+    assert lse.evaluate(rule, "base", 4, **FAST).scores == named.scores
+    by_path = lse.evaluate("test_evaluation:ConstantPlan", "overload", 5, seed=3, **FAST)
+    assert by_path.scores == lse.evaluate(ConstantPlan(), "overload", 5, seed=3, **FAST).scores
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy": "nobody"}, "policy: got 'nobody'"),
+        ({"policy": "no_such_module:X"}, "policy: got"),
+        ({"policy": object()}, "reset"),
+        ({"policy": "missing.zip"}, "no such file"),
+        ({"n_gpus": 0}, "n_gpus"),
+        ({"replications": 0}, "replications"),
+        ({"seed": -1}, "seed"),
+        ({"horizon": -5.0}, "horizon"),
+        ({"horizon": float("inf")}, "horizon"),
+        ({"warmup": 200.0, "horizon": 200.0}, "warmup"),
+        ({"pricing": "free"}, "pricing"),
+        ({"speed": 2.0}, "speed"),
+        ({"policy": ConstantPlan(), "horizon": 100.5}, "interval"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(arguments, message):
+    if arguments.get("policy") == "missing.zip":
+        pytest.importorskip("stable_baselines3")
+    given = {"policy": "credit-gate", "instance": "base", **FAST, **arguments}
+    with pytest.raises(LLMSchedError, match=message) as caught:
+        lse.evaluate(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_whose_action_is_wrong_is_told_so():
+    class Wrong(ConstantPlan):
+        def act(self, observation, info):
+            return np.full(5, np.nan)
+
+    with pytest.raises(ConfigurationError, match="action"):
+        lse.evaluate(Wrong(), "overload", 5, **FAST)
+
+
+def test_registry_takes_entries_of_other_packages():
+    entry = RegisteredPolicy("d", lse.DispatchRule)
+    assert isinstance(entry.make(), lse.DispatchRule)
+    assert all(e.description for e in registered_policies().values())

@@ -1,0 +1,31 @@
+"""The README's Python examples run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) == 2
+    scheduler = BLOCKS[1].partition("class ")[2].partition("\n\n\nprint")[0]
+    assert len([line for line in scheduler.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_example_runs(block):
+    exec(compile(block, str(README), "exec"), {})
+
+
+def test_commands_of_the_readme_exist():
+    from llm_sched_env.cli import app
+
+    known = {c.name or c.callback.__name__ for c in app.registered_commands}
+    used = set(re.findall(r"^llmsched (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
+    assert used <= known
+    assert len(used) >= 6
