@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,17 +20,35 @@ else:
     import tomli as tomllib
 
 
-def _require_number(field: str, got: Any, *, positive: bool = False, remedy: str = "") -> None:
-    """Reject anything but a finite real number that is >= 0 (or > 0)."""
+_LARGEST_INTEGER = 10**9
+
+
+def _check_number(
+    owner: Any, name: str, field: str, *, positive: bool = False, remedy: str = ""
+) -> None:
+    """Reject anything but a finite real number >= 0 (or > 0); a NumPy scalar becomes plain."""
+    got = _plain(owner, name)
     allowed = "a finite number > 0" if positive else "a finite number >= 0"
-    numeric = isinstance(got, (int, float, np.integer, np.floating)) and not isinstance(got, bool)
-    if not numeric or not math.isfinite(got) or got < 0 or (positive and got == 0):
+    numeric = isinstance(got, (int, float)) and not isinstance(got, bool)
+    # The bounds also turn away integers beyond the range of floats.
+    if not numeric or not 0 <= got <= sys.float_info.max or (positive and got == 0):
         raise ConfigurationError(field, got, allowed, remedy)
 
 
-def _require_integer(field: str, got: Any, least: int, remedy: str = "") -> None:
-    if isinstance(got, bool) or not isinstance(got, (int, np.integer)) or got < least:
-        raise ConfigurationError(field, got, f"an integer >= {least}", remedy)
+def _check_integer(owner: Any, name: str, field: str, least: int, remedy: str = "") -> None:
+    got = _plain(owner, name)
+    numeric = isinstance(got, int) and not isinstance(got, bool)
+    if not numeric or not least <= got <= _LARGEST_INTEGER:
+        raise ConfigurationError(field, got, f"an integer >= {least} and <= 10^9", remedy)
+
+
+def _plain(owner: Any, name: str) -> Any:
+    """The attribute as plain Python data, stored back on the frozen owner."""
+    got = getattr(owner, name)
+    if isinstance(got, np.generic):
+        got = got.item()
+        object.__setattr__(owner, name, got)
+    return got
 
 
 def _require_name(field: str, got: Any) -> None:
@@ -60,14 +77,14 @@ class RequestClass:
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
         at = f"class {self.name!r}: "
-        _require_number(f"{at}prompt_tokens", self.prompt_tokens, positive=True)
-        _require_number(f"{at}output_tokens", self.output_tokens, positive=True)
-        _require_number(
-            f"{at}arrival_rate", self.arrival_rate, remedy="give requests per second and GPU"
-        )
-        _require_number(
-            f"{at}patience_rate", self.patience_rate, remedy="use 0 for requests that never leave"
-        )
+        remedies = {
+            "arrival_rate": "give requests per second and GPU",
+            "patience_rate": "use 0 for requests that never leave",
+        }
+        for name in ("prompt_tokens", "output_tokens"):
+            _check_number(self, name, at + name, positive=True)
+        for name, remedy in remedies.items():
+            _check_number(self, name, at + name, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -89,13 +106,14 @@ class Hardware:
     batch_slots: int
 
     def __post_init__(self) -> None:
-        _require_number("hardware alpha", self.alpha)
-        _require_number("hardware beta", self.beta)
-        _require_number("hardware gamma", self.gamma, positive=True)
-        _require_integer("hardware chunk_tokens", self.chunk_tokens, 1)
-        _require_integer(
+        _check_number(self, "alpha", "hardware alpha")
+        _check_number(self, "beta", "hardware beta")
+        _check_number(self, "gamma", "hardware gamma", positive=True)
+        _check_integer(self, "chunk_tokens", "hardware chunk_tokens", 1)
+        _check_integer(
+            self,
+            "batch_slots",
             "hardware batch_slots",
-            self.batch_slots,
             2,
             "a mixed GPU needs one slot for its prefill and one for a decode",
         )
@@ -125,8 +143,8 @@ class Prices:
     decode: float
 
     def __post_init__(self) -> None:
-        _require_number("prices prefill", self.prefill)
-        _require_number("prices decode", self.decode)
+        _check_number(self, "prefill", "prices prefill")
+        _check_number(self, "decode", "prices decode")
         if self.prefill == 0 and self.decode == 0:
             raise ConfigurationError(
                 "prices", (self.prefill, self.decode), "at least one price > 0"
@@ -210,7 +228,8 @@ class Instance:
 
     def scaled(self, load: float, name: str | None = None) -> Instance:
         """The same instance with every arrival rate multiplied by ``load`` (> 0)."""
-        _require_number("load", load, positive=True)
+        if not (np.isfinite(load) and load > 0):
+            raise ConfigurationError("load", load, "a finite number > 0")
         classes = tuple(
             dataclasses.replace(c, arrival_rate=c.arrival_rate * load) for c in self.classes
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -109,8 +109,8 @@ def certify(fluid: FluidPlan) -> None:
         "y_m": (y_m, r_m, -u_m, -mu_m * prefilled),
         "y_s": (y_s, r_s, -u_s, -mu_s * prefilled),
     }
-    assert (capacity >= 0).all()
     magnitude = max(abs(np.array(part[1:])).max() for part in terms.values())
+    assert (capacity >= -TOLERANCE * magnitude).all()
     assert (arrival * mu_p >= -TOLERANCE * magnitude).all()
     eliminated = fluid.pricing == "bundled" and has_optimum_without_decode_queue(instance)
     if eliminated:
@@ -176,13 +176,13 @@ def log_uniform(low: float, high: float) -> st.SearchStrategy[float]:
 
 def instances(theta: st.SearchStrategy[float]) -> st.SearchStrategy[Instance]:
     """One to five classes on any hardware, from almost idle to hopelessly overloaded."""
-    tokens = log_uniform(10, 10_000)
+    tokens = log_uniform(1, 100_000)
     request_classes = st.builds(
         RequestClass,
         name=st.just("class"),
         prompt_tokens=tokens,
         output_tokens=tokens,
-        arrival_rate=st.just(0.0) | log_uniform(1e-3, 100),
+        arrival_rate=st.just(0.0) | log_uniform(1e-6, 1e3),
         patience_rate=theta,
     )
     hardware = st.builds(
@@ -212,7 +212,13 @@ def instances(theta: st.SearchStrategy[float]) -> st.SearchStrategy[Instance]:
 
 IMPATIENT = log_uniform(1e-3, 10)
 every_pricing = pytest.mark.parametrize("pricing", PRICINGS)
-many = settings(max_examples=120, deadline=None, derandomize=True)
+# Explaining a failure would re-run it for minutes.
+many = settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.generate, Phase.shrink),
+)
 
 
 def test_the_bundled_plan_of_the_base_instance() -> None:
@@ -382,13 +388,11 @@ def test_a_queue_without_abandonment_is_empty_when_everything_is_served() -> Non
 def test_a_queue_without_abandonment_is_endless_when_overloaded(pricing: str) -> None:
     fluid = plan(with_patience_rate(presets.overload(), 0), pricing)
     assert "grows without bound" in fluid.note()
-    for name, queue, entry in zip(
-        ("decode-heavy", "prefill-heavy"),
-        fluid.q_prefill,
-        fluid.to_dict()["q_prefill"],
-        strict=True,
-    ):
-        assert math.isinf(queue) == (entry is None) == (name in fluid.note())
+    for i, name in enumerate(("decode-heavy", "prefill-heavy")):
+        endless = [math.isinf(fluid.q_prefill[i]), math.isinf(fluid.q_decode[i])]
+        shown = [fluid.to_dict()[q][i] is None for q in ("q_prefill", "q_decode")]
+        assert endless == shown
+        assert any(endless) == (name in fluid.note())
     assert json.loads(json.dumps(fluid.to_dict(), allow_nan=False)) == fluid.to_dict()
 
 

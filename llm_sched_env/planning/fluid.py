@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
+from llm_sched_env.planning.linear_program import canonical_split, objective, solve
 from llm_sched_env.presets import resolve_instance
 
 PRICINGS = ("bundled", "separate")
 VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
 # An admission fraction this close to 1 serves the whole class.
 _ALL = 1.0 - 1e-9
+# A queue that grows by less than this share of its arrivals does not grow: solver noise.
+_NO_GROWTH = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,7 @@ class FluidPlan:
         y_mixed: decodes beside a running prefill, canonical split (one p_s for all classes).
         y_solo: decodes without a prefill beside them, canonical split.
         q_prefill: waiting for prefill; ``inf`` for an overloaded class without abandonment.
-        q_decode: prefilled and waiting for a decode slot.
+        q_decode: prefilled and waiting for a decode slot; ``inf`` as above.
         solo_probability: p_s, probability that a decode belongs to the solo pool.
         admission_fraction: f, admitted share of the arrivals.
         mixed_fraction: sum of x, the mixed pool's share of the cluster.
@@ -103,9 +107,9 @@ class FluidPlan:
 def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
     """GPUs in the static mixed pool for fractions in [0, 1] of the cluster, an integer (array).
 
-    Rounding noise, also that of a float32 action, does not add a GPU.
+    Rounding noise, also that of a float32 action, does not add a GPU; any fraction > 0 has one.
     """
-    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * (1 - 1e-7) - 1e-6)
+    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * (1 - 1e-7))
     return np.clip(size, 0, n_gpus).astype(np.int64)
 
 
@@ -129,21 +133,21 @@ def plan(
     instance = resolve_instance(instance)
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
-    solution, duals = _solve(instance, pricing)
-    value = float(_objective(instance, pricing) @ solution)
-    if value <= 0:
+    solution, duals = solve(instance, pricing)
+    value = float(objective(instance, pricing) @ solution)
+    if value < sys.float_info.min:
         raise PlanError(
             f"plan of {instance.name!r}: got the value {value:g}, allowed is a value > 0; "
             "give a price to tokens that arrive"
         )
     x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
-    y_mixed, y_solo, p_solo = _canonical_split(instance, float(x.sum()), y_mixed, y_solo)
+    y_mixed, y_solo, p_solo = canonical_split(instance, float(x.sum()), y_mixed, y_solo)
     rates = instance.arrival_rates
     admitted = instance.prefill_rates * x
     fraction = np.clip(np.divide(admitted, rates, out=np.zeros_like(x), where=rates > 0), 0, 1)
     fraction[fraction > _ALL] = 1.0
-    endless = (instance.patience_rates == 0) & (fraction < 1) & (rates > 0)
-    q_prefill = np.where(endless, np.inf, q_prefill)
+    q_prefill, q_decode = (_endless(instance, q) for q in (q_prefill, q_decode))
+    growing = np.isinf(q_prefill) | np.isinf(q_decode)
     plan_arrays = {
         "x": x,
         "y_mixed": y_mixed,
@@ -153,7 +157,7 @@ def plan(
         "solo_probability": np.where(y_mixed + y_solo > 0, p_solo, 1.0),
         "admission_fraction": fraction,
     }
-    for array in plan_arrays.values():
+    for array in (*plan_arrays.values(), duals["arrival"], duals["prefilled"]):
         array.setflags(write=False)
     return FluidPlan(
         instance=instance,
@@ -162,106 +166,14 @@ def plan(
         mixed_fraction=min(1.0, float(x.sum())),
         duals=duals,
         unstable_classes=tuple(
-            c.name for c, growing in zip(instance.classes, endless, strict=True) if growing
+            c.name for c, grows in zip(instance.classes, growing, strict=True) if grows
         ),
         **plan_arrays,
     )
 
 
-def _objective(instance: Instance, pricing: str) -> np.ndarray:
-    """Revenue rate per unit of (x, y_mixed, y_solo, q_prefill, q_decode); shape (5I,)."""
-    hardware, prices = instance.hardware, instance.prices
-    ones, zeros = np.ones(instance.n_classes), np.zeros(instance.n_classes)
-    if pricing == "bundled":
-        w = instance.bundled_revenues
-        parts = (zeros, w * instance.mixed_decode_rates, w * instance.solo_decode_rates)
-    else:
-        parts = (
-            ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed,
-            ones * prices.decode / hardware.tau_mixed,
-            ones * prices.decode * hardware.gamma,
-        )
-    return np.concatenate([*parts, zeros, zeros])
-
-
-def _solve(instance: Instance, pricing: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """The optimum, shape (5I,), and the shadow prices."""
-    from scipy.optimize import linprog
-
-    hardware = instance.hardware
-    slots, n = hardware.batch_slots, instance.n_classes
-    ones, zeros, eye = np.ones(n), np.zeros(n), np.eye(n)
-    theta, mu_p = instance.patience_rates, instance.prefill_rates
-    capacities = np.array(
-        [
-            np.concatenate([ones, zeros, zeros, zeros, zeros]),
-            np.concatenate([-(slots - 1) * ones, ones, zeros, zeros, zeros]),
-            np.concatenate([slots * ones, zeros, ones, zeros, zeros]),
-        ]
-    )
-    # A class that never leaves may keep a growing queue: mu_p x <= lambda, so its q_p carries
-    # the slack instead of the abandonment rate and is put to 0 below.
-    slack = np.where(theta > 0, theta, 1.0)
-    empty = np.zeros((n, n))
-    arrivals = np.hstack([np.diag(mu_p), empty, empty, np.diag(slack), empty])
-    prefilled = np.hstack(
-        [
-            np.diag(mu_p),
-            -np.diag(instance.mixed_decode_rates),
-            -np.diag(instance.solo_decode_rates),
-            empty,
-            -eye * theta,
-        ]
-    )
-    # Proposition 3.2: an optimum without prefilled requests waiting exists.
-    no_decode_queue = pricing == "bundled" and (
-        hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
-    )
-    upper_q_decode = np.where((theta == 0) | no_decode_queue, 0.0, np.inf)
-    upper = np.concatenate([np.full(4 * n, np.inf), upper_q_decode])
-    result = linprog(
-        -_objective(instance, pricing),
-        A_ub=capacities,
-        b_ub=np.array([1.0, 0.0, float(slots)]),
-        A_eq=np.vstack([arrivals, prefilled]),
-        b_eq=np.concatenate([instance.arrival_rates, zeros]),
-        bounds=np.column_stack([np.zeros(5 * n), upper]),
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if result.status != 0:
-        raise PlanError(
-            f"plan of {instance.name!r}: got no optimum from the solver "
-            f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
-            "numbers; check the units of rates, tokens and times"
-        )
-    solution = np.maximum(result.x, 0.0)
-    solution[3 * n : 4 * n] = np.where(theta > 0, solution[3 * n : 4 * n], 0.0)
-    capacity_duals = -result.ineqlin.marginals
-    balance_duals = -result.eqlin.marginals
-    duals = {
-        "prefill_capacity": float(capacity_duals[0]),
-        "mixed_decode_capacity": float(capacity_duals[1]),
-        "solo_decode_capacity": float(capacity_duals[2]),
-        "arrival": balance_duals[:n],
-        "prefilled": balance_duals[n:],
-    }
-    return solution, duals
-
-
-def _canonical_split(
-    instance: Instance, prefills: float, y_mixed: np.ndarray, y_solo: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """The same decode throughput with one solo probability for all classes, as large as fits.
-
-    Feasible for every optimum because mu_s / mu_m = gamma tau_mix for all classes.
-    """
-    hardware = instance.hardware
-    completions = instance.mixed_decode_rates * y_mixed + instance.solo_decode_rates * y_solo
-    tokens = completions * instance.output_tokens
-    total = float(tokens.sum())
-    if total <= 0:
-        return np.zeros_like(tokens), np.zeros_like(tokens), 1.0
-    solo_tokens = hardware.gamma * hardware.batch_slots * max(0.0, 1.0 - prefills)
-    p_solo = min(1.0, solo_tokens / total)
-    return (1 - p_solo) * tokens * hardware.tau_mixed, p_solo * tokens / hardware.gamma, p_solo
+def _endless(instance: Instance, queue: np.ndarray) -> np.ndarray:
+    """Queues of classes that never leave: the program gives their growth, 1/s, or nothing."""
+    grows = queue > _NO_GROWTH * instance.arrival_rates
+    patient = instance.patience_rates == 0
+    return np.where(patient, np.where(grows, np.inf, 0.0), queue)
