@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning import PRICINGS
 
 
@@ -56,7 +55,7 @@ class TrainingConfiguration:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(name, value, "an integer >= 1")
-        if not (math.isfinite(self.half_life) and self.half_life > 0):
+        if not is_finite_number(self.half_life, positive=True):
             raise ConfigurationError("half_life", self.half_life, "a finite number of seconds > 0")
 
     @property

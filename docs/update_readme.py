@@ -1,4 +1,4 @@
-"""Put the table and figure of a comparison into the README: ``make readme`` after ``make compare``."""
+"""Put the table and figure of a comparison into the README (``make readme``)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from numbers import Real
+from typing import Any
+
 
 class LLMSchedError(ValueError):
     """Base of this package's errors; the command line prints it as one line and exits with 2."""
@@ -24,6 +28,14 @@ class ConfigurationError(LLMSchedError):
         message = f"{field}: got {' '.join(shown.split())}, allowed is {allowed}"
         super().__init__(f"{message}; {remedy}" if remedy else message)
         self.field = field
+
+
+def is_finite_number(value: Any, *, positive: bool = False) -> bool:
+    """Whether a value is a real number (not a bool) within the range of floats, >= 0 or > 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    # The bounds also turn away NaN and integers beyond the range of floats.
+    return bool(0 <= value <= sys.float_info.max and not (positive and value == 0))
 
 
 class PlanError(LLMSchedError):

@@ -16,7 +16,7 @@ import numpy as np
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.policies import PythonPolicy, resolve_policy
@@ -116,7 +116,7 @@ def evaluate(
         horizon,
         warmup,
         int(seed),
-        recorded.stream() if recorded else None,
+        _stream(recorded) if recorded else None,
     )
     if isinstance(resolved, DispatchRule):
         rule = resolved
@@ -134,6 +134,12 @@ def _recorded(trace: Trace | Sequence[str | Path] | None, speed: float) -> Trace
             raise ConfigurationError("speed", speed, "1 without a trace", "give a trace")
         return None
     return (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
+
+
+def _stream(trace: Trace) -> RequestStream:
+    return RequestStream(
+        trace.arrival_time, trace.request_class, trace.prompt_tokens, trace.output_tokens
+    )
 
 
 def _instance_of(
@@ -175,10 +181,11 @@ def _checked_times(
         warmup = 0.0 if trace else min(DEFAULT_WARMUP, horizon / 3)
         if interval is not None:
             warmup = math.floor(warmup / interval) * interval
-    for field, value, least in (("horizon", horizon, 0.0), ("warmup", warmup, -1.0)):
-        numeric = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not numeric or not math.isfinite(value) or value <= least or value < 0:
-            raise ConfigurationError(field, value, "a finite number of seconds")
+    for field, value, positive in (("horizon", horizon, True), ("warmup", warmup, False)):
+        if not is_finite_number(value, positive=positive):
+            raise ConfigurationError(
+                field, value, f"a finite number of seconds {'>' if positive else '>='} 0"
+            )
         if interval is not None and abs(value / interval - round(value / interval)) > 1e-9:
             raise ConfigurationError(
                 field, value, f"a multiple of the policy's interval of {interval:g} s"

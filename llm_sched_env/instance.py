@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.instance_files import read_table, write_table
 
 _LARGEST_INTEGER = 10**9
 
@@ -29,9 +22,7 @@ def _check_number(
     """Reject anything but a finite real number >= 0 (or > 0); a NumPy scalar becomes plain."""
     got = _plain(owner, name)
     allowed = "a finite number > 0" if positive else "a finite number >= 0"
-    numeric = isinstance(got, (int, float)) and not isinstance(got, bool)
-    # The bounds also turn away integers beyond the range of floats.
-    if not numeric or not 0 <= got <= sys.float_info.max or (positive and got == 0):
+    if not is_finite_number(got, positive=positive):
         raise ConfigurationError(field, got, allowed, remedy)
 
 
@@ -117,11 +108,11 @@ class Hardware:
             2,
             "a mixed GPU needs one slot for its prefill and one for a decode",
         )
-        if self.tau_mixed <= 0:
+        if not is_finite_number(self.tau_mixed, positive=True):
             raise ConfigurationError(
                 "hardware alpha and beta",
                 (self.alpha, self.beta),
-                "a mixed iteration time alpha + beta * chunk_tokens > 0",
+                "a finite mixed iteration time alpha + beta * chunk_tokens > 0",
             )
 
     @property
@@ -167,7 +158,16 @@ class Instance:
 
     def __post_init__(self) -> None:
         _require_name("instance name", self.name)
-        object.__setattr__(self, "classes", tuple(self.classes))
+        parts = (("hardware", Hardware), ("prices", Prices))
+        for name, kind in parts:
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigurationError(name, getattr(self, name), f"a {kind.__name__}")
+        classes = self.classes
+        if not isinstance(classes, (list, tuple)) or not all(
+            isinstance(c, RequestClass) for c in classes
+        ):
+            raise ConfigurationError("classes", classes, "a sequence of RequestClass")
+        object.__setattr__(self, "classes", tuple(classes))
         if not self.classes:
             raise ConfigurationError("classes", (), "at least one request class")
         names = [c.name for c in self.classes]
@@ -228,7 +228,7 @@ class Instance:
 
     def scaled(self, load: float, name: str | None = None) -> Instance:
         """The same instance with every arrival rate multiplied by ``load`` (> 0)."""
-        if not (np.isfinite(load) and load > 0):
+        if not is_finite_number(load, positive=True):
             raise ConfigurationError("load", load, "a finite number > 0")
         classes = tuple(
             dataclasses.replace(c, arrival_rate=c.arrival_rate * load) for c in self.classes
@@ -259,38 +259,12 @@ class Instance:
 
     def save(self, path: str | Path) -> None:
         """Write an instance file, JSON or TOML by its ending."""
-        path = Path(path)
-        if path.suffix == ".json":
-            text = json.dumps(self.to_dict(), indent=2) + "\n"
-        elif path.suffix == ".toml":
-            import tomli_w
-
-            text = tomli_w.dumps(self.to_dict())
-        else:
-            raise ConfigurationError("instance file", str(path), "a name in .json or .toml")
-        path.write_text(text, encoding="utf-8")
+        write_table(self.to_dict(), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Instance:
         """Read an instance file, JSON or TOML by its ending."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-            if path.suffix == ".toml":
-                data = tomllib.loads(text)
-            elif path.suffix == ".json":
-                data = json.loads(text)
-            else:
-                raise ConfigurationError("instance file", str(path), "a name in .json or .toml")
-        except OSError as error:
-            raise ConfigurationError(
-                "instance file", str(path), "a readable file", error.strerror or "check the path"
-            ) from None
-        except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                "instance file", str(path), "valid JSON or TOML", " ".join(str(error).split())
-            ) from None
-        return cls.from_dict(data, source=path.name)
+        return cls.from_dict(read_table(Path(path)), source=Path(path).name)
 
 
 def _checked(data: Any, cls: type, where: str) -> dict[str, Any]:

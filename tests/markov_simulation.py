@@ -74,7 +74,7 @@ class Cluster(NamedTuple):
     """The state of the chain; the arrays are changed in place."""
 
     prefill: np.ndarray  # (n,): class of the running prefill, -1 for none
-    decodes: np.ndarray  # (n, I): running decodes
+    decodes: np.ndarray  # (I, n): running decodes
     queue_times: np.ndarray  # (I, room): when those who wait for prefill arrived, oldest first
     queue_sizes: np.ndarray  # (I,)
     line: np.ndarray  # (room,): classes of those who wait for a decode slot, oldest first
@@ -140,7 +140,7 @@ def _empty_cluster(model: Model, n_gpus: int, room: int) -> Cluster:
     n_classes = len(model.arrival_rates)
     return Cluster(
         prefill=np.full(n_gpus, -1),
-        decodes=np.zeros((n_gpus, n_classes), np.int64),
+        decodes=np.zeros((n_classes, n_gpus), np.int64),
         queue_times=np.zeros((n_classes, room)),
         queue_sizes=np.zeros(n_classes, np.int64),
         line=np.zeros(room, np.int64),
@@ -180,17 +180,30 @@ def _run(model, cluster, horizon, warmup, rng):
 @njit(cache=True)
 def _count(cluster):
     """Requests by place and class, shape (5, I)."""
-    counts = np.zeros((5, len(cluster.queue_sizes)))
+    n_classes, n_gpus = cluster.decodes.shape
+    counts = np.zeros((5, n_classes), np.int64)
     counts[Q_PREFILL] = cluster.queue_sizes
     for k in range(cluster.line_size[0]):
         counts[Q_DECODE, cluster.line[k]] += 1
-    for gpu in range(len(cluster.prefill)):
+    for gpu in range(n_gpus):
         if cluster.prefill[gpu] >= 0:
             counts[X, cluster.prefill[gpu]] += 1
-            counts[Y_MIXED] += cluster.decodes[gpu]
-        else:
-            counts[Y_SOLO] += cluster.decodes[gpu]
+    for i in range(n_classes):
+        for gpu in range(n_gpus):
+            mixed = cluster.prefill[gpu] >= 0
+            counts[Y_MIXED if mixed else Y_SOLO, i] += cluster.decodes[i, gpu]
     return counts
+
+
+@njit(cache=True)
+def _decodes_by_gpu(cluster):
+    """Running decodes of all classes on each GPU, shape (n,)."""
+    n_classes, n_gpus = cluster.decodes.shape
+    decodes = np.zeros(n_gpus, np.int64)
+    for i in range(n_classes):
+        for gpu in range(n_gpus):
+            decodes[gpu] += cluster.decodes[i, gpu]
+    return decodes
 
 
 @njit(cache=True)
@@ -235,14 +248,14 @@ def _make_happen(model, cluster, event, i, time, rng):
         gpu = _pick(np.where(cluster.prefill == i, 1, 0), rng)
         cluster.prefill[gpu] = -1
         if model.policy.coupled:
-            cluster.decodes[gpu, i] += 1
+            cluster.decodes[i, gpu] += 1
         else:
             cluster.line[cluster.line_size[0]] = i
             cluster.line_size[0] += 1
     else:
         here = (cluster.prefill >= 0) == (event == MIXED_DECODE_END)
-        gpu = _pick(np.where(here, cluster.decodes[:, i], 0), rng)
-        cluster.decodes[gpu, i] -= 1
+        gpu = _pick(np.where(here, cluster.decodes[i], 0), rng)
+        cluster.decodes[i, gpu] -= 1
 
 
 @njit(cache=True)
@@ -278,12 +291,12 @@ def _dispatch(model, cluster, rng):
 def _place(model, cluster, rng):
     """Waiting decodes take solo slots, then mixed ones, each on a random GPU."""
     while cluster.line_size[0] > 0:
-        gpu = _pick(_decode_slots(model, cluster, True), rng)
+        gpu = _pick(_decode_slots(model, cluster, solo=True), rng)
         if gpu < 0:
-            gpu = _pick(_decode_slots(model, cluster, False), rng)
+            gpu = _pick(_decode_slots(model, cluster, solo=False), rng)
         if gpu < 0:
             return
-        cluster.decodes[gpu, cluster.line[0]] += 1
+        cluster.decodes[cluster.line[0], gpu] += 1
         _leave_line(cluster, 0)
 
 
@@ -292,13 +305,13 @@ def _decode_slots(model, cluster, solo):
     """1 for each solo (or mixed) GPU that can take a decode; a mixed one keeps a slot back."""
     n_gpus = len(cluster.prefill)
     can = np.zeros(n_gpus, np.int64)
+    limit = model.slots if solo else model.slots - 1
+    decodes = _decodes_by_gpu(cluster)
     for gpu in range(n_gpus):
+        is_solo = cluster.prefill[gpu] < 0
         if model.policy.static_pools:
             is_solo = gpu >= model.pool_size
-        else:
-            is_solo = cluster.prefill[gpu] < 0
-        limit = model.slots if is_solo else model.slots - 1
-        if is_solo == solo and cluster.decodes[gpu].sum() < limit:
+        if is_solo == solo and decodes[gpu] < limit:
             can[gpu] = 1
     return can
 
@@ -324,9 +337,10 @@ def _prefill_slots(model, cluster):
     """1 for each GPU that can start a prefill."""
     n_gpus = len(cluster.prefill)
     can = np.zeros(n_gpus, np.int64)
+    decodes = _decodes_by_gpu(cluster)
     for gpu in range(n_gpus):
         allowed = gpu < model.pool_size or not model.policy.static_pools
-        free = cluster.prefill[gpu] < 0 and cluster.decodes[gpu].sum() < model.slots
+        free = cluster.prefill[gpu] < 0 and decodes[gpu] < model.slots
         if allowed and free:
             can[gpu] = 1
     return can
@@ -344,14 +358,18 @@ def _choose_class(model, cluster):
             continue
         if gate != OLDEST and cluster.credit[i] < 1.0 - ROUNDING:
             continue
-        more = 0.0
-        if best >= 0 and gate == LARGEST_CREDIT:
-            more = cluster.credit[i] - cluster.credit[best]
-        if best < 0 or more > ROUNDING:
-            best = i
-        elif more >= -ROUNDING and cluster.queue_times[i, 0] < cluster.queue_times[best, 0]:
+        if best < 0 or _goes_before(cluster, i, best, gate == LARGEST_CREDIT):
             best = i
     return best
+
+
+@njit(cache=True)
+def _goes_before(cluster, i, j, by_credit):
+    """True if class i has more credit than class j; without that rule or in a tie, if older."""
+    more = cluster.credit[i] - cluster.credit[j]
+    if by_credit and abs(more) > ROUNDING:
+        return more > 0.0
+    return cluster.queue_times[i, 0] < cluster.queue_times[j, 0]
 
 
 @njit(cache=True)
@@ -399,13 +417,13 @@ def _earn_credit(model, cluster, seconds):
 @njit(cache=True)
 def _check_capacities(model, cluster):
     """Slots of every GPU, its pool's limits, and room in the arrays."""
+    decodes = _decodes_by_gpu(cluster)
     for gpu in range(len(cluster.prefill)):
-        decodes = cluster.decodes[gpu].sum()
         prefills = 1 if cluster.prefill[gpu] >= 0 else 0
         in_pool = gpu < model.pool_size
-        if decodes + prefills > model.slots:
+        if decodes[gpu] + prefills > model.slots:
             raise ValueError("more requests in service than slots")
-        if model.policy.static_pools and in_pool and decodes == model.slots:
+        if model.policy.static_pools and in_pool and decodes[gpu] == model.slots:
             raise ValueError("the slot reserved for prefill is taken")
         if model.policy.static_pools and not in_pool and prefills == 1:
             raise ValueError("a prefill in the solo pool")

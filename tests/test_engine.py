@@ -242,6 +242,80 @@ def test_random_instances_keep_every_invariant(seed, n_gpus, slots, rule, loads,
         check_consistent(sim)
 
 
+def test_start_at_the_plan_has_the_plans_means():
+    """Rounding is unbiased, also far below one request, and stations are independent."""
+    instance = lse.presets.overload()
+    occupancy = np.zeros((5, 2))
+    occupancy[1] = 0.3, 0.2  # x
+    occupancy[4] = 0.5, 0.25  # y_solo
+    occupancy[0] = 0.5, 1.5  # q_prefill
+    occupancy[2] = 0.5, 0.0  # q_decode
+    # No admission while it starts: what is placed stays as it was placed.
+    closed = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    rule = DispatchRule("strict-occupancy", "solo-first", "dynamic")
+    batch = SimulationBatch(instance, rule, 1)
+    seen = []
+    for seed in range(2000):
+        batch.start(0, np.random.SeedSequence(seed), closed, occupancy)
+        classes = batch.state(0).classes
+        seen.append(np.stack([classes[name] for name in OCCUPANCIES], axis=1))
+    seen = np.array(seen).astype(float)
+    mean = seen.mean(axis=0)
+    assert mean[:, 0] == pytest.approx([0.5, 1.5], abs=0.04)
+    assert mean[0, 1] == pytest.approx(0.3, abs=0.04)
+    assert mean[:, 2] == pytest.approx([0.5, 0.0], abs=0.04)
+    assert mean[:, 3:].sum(axis=1) == pytest.approx([0.5, 0.25], abs=0.04)
+    assert abs(np.corrcoef(seen[:, 0, 0], seen[:, 0, 2])[0, 1]) < 0.08
+
+
+def test_a_coupled_cluster_never_starts_with_decodes_waiting():
+    instance = lse.presets.base()
+    occupancy = lse.plan(instance, "separate").occupancy
+    assert occupancy[2].sum() > 0.5
+    sim = simulation(instance, RULES["fcfs-immediate"], n_gpus=50, occupancy=occupancy)
+    assert sim.state.classes["q_decode"].sum() == 0
+    for until in (0.1, 5.0, 30.0):
+        sim.run(until)
+        check_consistent(sim)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        ("arrival_time", [1.0, 0.5], "sort it"),
+        ("arrival_time", [0.0, np.nan], "arrival_time"),
+        ("request_class", [0, 2], "request_class"),
+        ("request_class", [0.0, 1.0], "request_class"),
+        ("prompt_tokens", [1.0, -1.0], "prompt_tokens"),
+        ("output_tokens", [1.0, np.inf], "output_tokens"),
+        ("output_tokens", [1.0], "equal shapes"),
+    ],
+)
+def test_streams_that_cannot_be_replayed_are_named(field, values, message):
+    good = RequestStream(np.array([0.0, 1.0]), np.array([0, 1]), np.ones(2), np.ones(2))
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        simulation(
+            lse.presets.base(),
+            RULES["fcfs-immediate"],
+            stream=good._replace(**{field: np.array(values)}),
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_controls_out_of_range_are_named():
+    instance = lse.presets.base()
+    sim = simulation(instance, RULES["gate-and-route"], n_gpus=5)
+    good = controls_of(instance, 5)
+    for place, value in ((0, 1.1), (2, -0.1), (4, 6.0), (1, np.nan)):
+        wrong = good.copy()
+        wrong[place] = value
+        with pytest.raises(ConfigurationError, match="controls"):
+            sim.run(1.0, wrong)
+    with pytest.raises(ConfigurationError, match="shape"):
+        sim.run(1.0, good[:-1])
+    assert sim.time == 0.0
+
+
 def test_compiled_once():
     """One signature per entry point, whatever was run."""
     for seed, name in enumerate(RULES):
@@ -255,6 +329,8 @@ def test_bad_rules_and_counts_are_named():
         DispatchRule(gate="x")
     with pytest.raises(ConfigurationError, match="coupled"):
         DispatchRule(router="coupled", pools="static")
+    with pytest.raises(ConfigurationError, match="prefill_first"):
+        DispatchRule(router="coupled", pools="dynamic", prefill_first=True)
     for wrong in (0, -1, 2.5, True, "3"):
         with pytest.raises(ConfigurationError, match="n_gpus: got"):
             SimulationBatch(lse.presets.base(), RULES["credit-gate"], wrong)

@@ -22,6 +22,7 @@ FOLDERS = {
 # A part may import the parts of lower rows, and itself; of its own row only what is stated.
 LAYERS = [
     {"errors"},
+    {"instance_files"},
     {"instance"},
     {"presets"},
     {"planning", "simulation"},

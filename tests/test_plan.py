@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def certify(fluid: FluidPlan) -> None:
     if eliminated:
         assert (q_d == 0).all()
     else:
-        assert (prefilled[theta > 0] * mu_p[theta > 0] >= -TOLERANCE * magnitude).all()
+        assert (prefilled * mu_p >= -TOLERANCE * magnitude).all()
 
     # Complementary slackness, in currency, and no gap.
     for variable, *parts in terms.values():
@@ -252,9 +253,7 @@ def test_any_instance_is_solved_to_proven_optimality(pricing: str, instance: Ins
 
 DEGENERATE = {
     "one class": instance_of(CHAT),
-    "a class without arrivals": instance_of(
-        CHAT, dataclasses.replace(READING, arrival_rate=0), hardware=A100
-    ),
+    "a class without arrivals": instance_of(CHAT, dataclasses.replace(READING, arrival_rate=0)),
     "free prompts": instance_of(CHAT, READING, prices=Prices(0, 0.2)),
     "free answers": instance_of(CHAT, READING, prices=Prices(0.1, 0)),
     "a class worth next to nothing": instance_of(
@@ -387,13 +386,14 @@ def test_a_queue_without_abandonment_is_empty_when_everything_is_served() -> Non
 @every_pricing
 def test_a_queue_without_abandonment_is_endless_when_overloaded(pricing: str) -> None:
     fluid = plan(with_patience_rate(presets.overload(), 0), pricing)
+    plain = fluid.to_dict()
     assert "grows without bound" in fluid.note()
-    for i, name in enumerate(("decode-heavy", "prefill-heavy")):
-        endless = [math.isinf(fluid.q_prefill[i]), math.isinf(fluid.q_decode[i])]
-        shown = [fluid.to_dict()[q][i] is None for q in ("q_prefill", "q_decode")]
-        assert endless == shown
-        assert any(endless) == (name in fluid.note())
-    assert json.loads(json.dumps(fluid.to_dict(), allow_nan=False)) == fluid.to_dict()
+    growing = np.isinf(fluid.q_prefill) | np.isinf(fluid.q_decode)
+    for name, grows in zip(("decode-heavy", "prefill-heavy"), growing, strict=True):
+        assert (name in fluid.note()) == grows
+    for queue in ("q_prefill", "q_decode"):
+        assert [v is None for v in plain[queue]] == np.isinf(getattr(fluid, queue)).tolist()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
 @every_pricing
@@ -454,10 +454,13 @@ def test_a_pricing_that_does_not_exist_is_rejected(pricing: Any) -> None:
     assert str(caught.value) == f"pricing: got {pricing!r}, allowed is bundled or separate"
 
 
-def test_a_plan_without_a_usable_value_is_rejected() -> None:
-    worthless = dataclasses.replace(presets.base(), prices=Prices(5e-324, 0))
-    with pytest.raises(PlanError, match="allowed is a value > 0") as caught:
-        plan(worthless)
+def test_a_solver_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = SimpleNamespace(status=4, x=np.ones(10), message="Numerical\ndifficulties")
+    monkeypatch.setattr("scipy.optimize.linprog", lambda *_, **__: failed)
+    with pytest.raises(
+        PlanError, match=r"'base': got no optimum .*Numerical difficulties"
+    ) as caught:
+        plan("base")
     assert "\n" not in str(caught.value)
 
 

@@ -46,17 +46,7 @@ def rule_or_none(*parts: Any) -> DispatchRule | None:
 
 PARTS = product(GATES, ROUTERS, POOLS, (False, True))
 RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
-BROKEN = [rule for rule in RULES if rule.router == "coupled" and rule.prefill_first]
-SKIP = pytest.mark.skip(
-    reason="the engine gives away the slot of a finished prefill: more than B in service"
-)
-every_rule = pytest.mark.parametrize(
-    "rule",
-    [
-        pytest.param(rule, id=rule_name(rule), marks=[SKIP] if rule in BROKEN else [])
-        for rule in RULES
-    ],
-)
+every_rule = pytest.mark.parametrize("rule", RULES, ids=rule_name)
 
 
 def test_rules_are_all_but_a_coupled_router_with_pools_or_priority() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.presets import resolve_instance
@@ -111,8 +111,7 @@ def _require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
 
 
 def _require_seconds(field: str, got: Any) -> None:
-    numeric = isinstance(got, (int, float, np.integer, np.floating)) and not isinstance(got, bool)
-    if not numeric or not np.isfinite(got) or got <= 0:
+    if not is_finite_number(got, positive=True):
         raise ConfigurationError(field, got, "a finite number of seconds > 0")
 
 

@@ -137,8 +137,8 @@ def plan(
     value = float(objective(instance, pricing) @ solution)
     if value < sys.float_info.min:
         raise PlanError(
-            f"plan of {instance.name!r}: got the value {value:g}, allowed is a value > 0; "
-            "give a price to tokens that arrive"
+            f"plan of {instance.name!r}: got the value {value:g}, allowed is a normal "
+            "floating-point value > 0; give a price to tokens that arrive"
         )
     x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
     y_mixed, y_solo, p_solo = canonical_split(instance, float(x.sum()), y_mixed, y_solo)

@@ -61,3 +61,10 @@ class DispatchRule:
                 "solo-first or randomized with static pools",
                 'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
             )
+        if self.router == "coupled" and self.prefill_first:
+            raise ConfigurationError(
+                "prefill_first",
+                self.prefill_first,
+                "False with the coupled router",
+                "its decodes never wait, so there is no priority to give",
+            )

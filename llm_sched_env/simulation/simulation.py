@@ -15,6 +15,7 @@ from llm_sched_env.simulation.event_loop import FINISHED
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
 
 
@@ -46,7 +47,11 @@ class SimulationBatch:
         self.rule = rule
         self.n_gpus = checked_count("n_gpus", n_gpus)
         self.n_clusters = checked_count("n_clusters", n_clusters)
-        self.stream = stream if stream is not None else layout.poisson_stream()
+        self.stream = (
+            layout.poisson_stream()
+            if stream is None
+            else checked_stream(stream, instance.n_classes)
+        )
         self._fresh = _fresh_state(instance, rule, self.n_gpus, stream is not None)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
@@ -85,7 +90,7 @@ class SimulationBatch:
                 target[k] = array[0]
         self._reset_records(k)
         self.states.keys[k] = stream_keys(seed)
-        self._controls[k] = controls
+        self._controls[k] = self._checked_controls(controls, ())
         start(
             self.states, self.stream, self._logs, self._controls, np.ascontiguousarray(occupancy), k
         )
@@ -115,7 +120,8 @@ class SimulationBatch:
         first, last = rows if rows is not None else (0, self.n_clusters)
         flags = self._none
         if controls is not None:
-            self._controls[first:last] = controls[first:last]
+            checked = self._checked_controls(controls, (self.n_clusters,))
+            self._controls[first:last] = checked[first:last]
             flags = self._all
         while True:
             advance(
@@ -135,6 +141,23 @@ class SimulationBatch:
             # again without controls changes nothing.
             flags = self._none
             self._grow()
+
+    def _checked_controls(self, controls: np.ndarray, stacked: tuple[int, ...]) -> np.ndarray:
+        """Controls as floats of shape (*stacked, 2I + 1), shares in [0, 1], pool in 0..n."""
+        checked = np.asarray(controls, dtype=np.float64)
+        wanted = (*stacked, 2 * self.instance.n_classes + 1)
+        if checked.shape != wanted:
+            raise ConfigurationError("controls of shape", checked.shape, f"shape {wanted}")
+        shares, pool = checked[..., :-1], checked[..., -1]
+        # Written so that NaN fails.
+        if (
+            not ((shares >= 0) & (shares <= 1)).all()
+            or not ((pool >= 0) & (pool <= self.n_gpus)).all()
+        ):
+            raise ConfigurationError(
+                "controls", checked.tolist(), f"shares in [0, 1] and a pool of 0 to {self.n_gpus}"
+            )
+        return checked
 
     def _grow(self) -> None:
         self.states = layout.with_capacity(self.states, 2 * self.states.requests.shape[1])

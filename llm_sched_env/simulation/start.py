@@ -20,7 +20,11 @@ from llm_sched_env.simulation.layout import (
     RequestStream,
 )
 from llm_sched_env.simulation.random_streams import INITIAL, exponential, uniform
+from llm_sched_env.simulation.rules import COUPLED_ROUTER
 from llm_sched_env.simulation.waiting import join_queue, start_patience
+
+# Requests present at the start are older than all others, in order of creation.
+_INITIAL_INDICES = 2**40
 
 
 @compiled
@@ -42,22 +46,22 @@ def _initial_request(state: EngineState, i: int) -> int:
     k = clock.initial_requests
     clock.initial_requests += 1
     record = state.requests[request]
-    record.index = -1 - k
+    record.index = k - _INITIAL_INDICES
     record.request_class = i
     record.queue = -1
     record.arrival_time = 0.0
     record.first_token_time = 0.0
     parameters = state.parameters[i]
-    record.prompt_tokens = exponential(state.keys[INITIAL], 3 * k) * parameters.prompt_tokens
-    record.output_tokens = exponential(state.keys[INITIAL], 3 * k + 1) * parameters.output_tokens
+    record.prompt_tokens = exponential(state.keys[INITIAL], 2 * k) * parameters.prompt_tokens
+    record.output_tokens = exponential(state.keys[INITIAL], 2 * k + 1) * parameters.output_tokens
     state.totals[i].initial += 1
     return request
 
 
 @compiled
-def _rounded(state: EngineState, expected: float) -> int:
+def _rounded(state: EngineState, expected: float, draw_number: int) -> int:
     """A random integer with the given mean, one of its two neighbours."""
-    draw = uniform(state.keys[INITIAL], 3 * state.clock[0].initial_requests + 2)
+    draw = uniform(state.keys[INITIAL], -1 - draw_number)
     return math.floor(expected + draw)
 
 
@@ -67,24 +71,27 @@ def fill_to_plan(state: EngineState, log: np.ndarray, occupancy: np.ndarray) -> 
 
     Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
     no slot is left are not created; decodes take solo slots first. The plan's waiting prefilled
-    requests join the first decode line. The caller provides enough request records.
+    requests join the first decode line, or none under a coupled router, which has no line. The
+    caller provides enough request records.
     """
+    coupled = state.settings[0].router == COUPLED_ROUTER
     n = len(state.gpus)
     n_classes = len(state.classes)
     for i in range(n_classes):
-        for _ in range(_rounded(state, n * occupancy[1, i])):
+        for _ in range(_rounded(state, n * occupancy[1, i], 4 * i)):
             if state.available_sizes[PREFILL] > 0:
                 gpu = random_available(state, PREFILL)
                 start_prefill(state, log, gpu, _initial_request(state, i), 0.0)
                 schedule_gpu(state, gpu)
-        for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]))):
+        for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]), 4 * i + 1)):
             which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
             if state.available_sizes[which] > 0:
                 gpu = random_available(state, which)
                 start_decode(state, log, gpu, _initial_request(state, i), 0.0)
                 schedule_gpu(state, gpu)
-        waiting = _rounded(state, n * occupancy[0, i])
-        for k in range(waiting + _rounded(state, n * occupancy[2, i])):
+        waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
+        prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        for k in range(waiting + prefilled):
             request = _initial_request(state, i)
             join_queue(state, request, i if k < waiting else n_classes, 0.0)
             start_patience(state, request, 0.0)

@@ -6,15 +6,19 @@ A file is CSV with the header ``TIMESTAMP,ContextTokens,GeneratedTokens``; each 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, TraceError
+from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.simulation.layout import RequestStream
+
+# Years that fit into 64-bit nanoseconds; no zone: all files of a replay share one clock.
+_STAMP = re.compile(r"(19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?")
+_COUNT = re.compile(r"\d{1,9}")
 
 AZURE_2023_HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -47,7 +51,7 @@ class Trace:
 
     def at_speed(self, speed: float) -> Trace:
         """The same requests arriving ``speed`` times as fast."""
-        if not (np.isfinite(speed) and speed > 0):
+        if not is_finite_number(speed, positive=True):
             raise ConfigurationError("speed", speed, "a finite number > 0")
         return Trace(
             self.class_names,
@@ -57,22 +61,15 @@ class Trace:
             self.output_tokens,
         )
 
-    def stream(self) -> RequestStream:
-        """The trace in the form that the engine replays."""
-        return RequestStream(
-            np.ascontiguousarray(self.arrival_time, dtype=np.float64),
-            np.ascontiguousarray(self.request_class, dtype=np.int32),
-            np.ascontiguousarray(self.prompt_tokens, dtype=np.float64),
-            np.ascontiguousarray(self.output_tokens, dtype=np.float64),
-        )
 
-
-def load_traces(paths: Sequence[str | Path]) -> Trace:
+def load_traces(paths: str | Path | Sequence[str | Path]) -> Trace:
     """Read files of one or more classes and merge them by their timestamps.
 
     Raises:
         TraceError: naming file and line, for a file that is missing, empty or malformed.
     """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
     if not paths:
         raise TraceError("trace: got no file, allowed is at least one; give its path")
     files = [_read_azure_2023(Path(path)) for path in paths]
@@ -80,7 +77,7 @@ def load_traces(paths: Sequence[str | Path]) -> Trace:
     ticks = np.concatenate([times for times, _, _ in files])
     order = np.argsort(ticks, kind="stable")
     classes = np.repeat(np.arange(len(files), dtype=np.int32), [len(f[0]) for f in files])
-    seconds = (ticks - ticks.min()).astype(np.int64) * 1e-9
+    seconds = (ticks - ticks.min()).astype(np.int64) / 1e9
     return Trace(
         names,
         seconds[order],
@@ -132,7 +129,10 @@ def _class_names(paths: list[Path]) -> tuple[str, ...]:
     short = [stem.rpartition("_")[2] or stem for stem in stems]
     names = short if len(set(short)) == len(short) else stems
     if len(set(names)) < len(names):
-        raise TraceError(f"trace: got the file {names[0]!r} twice, allowed is each file once")
+        raise TraceError(
+            f"trace: got the file names {stems}, allowed is a name of its own for "
+            "each file, since it names the class"
+        )
     return tuple(names)
 
 
@@ -155,7 +155,7 @@ def _read_azure_2023(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"trace {path}: got no readable file ({error.strerror}), allowed is the path of a "
             "CSV file; check it"
         ) from None
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, csv.Error):
         raise TraceError(f"trace {path}: got bytes that are no text, allowed is CSV") from None
     if not parsed:
         raise TraceError(f"trace {path}: got no request after the header, allowed is at least one")
@@ -164,16 +164,25 @@ def _read_azure_2023(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _parsed_row(path: Path, line: int, row: list[str]) -> tuple[np.datetime64, int, int]:
+    fields = [field.strip() for field in row]
+    if (
+        len(fields) != 3
+        or not _STAMP.fullmatch(fields[0])
+        or not all(_COUNT.fullmatch(field) for field in fields[1:])
+    ):
+        raise _bad_row(path, line, row)
     try:
-        stamp, prompt, output = row
-        time: np.datetime64 = np.datetime64(stamp, "ns")
-        tokens = (int(prompt), int(output))
+        time = np.datetime64(fields[0], "ns")
     except ValueError:
-        tokens = -1, -1
-        time = np.datetime64("NaT", "ns")
-    if min(tokens) < 0 or np.isnat(time):
-        raise TraceError(
-            f"trace {path} line {line}: got {','.join(row)!r}, allowed is a timestamp and two "
-            "token counts >= 0"
-        )
-    return time, *tokens
+        raise _bad_row(path, line, row) from None
+    return time, int(fields[1]), int(fields[2])
+
+
+def _bad_row(path: Path, line: int, row: list[str]) -> TraceError:
+    shown = ",".join(row)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    return TraceError(
+        f"trace {path} line {line}: got {shown!r}, allowed is a timestamp like "
+        "2023-11-16 18:15:46.6805900 and two token counts >= 0"
+    )
