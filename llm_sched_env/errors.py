@@ -34,8 +34,9 @@ def is_finite_number(value: Any, *, positive: bool = False) -> bool:
     """Whether a value is a real number (not a bool) within the range of floats, >= 0 or > 0."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
+    number: Any = value
     # The bounds also turn away NaN and integers beyond the range of floats.
-    return bool(0 <= value <= sys.float_info.max and not (positive and value == 0))
+    return bool(0 <= number <= sys.float_info.max and not (positive and number == 0))
 
 
 class PlanError(LLMSchedError):

@@ -11,6 +11,7 @@ no counterpart here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,10 +93,21 @@ class Averages:
 
 
 def simulate(
-    instance: Instance, policy: str, n_gpus: int, horizon: float, warmup: float, seed: int
-) -> Averages:
-    """Run an initially empty cluster once and average over (warmup, horizon] seconds."""
+    instance: Instance,
+    policy: str,
+    n_gpus: int,
+    horizon: float,
+    warmup: float,
+    seeds: Iterable[int],
+) -> list[Averages]:
+    """Run an initially empty cluster once per seed and average over (warmup, horizon] seconds."""
     model = _model(instance, POLICIES[policy], n_gpus)
+    return [_simulate_once(instance, model, n_gpus, horizon, warmup, seed) for seed in seeds]
+
+
+def _simulate_once(
+    instance: Instance, model: Model, n_gpus: int, horizon: float, warmup: float, seed: int
+) -> Averages:
     room = 1000 + int(3 * horizon * model.arrival_rates.sum())
     cluster = _empty_cluster(model, n_gpus, room)
     area, prefilled, completed = _run(model, cluster, horizon, warmup, np.random.default_rng(seed))

@@ -96,10 +96,8 @@ def z_scores(
         seed=ENGINE_SEED,
         jobs=1,
     )
-    runs = [
-        simulate(instance, policy, n_gpus, horizon, warmup, MARKOV_SEED + k)
-        for k in range(replications)
-    ]
+    seeds = range(MARKOV_SEED, MARKOV_SEED + replications)
+    runs = simulate(instance, policy, n_gpus, horizon, warmup, seeds)
     for place, name in enumerate(OCCUPANCIES):
         for i, request_class in enumerate(instance.classes):
             mean, error = mean_and_error([run.occupancy[place, i] for run in runs])
@@ -130,7 +128,7 @@ def standard_error(estimate: Estimate, replications: int) -> float:
 @pytest.mark.parametrize("instance", INSTANCES.values(), ids=INSTANCES)
 def test_engine_agrees_with_the_markov_simulation(instance):
     found = {}
-    for n_gpus, policies, *lengths in SETTINGS:
+    for n_gpus, (policies, *lengths) in SETTINGS.items():
         for policy in policies:
             found.update(z_scores(instance, n_gpus, policy, *lengths))
     worst = max(found, key=lambda quantity: abs(found[quantity]))
