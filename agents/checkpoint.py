@@ -119,6 +119,16 @@ class PPOPolicy:
         self._deviation = np.sqrt(np.asarray(moments["var"]) + _EPSILON)
         self._center = np.zeros(0)
 
+    def require_classes(self, n_classes: int) -> None:
+        """Raise CheckpointError unless the agent was trained on this number of classes."""
+        trained = len(self.checkpoint.configuration.instance["classes"])
+        if n_classes != trained:
+            raise CheckpointError(
+                f"checkpoint: got an instance of {n_classes} classes, allowed is one of "
+                f"{trained}, as trained on {self.checkpoint.configuration.instance['name']!r}; "
+                "train an agent for it"
+            )
+
     def reset(
         self,
         instance: Instance,
@@ -127,13 +137,7 @@ class PPOPolicy:
         rng: np.random.Generator,  # noqa: ARG002 - the policy is deterministic
     ) -> None:
         """Centre the actions on this instance's plan; its classes must be as many as trained."""
-        trained = len(self.checkpoint.configuration.instance["classes"])
-        if instance.n_classes != trained:
-            raise CheckpointError(
-                f"checkpoint: got an instance of {instance.n_classes} classes, allowed is one of "
-                f"{trained}, as trained on {self.checkpoint.configuration.instance['name']!r}; "
-                "train an agent for it"
-            )
+        self.require_classes(instance.n_classes)
         controlled = IntervalConfiguration.validated(
             instance=instance,
             n_gpus=n_gpus,

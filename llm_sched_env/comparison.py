@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate
+from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Evaluation
 from llm_sched_env.workloads.traces import Trace
 
@@ -46,6 +48,13 @@ class Scenario:
     n_gpus: int
     trace: Trace | None = None
     reference_gpus: int = 1
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the instance, or files of the trace."""
+        if self.trace is not None:
+            return len(self.trace.class_names)
+        return resolve_instance(self.instance).n_classes
 
     @property
     def speed(self) -> float:
@@ -86,6 +95,7 @@ def compare(
     Returns:
         Pairs of a column label and its result, by scenario, then competitor.
     """
+    check_cells(scenarios, competitors)
     results = []
     for scenario, competitor in _cells(scenarios, competitors):
         recorded = scenario.trace is not None
@@ -114,6 +124,21 @@ def _cells(
         for competitor in competitors:
             if competitor.instance in (None, scenario.instance):
                 yield scenario, competitor
+
+
+def check_cells(scenarios: Sequence[Scenario], competitors: Sequence[Competitor]) -> None:
+    """Find what would fail or be overwritten before hours are spent on the rest."""
+    seen = set()
+    for scenario, competitor in _cells(scenarios, competitors):
+        cell = (scenario.instance, scenario.n_gpus, competitor.label)
+        if cell in seen:
+            raise ConfigurationError(
+                "comparison", cell, "each policy once per instance and size", "rename or remove it"
+            )
+        seen.add(cell)
+        require_classes = getattr(competitor.policy, "require_classes", None)
+        if require_classes is not None:
+            require_classes(scenario.n_classes)
 
 
 def count_cells(scenarios: Sequence[Scenario], competitors: Sequence[Competitor]) -> int:

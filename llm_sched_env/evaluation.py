@@ -67,7 +67,7 @@ def evaluate(
     warmup: float | None = None,
     replications: int = 4,
     seed: int = 0,
-    trace: Trace | Sequence[str | Path] | None = None,
+    trace: Trace | str | Path | Sequence[str | Path] | None = None,
     speed: float = 1.0,
     jobs: int | None = None,
 ) -> Evaluation:
@@ -89,8 +89,8 @@ def evaluate(
         seed: a whole number >= 0.
         trace: recorded requests (files or :class:`Trace`), billed by their own token counts.
         speed: how many times faster than recorded the trace's requests arrive.
-        jobs: replications run at the same time; default the number of processors. It does not
-            change the result.
+        jobs: replications of a compiled rule run at the same time; default the number of
+            processors. It does not change the result. Python policies run one by one.
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
@@ -98,6 +98,7 @@ def evaluate(
     started = time.perf_counter()
     n_gpus = checked_count("n_gpus", n_gpus)
     replications = checked_count("replications", replications)
+    jobs = checked_count("jobs", jobs if jobs is not None else os.cpu_count() or 1)
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -120,7 +121,7 @@ def evaluate(
     )
     if isinstance(resolved, DispatchRule):
         rule = resolved
-        workers = min(replications, jobs or os.cpu_count() or 1)
+        workers = min(replications, jobs)
         with ThreadPoolExecutor(workers) as pool:
             metrics = list(pool.map(lambda k: _run_rule(run, rule, k), range(replications)))
     else:
@@ -128,7 +129,9 @@ def evaluate(
     return _summarize(run, name, metrics, time.perf_counter() - started)
 
 
-def _recorded(trace: Trace | Sequence[str | Path] | None, speed: float) -> Trace | None:
+def _recorded(
+    trace: Trace | str | Path | Sequence[str | Path] | None, speed: float
+) -> Trace | None:
     if trace is None:
         if speed != 1.0:
             raise ConfigurationError("speed", speed, "1 without a trace", "give a trace")

@@ -64,10 +64,10 @@ INSTANCES = {
 # warm-up only skips the part in which nothing waits yet. Many short runs rather than few long
 # ones make the means of replications normal and their standard errors precise.
 # Each row: GPUs, policies, replications, horizon and warm-up in seconds.
-SETTINGS = (
-    (20, tuple(POLICIES), 40, 100.0, 20.0),
-    (200, ("gate-and-route", "credit-gate"), 24, 40.0, 10.0),
-)
+SETTINGS = {
+    20: (tuple(POLICIES), 40, 100.0, 20.0),
+    200: (("gate-and-route", "credit-gate"), 24, 40.0, 10.0),
+}
 ENGINE_SEED, MARKOV_SEED = 11, 1_000_000
 
 # About 600 differences are tested. Under agreement each is Student t with some 46 to 78 degrees

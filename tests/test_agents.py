@@ -101,6 +101,16 @@ def test_wrong_number_of_classes_is_one_clear_line(checkpoint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_comparison_checks_every_agent_before_it_runs(checkpoint):
+    from llm_sched_env.comparison import Competitor, Scenario, compare
+
+    agent = Competitor("ppo", load_policy(checkpoint))
+    done = []
+    with pytest.raises(CheckpointError, match="8 classes"):
+        compare([Scenario("overload", 5), Scenario("dolly15k", 5)], [agent], on_result=done.append)
+    assert done == []
+
+
 def test_files_that_are_no_checkpoints(tmp_path, checkpoint):
     text = tmp_path / "text.zip"
     text.write_text("hello")

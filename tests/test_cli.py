@@ -83,6 +83,16 @@ def test_evaluate_and_replay_a_trace(run, trace):
     assert "20 requests" in err
 
 
+def test_traces_are_listed_with_commas_or_by_repetition(run, trace, tmp_path):
+    second = tmp_path / "mini_code.csv"
+    second.write_text(trace.read_text())
+    shared = ["evaluate", "--policy", "credit-gate", "--replications", "1", "--json"]
+    commas = json.loads(run(*shared, "--trace", f"{trace},{second}")[1])
+    repeated = json.loads(run(*shared, "--trace", str(trace), "--trace", str(second))[1])
+    assert [c["name"] for c in commas["classes"]] == ["chat", "code"]
+    assert commas["scores"] == repeated["scores"]
+
+
 def test_replay_of_the_azure_traces_accounts_for_every_request(run):
     paths = find_azure_2023()
     if not paths:
@@ -153,12 +163,14 @@ def test_bench_reports_the_engine_and_its_yardstick(run):
         (["evaluate", "--policy", "nobody"], "allowed is one of"),
         (["evaluate", "--policy", "credit-gate", "--gpus", "0"], "n_gpus"),
         (["evaluate", "--policy", "credit-gate", "--gpus", "many"], "valid int"),
+        (["evaluate", "--policy", "credit-gate", "--jobs", "0"], "jobs"),
         (["evaluate", "--policy", "credit-gate", "--instance", "azure2023"], "--trace"),
         (["evaluate", "--policy", "credit-gate", "--trace", "none.csv"], "readable file"),
         (["replay", "none.csv"], "readable file"),
         (["compare", "--gpus", "5,,6", "--out", "x"], "integers"),
         (["compare", "--instance", "base,nowhere", "--out", "x"], "nowhere"),
         (["compare", "--agents", "overload2=a.zip", "--out", "x"], "INSTANCE"),
+        (["compare", "--policies", "GG-SP,gate-and-route", "--out", "x"], "each policy once"),
         (["instances", "--save", "x.json"], "one instance"),
         (["bench", "--gpus", "-3"], "integers"),
         (["train", "--out", "x", "--steps", "0"], "steps"),

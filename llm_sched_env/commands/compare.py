@@ -14,6 +14,7 @@ from llm_sched_env.commands.options import (
     PricingOption,
     ReplicationsOption,
     SeedOption,
+    TraceOption,
     integers,
     messages,
     names,
@@ -23,10 +24,12 @@ from llm_sched_env.commands.options import (
     print_note,
     print_table,
     require_extra,
+    trace_paths,
 )
 from llm_sched_env.comparison import (
     Competitor,
     Scenario,
+    check_cells,
     compare,
     count_cells,
     markdown_table,
@@ -62,10 +65,7 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="Checkpoints, comma-separated: PATH, or INSTANCE=PATH for one row."),
         ] = None,
-        trace: Annotated[
-            list[Path] | None,
-            typer.Option(help="Also replay trace files as azure2023; repeat the option."),
-        ] = None,
+        trace: TraceOption = None,
         trace_gpus: Annotated[
             str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
         ] = "2,5,20",
@@ -80,8 +80,9 @@ def register(app: typer.Typer) -> None:
         require_extra("report", "matplotlib", "plotly")
         from llm_sched_env.report import write_figure, write_page
 
-        scenarios = _scenarios(instance, gpus, trace, trace_gpus)
+        scenarios = _scenarios(instance, gpus, trace_paths(trace), trace_gpus)
         competitors, notes = _competitors(policies, agents, {s.instance for s in scenarios})
+        check_cells(scenarios, competitors)
         folder = output_folder(out)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=messages) as progress:
@@ -114,9 +115,7 @@ def register(app: typer.Typer) -> None:
         print_note(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
 
 
-def _scenarios(
-    instances: str, gpus: str, trace: list[Path] | None, trace_gpus: str
-) -> list[Scenario]:
+def _scenarios(instances: str, gpus: str, trace: list[Path], trace_gpus: str) -> list[Scenario]:
     sizes = integers("--gpus", gpus)
     wanted = names("--instance", instances)
     for name in wanted:
@@ -150,7 +149,10 @@ def _competitors(
         from llm_sched_env.agents.checkpoint import load_policy
 
         agent = load_policy(path)
-        label = agent.name if only else Path(path).stem
+        file = Path(path)
+        # `llmsched train` calls every agent agent.zip: its folder tells them apart.
+        own_name = file.parent.name if file.stem == "agent" and file.parent.name else file.stem
+        label = agent.name if only else own_name
         competitors.append(Competitor(label, agent, only or None))
         trained = agent.checkpoint.configuration
         notes.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,10 +13,12 @@ from llm_sched_env.commands.options import (
     PricingOption,
     ReplicationsOption,
     SeedOption,
+    TraceOption,
     print_json,
     print_lines,
     print_note,
     print_table,
+    trace_paths,
 )
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
@@ -48,9 +49,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         replications: ReplicationsOption = 4,
         seed: SeedOption = 0,
-        trace: Annotated[
-            list[Path] | None, typer.Option(help="A trace file per class; repeat the option.")
-        ] = None,
+        trace: TraceOption = None,
         speed: Annotated[
             float, typer.Option(help="Replay the trace this many times faster.")
         ] = 1.0,
@@ -67,7 +66,7 @@ def register(app: typer.Typer) -> None:
             warmup=warmup,
             replications=replications,
             seed=seed,
-            trace=trace or None,
+            trace=trace_paths(trace) or None,
             speed=speed,
             jobs=jobs,
         )

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from llm_sched_env.commands.options import JsonOption, print_json, print_table
+from llm_sched_env.commands.options import (
+    JsonOption,
+    TraceOption,
+    print_json,
+    print_table,
+    trace_paths,
+)
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import PRESETS, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 
@@ -18,10 +24,7 @@ def register(app: typer.Typer) -> None:
     @app.command(epilog="Example: llmsched instances --show overload --save my.toml")
     def instances(
         show: Annotated[str | None, typer.Option(help="Show one: a preset or a file.")] = None,
-        trace: Annotated[
-            list[Path] | None,
-            typer.Option(help="Build azure2023 from trace files; repeat the option."),
-        ] = None,
+        trace: TraceOption = None,
         load: Annotated[
             float, typer.Option(help="Requests per second and GPU of azure2023.")
         ] = TRACE_ARRIVAL_RATE,
@@ -32,7 +35,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List the presets, show one, or write one as an instance file."""
         if trace:
-            chosen = [azure2023(trace, arrival_rate=load)]
+            chosen = [azure2023(trace_paths(trace), arrival_rate=load)]
         elif show:
             chosen = [resolve_instance(show)]
         else:

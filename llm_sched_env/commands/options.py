@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -23,8 +24,13 @@ InstancesOption = Annotated[
 PricingOption = Annotated[str, typer.Option(help="bundled or separate.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams, >= 0.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+TraceOption = Annotated[
+    list[str] | None, typer.Option(help="Trace files, a class each: comma-separated or repeated.")
+]
 JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
+
+_HEADER_WIDTH = 10
 
 messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
@@ -46,7 +52,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     """A table as wide as the terminal; the first column is text, the others may be numbers."""
     table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False)
     for name in header:
-        table.add_column(name, overflow="fold")
+        # Long names break at their hyphens, not inside a word.
+        table.add_column("\n".join(wrap(name, _HEADER_WIDTH)), overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
@@ -63,6 +70,11 @@ def names(option: str, text: str) -> list[str]:
     if not all(items):
         raise ConfigurationError(option, text, "a comma-separated list without gaps")
     return items
+
+
+def trace_paths(values: Sequence[str] | None) -> list[Path]:
+    """Paths given comma-separated, by repeating --trace, or both."""
+    return [Path(name) for value in values or () for name in names("--trace", value)]
 
 
 def integers(option: str, text: str) -> list[int]:

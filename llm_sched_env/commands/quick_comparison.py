@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from llm_sched_env.commands.compare import TRACE_INSTANCE, TRACE_REFERENCE_GPUS
-from llm_sched_env.commands.options import print_note
+from llm_sched_env.commands.options import TraceOption, print_note, trace_paths
 from llm_sched_env.presets import azure2023
 from llm_sched_env.workloads.locations import AZURE_2023_FILES, DATA_VARIABLE, find_azure_2023
 from llm_sched_env.workloads.traces import load_traces
@@ -29,17 +29,16 @@ def main(
     steps: Annotated[int, typer.Option(help="Environment steps per agent.")] = 250_000,
     gpus: Annotated[str, typer.Option(help="Cluster sizes, comma-separated.")] = "5,20,50,200",
     replications: Annotated[int, typer.Option(help="Independent runs.")] = 8,
-    trace: Annotated[list[Path] | None, typer.Option(help="Trace files.")] = None,
+    trace: TraceOption = None,
 ) -> None:
     """Train an agent on each instance at 20 GPUs, then run ``llmsched compare``."""
-    traces = trace or find_azure_2023()
+    traces = trace_paths(trace) or find_azure_2023()
     instances = {name: name for name in INSTANCES}
     options = ["--instance", ",".join(INSTANCES), "--gpus", gpus]
     options += ["--replications", str(replications), "--out", str(out)]
     if traces:
         instances[TRACE_INSTANCE] = str(_instance_file(traces, out))
-        for path in traces:
-            options += ["--trace", str(path)]
+        options += ["--trace", ",".join(map(str, traces))]
     else:
         print_note(
             f"no replay: {' and '.join(AZURE_2023_FILES)} were not found; "
