@@ -22,9 +22,8 @@ from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.policies import PythonPolicy, resolve_policy
 from llm_sched_env.presets import PAPER_PRICES, QWEN_8B_A100, resolve_instance
 from llm_sched_env.results import ClassResult, Estimate, Evaluation
-from llm_sched_env.simulation.layout import OCCUPANCIES, RequestStream
+from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
-    COUNTS,
     LATENCIES,
     Metrics,
     reset_metrics,

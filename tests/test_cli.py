@@ -111,7 +111,11 @@ def test_compare_writes_table_figure_and_page(run, tmp_path, trace):
     arguments += ["--policies", "GG-SP,credit-gate", "--trace", str(trace), "--trace-gpus", "2"]
     code, text, _ = run(*arguments, *SHORT, "--out", str(out))
     assert code == 0
-    assert "credit-gate" in text
+    assert "Revenue in % of R*" in text
+    assert "± is half a 95% interval" in " ".join(text.split())
+    table = (out / "table.md").read_text()
+    assert table.startswith("| instance | n | gate-and-route | credit-gate |")
+    assert "| overload | 4 |" in table
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (2 + 2 + 1)

@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(help="Preset name or instance file [overload].")
         ] = None,
         gpus: Annotated[int | None, typer.Option(help="Cluster size to train on [20].")] = None,
-        steps: Annotated[int, typer.Option(help="Environment steps in all.")] = 250_000,
+        steps: Annotated[
+            int, typer.Option(help="Environment steps, rounded up to whole rollouts.")
+        ] = 250_000,
         pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
         resume: Annotated[

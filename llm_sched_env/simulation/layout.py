@@ -82,22 +82,21 @@ CLASS_STATE = np.dtype(
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 
+COUNTS = (
+    "initial",
+    "arrived",
+    "admitted",
+    "prefilled",
+    "completed",
+    "abandoned_prefill",
+    "abandoned_decode",
+)
+
 # An area is -sum(change * time) since the last reset; with the current count it gives the
 # time integral without touching the other classes (metrics.py).
 CLASS_TOTALS = np.dtype(
     [(f"{name}_area", _f8) for name in OCCUPANCIES]
-    + [
-        (name, _i8)
-        for name in (
-            "initial",
-            "arrived",
-            "admitted",
-            "prefilled",
-            "completed",
-            "abandoned_prefill",
-            "abandoned_decode",
-        )
-    ]
+    + [(name, _i8) for name in COUNTS]
     + [("prompt_tokens", _f8), ("output_tokens", _f8)]  # of finished prefills and decodes
     + [("bundled_revenue", _f8), ("prefill_revenue", _f8), ("decode_revenue", _f8)]
     + [("ttft_sum", _f8), ("tpot_sum", _f8), ("e2e_sum", _f8)]

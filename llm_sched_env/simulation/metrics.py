@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_sched_env.simulation.layout import (
     CLASS_TOTALS,
+    COUNTS,
     E2E,
     HISTOGRAM_BINS,
     LOWEST_EXPONENT,
@@ -19,15 +20,6 @@ from llm_sched_env.simulation.layout import (
     EngineState,
 )
 
-COUNTS = (
-    "initial",
-    "arrived",
-    "admitted",
-    "prefilled",
-    "completed",
-    "abandoned_prefill",
-    "abandoned_decode",
-)
 LATENCIES = {"ttft": TTFT, "tpot": TPOT, "e2e": E2E}
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
