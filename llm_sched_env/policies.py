@@ -125,7 +125,16 @@ def _load_checkpoint(path: str) -> Policy:
     loaders = list(entry_points(group=CHECKPOINT_GROUP))
     if not loaders:
         raise ConfigurationError("policy", path, "a registered name", "install the package")
-    policy: Policy = loaders[0].load()(path)
+    try:
+        load = loaders[0].load()
+    except ImportError as error:
+        raise ConfigurationError(
+            "policy",
+            path,
+            "a checkpoint where the extra 'agents' is installed",
+            f"{error}: pip install 'llm-sched-env[agents]' -c constraints.txt",
+        ) from None
+    policy: Policy = load(path)
     return policy
 
 

@@ -207,3 +207,18 @@ def test_module_entry_point():
     command = [sys.executable, "-m", "llm_sched_env", "plan", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["instance"] == "base"
+
+
+def test_a_checkpoint_without_the_extra_is_one_clear_line(tmp_path):
+    """As on a machine with the core only."""
+    code = (
+        "import sys; sys.modules['stable_baselines3'] = None\n"
+        "from llm_sched_env.cli import main\n"
+        "main(['evaluate', '--policy', 'agent.zip'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "llm-sched-env[agents]" in done.stderr
