@@ -18,19 +18,19 @@ from llm_sched_env.simulation.rules import DYNAMIC_POOLS
 
 @compiled
 def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> None:
-    place = state.available_positions[which, gpu]
+    place = state.available_positions[gpu, which]
     if member == (place >= 0):
         return
     size = state.available_sizes[which]
     if member:
         state.available[which, size] = gpu
-        state.available_positions[which, gpu] = size
+        state.available_positions[gpu, which] = size
         state.available_sizes[which] = size + 1
     else:
         last = state.available[which, size - 1]
         state.available[which, place] = last
-        state.available_positions[which, last] = place
-        state.available_positions[which, gpu] = -1
+        state.available_positions[last, which] = place
+        state.available_positions[gpu, which] = -1
         state.available_sizes[which] = size - 1
 
 

@@ -6,9 +6,11 @@ since the start of the run, token counts are floats, everything else is an integ
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from llm_sched_env.simulation.random_streams import STREAMS
 
@@ -123,6 +125,7 @@ REQUEST = np.dtype(
         ("next", _i4),
         ("previous", _i4),
         ("queue", _i4),  # where it waits; -1: in service
+        ("unused", _i8),  # fills a cache line
     ]
 )
 
@@ -185,7 +188,7 @@ class EngineState(NamedTuple):
     gpu_items: np.ndarray  # (n,)
     gpu_positions: np.ndarray  # (n,)
     available: np.ndarray  # (3, n) members of each set of GPUs
-    available_positions: np.ndarray  # (3, n) place of a GPU in a set; -1: not in it
+    available_positions: np.ndarray  # (n, 3) place of a GPU in a set; -1: not in it
     available_sizes: np.ndarray  # (3,)
     queues: np.ndarray  # (I + 2,) QUEUE: prefill queues by class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
@@ -209,54 +212,74 @@ def poisson_stream() -> RequestStream:
     return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
-def allocate_states(
-    n_states: int, n_gpus: int, n_classes: int, batch_slots: int, capacity: int
-) -> EngineState:
-    """Idle clusters at time 0, stacked on a leading axis N, with room for ``capacity`` requests.
+_CACHE_LINE = 64
+
+
+def aligned_full(shape: tuple[int, ...], value: float, dtype: DTypeLike) -> np.ndarray:
+    """A filled array that starts on a cache line, so that a 64-byte record lies on one line."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    buffer = np.zeros(size + _CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % _CACHE_LINE
+    array = buffer[start : start + size].view(kind).reshape(shape)
+    if value != 0:
+        array[...] = value
+    return array
+
+
+def stacked(states: EngineState, n_states: int) -> EngineState:
+    """N copies of a state that has a leading axis of length 1."""
+    copies = []
+    for array in states:
+        copy = aligned_full((n_states, *array.shape[1:]), 0, array.dtype)
+        copy[...] = array
+        copies.append(copy)
+    return EngineState(*copies)
+
+
+def allocate_state(n_gpus: int, n_classes: int, batch_slots: int, capacity: int) -> EngineState:
+    """An idle cluster at time 0 with room for ``capacity`` requests, on a leading axis of length 1.
 
     Settings, parameters and keys are left zero.
     """
 
-    def full(value: float, shape: tuple[int, ...], dtype: type | np.dtype = _f8) -> np.ndarray:
-        return np.full((n_states, *shape), value, dtype)
+    def full(value: float, shape: tuple[int, ...], dtype: DTypeLike = _f8) -> np.ndarray:
+        return aligned_full((1, *shape), value, dtype)
 
-    def zeros(shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
-        return np.zeros((n_states, *shape), dtype)
-
-    states = EngineState(
-        settings=zeros((1,), SETTINGS),
-        keys=zeros((len(STREAMS),), np.uint64),
-        clock=zeros((1,), CLOCK),
-        parameters=zeros((n_classes,), CLASS_PARAMETERS),
-        control=zeros((n_classes,), CLASS_CONTROL),
-        classes=zeros((n_classes,), CLASS_STATE),
-        totals=zeros((n_classes,), CLASS_TOTALS),
-        histograms=zeros((N_LATENCIES, n_classes, HISTOGRAM_BINS), _i8),
-        gpus=zeros((n_gpus,), GPU),
-        class_decodes=zeros((n_gpus, n_classes), _i4),
+    state = EngineState(
+        settings=full(0, (1,), SETTINGS),
+        keys=full(0, (len(STREAMS),), np.uint64),
+        clock=full(0, (1,), CLOCK),
+        parameters=full(0, (n_classes,), CLASS_PARAMETERS),
+        control=full(0, (n_classes,), CLASS_CONTROL),
+        classes=full(0, (n_classes,), CLASS_STATE),
+        totals=full(0, (n_classes,), CLASS_TOTALS),
+        histograms=full(0, (N_LATENCIES, n_classes, HISTOGRAM_BINS), _i8),
+        gpus=full(0, (n_gpus,), GPU),
+        class_decodes=full(0, (n_gpus, n_classes), _i4),
         decode_marks=full(np.inf, (n_gpus * batch_slots,)),
         decode_requests=full(-1, (n_gpus * batch_slots,), _i4),
         gpu_keys=full(np.inf, (n_gpus,)),
-        gpu_items=np.tile(np.arange(n_gpus, dtype=_i4), (n_states, 1)),
-        gpu_positions=np.tile(np.arange(n_gpus, dtype=_i4), (n_states, 1)),
-        available=zeros((N_AVAILABLE_SETS, n_gpus), _i4),
-        available_positions=full(-1, (N_AVAILABLE_SETS, n_gpus), _i4),
-        available_sizes=zeros((N_AVAILABLE_SETS,), _i8),
-        queues=zeros((n_classes + N_DECODE_LINES,), QUEUE),
-        requests=zeros((capacity,), REQUEST),
-        free_requests=np.tile(np.arange(capacity - 1, -1, -1, dtype=_i4), (n_states, 1)),
+        gpu_items=full(0, (n_gpus,), _i4),
+        gpu_positions=full(0, (n_gpus,), _i4),
+        available=full(0, (N_AVAILABLE_SETS, n_gpus), _i4),
+        available_positions=full(-1, (n_gpus, N_AVAILABLE_SETS), _i4),
+        available_sizes=full(0, (N_AVAILABLE_SETS,), _i8),
+        queues=full(0, (n_classes + N_DECODE_LINES,), QUEUE),
+        requests=full(0, (capacity,), REQUEST),
+        free_requests=full(0, (capacity,), _i4),
         patience_keys=full(np.inf, (capacity,)),
         patience_items=full(-1, (capacity,), _i4),
         patience_positions=full(-1, (capacity,), _i4),
     )
-    states.gpus["prefill_mark"] = np.inf
-    states.gpus["prefill_request"] = -1
-    states.queues["head"] = -1
-    states.queues["tail"] = -1
-    states.clock["credit_time"] = np.inf
-    states.clock["next_arrival_time"] = np.inf
-    states.clock["free_size"] = capacity
-    return states
+    state.gpu_items[...] = state.gpu_positions[...] = np.arange(n_gpus)
+    state.free_requests[...] = np.arange(capacity - 1, -1, -1)
+    state.gpus["prefill_mark"] = np.inf
+    state.gpus["prefill_request"] = -1
+    state.queues["head"] = state.queues["tail"] = -1
+    state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
+    state.clock["free_size"] = capacity
+    return state
 
 
 def row(states: EngineState, k: int) -> EngineState:
@@ -267,19 +290,22 @@ def row(states: EngineState, k: int) -> EngineState:
 def with_capacity(states: EngineState, capacity: int) -> EngineState:
     """The same clusters with room for more requests each; the old arrays stay as they are."""
     n_states, old = states.requests.shape
-    extra = capacity - old
 
     def extended(array: np.ndarray, value: float) -> np.ndarray:
-        return np.concatenate([array, np.full((n_states, extra), value, array.dtype)], axis=1)
+        longer = aligned_full((n_states, capacity), value, array.dtype)
+        longer[:, :old] = array
+        return longer
 
     clock = states.clock.copy()
-    clock["free_size"] += extra
+    clock["free_size"] += capacity - old
+    free = aligned_full((n_states, capacity), 0, _i4)
     # The new records go under the stack, so that records in the cache are used first.
-    new = np.tile(np.arange(capacity - 1, old - 1, -1, dtype=_i4), (n_states, 1))
+    free[:, : capacity - old] = np.arange(capacity - 1, old - 1, -1)
+    free[:, capacity - old :] = states.free_requests
     return states._replace(
         clock=clock,
-        requests=np.concatenate([states.requests, np.zeros((n_states, extra), REQUEST)], axis=1),
-        free_requests=np.concatenate([new, states.free_requests], axis=1),
+        requests=extended(states.requests, 0),
+        free_requests=free,
         patience_keys=extended(states.patience_keys, np.inf),
         patience_items=extended(states.patience_items, -1),
         patience_positions=extended(states.patience_positions, -1),

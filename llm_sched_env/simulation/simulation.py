@@ -18,6 +18,8 @@ from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
 
+_WAITING_PER_GPU = 4
+
 
 class SimulationBatch:
     """N clusters of ``n_gpus`` under one dispatch rule, advanced event by event in compiled code.
@@ -58,9 +60,7 @@ class SimulationBatch:
         self._all = np.ones(self.n_clusters, np.bool_)
         self._none = np.zeros(self.n_clusters, np.bool_)
         self._controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
-        self.states = EngineState(
-            *(np.repeat(array, self.n_clusters, axis=0) for array in self._fresh)
-        )
+        self.states = layout.stacked(self._fresh, self.n_clusters)
 
     def start(
         self,
@@ -176,10 +176,10 @@ class SimulationBatch:
         capacity = max(len(snapshot.requests), self.states.requests.shape[1])
         if capacity > self.states.requests.shape[1]:
             self.states = layout.with_capacity(self.states, capacity)
-        stacked = EngineState(*(array[None] for array in snapshot))
+        single = EngineState(*(array[None] for array in snapshot))
         if capacity > len(snapshot.requests):
-            stacked = layout.with_capacity(stacked, capacity)
-        for target, array in zip(self.states, stacked, strict=True):
+            single = layout.with_capacity(single, capacity)
+        for target, array in zip(self.states, single, strict=True):
             target[k] = array[0]
 
     def metrics(self, k: int) -> Metrics:
@@ -280,9 +280,9 @@ def _fresh_state(
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
     hardware = instance.hardware
     rates = n_gpus * instance.arrival_rates
-    # Slots are bounded, queues are not: they start with room for one more cluster.
-    capacity = 2 * n_gpus * hardware.batch_slots + 64
-    states = layout.allocate_states(1, n_gpus, instance.n_classes, hardware.batch_slots, capacity)
+    # Slots are bounded, queues are not: they start with room for a few requests per GPU.
+    capacity = n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64
+    states = layout.allocate_state(n_gpus, instance.n_classes, hardware.batch_slots, capacity)
     settings = states.settings
     settings["batch_slots"] = hardware.batch_slots
     settings["gate"] = GATES[rule.gate]
