@@ -14,13 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.policies import PythonPolicy, resolve_policy
-from llm_sched_env.presets import PAPER_PRICES, QWEN_8B_A100, resolve_instance
+from llm_sched_env.presets import (
+    PAPER_PRICES,
+    PATIENCE_RATE,
+    QWEN_8B_A100,
+    resolve_instance,
+)
 from llm_sched_env.results import ClassResult, Estimate, Evaluation
 from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
@@ -34,7 +39,6 @@ from llm_sched_env.simulation.simulation import Simulation, checked_count
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
-_TRACE_PATIENCE_RATE = 0.1
 _POLICY_STREAM = 1
 
 
@@ -105,7 +109,8 @@ def evaluate(
     recorded = _recorded(trace, speed)
     instance = _instance_of(instance, recorded, n_gpus)
     name, resolved = resolve_policy(policy)
-    interval = _interval_of(resolved)
+    environment = _environment_of(resolved)
+    interval = environment.get("interval", 1.0) if environment is not None else None
     horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
     fluid_plan = plan(instance, pricing)
     run = _Run(
@@ -150,7 +155,7 @@ def _instance_of(
     """The instance to plan for; with a trace, the one that matches it on n GPUs."""
     if trace is None:
         return resolve_instance("base" if instance is None else instance)
-    hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([_TRACE_PATIENCE_RATE])
+    hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([PATIENCE_RATE])
     name = "trace"
     if instance == "azure2023":
         name = "azure2023"
@@ -163,12 +168,19 @@ def _instance_of(
     return Instance(name, matched.classes, hardware, prices)
 
 
-def _interval_of(policy: DispatchRule | PythonPolicy) -> float | None:
-    """Seconds between decisions of a Python policy, None for a compiled rule."""
+def _environment_of(policy: DispatchRule | PythonPolicy) -> dict[str, Any] | None:
+    """What a Python policy says that its actions mean; None for a compiled rule."""
     if isinstance(policy, DispatchRule):
         return None
-    interval: float = getattr(policy, "environment", {}).get("interval", 1.0)
-    return interval
+    environment = dict(getattr(policy, "environment", {}))
+    unknown = sorted(set(environment) - set(CONTROL_MEANING))
+    if unknown:
+        raise ConfigurationError("policy.environment", unknown, ", ".join(CONTROL_MEANING))
+    if not is_finite_number(environment.get("interval", 1.0), positive=True):
+        raise ConfigurationError(
+            "policy.environment interval", environment["interval"], "a finite number of seconds > 0"
+        )
+    return environment
 
 
 def _checked_times(
@@ -215,21 +227,12 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
 
 def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Metrics:
     """One replication of a policy that acts once per interval."""
-    settings = {
-        "interval": 1.0,
-        "gate": "credit",
-        "router": "randomized",
-        "pools": "static",
-        "controls": "all",
-        **getattr(policy, "environment", {}),
-    }
     configuration = IntervalConfiguration.validated(
         instance=run.instance,
         n_gpus=run.n_gpus,
         pricing=run.pricing,
         horizon=run.horizon,
-        start="empty",
-        **settings,
+        **(_environment_of(policy) or {}),
     )
     control = IntervalControl(configuration, 1, run.stream)
     seed = run.seed_of(replication)

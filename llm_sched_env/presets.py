@@ -29,7 +29,8 @@ _DOLLY_15K = (
     ("summarization", 1177, 436, 1150),
 )
 _DOLLY_ARRIVAL_RATE = 4.0
-_PATIENCE_RATE = 0.1
+PATIENCE_RATE = 0.1
+"""Patience of every class of the presets, 1/s."""
 TRACE_ARRIVAL_RATE = 2.0
 """Requests per second and GPU, all classes, to which ``azure2023`` is scaled by default."""
 
@@ -39,8 +40,8 @@ def base() -> Instance:
     return Instance(
         "base",
         (
-            RequestClass("decode-heavy", 300.0, 1000.0, 0.5, _PATIENCE_RATE),
-            RequestClass("prefill-heavy", 3000.0, 400.0, 0.5, _PATIENCE_RATE),
+            RequestClass("decode-heavy", 300.0, 1000.0, 0.5, PATIENCE_RATE),
+            RequestClass("prefill-heavy", 3000.0, 400.0, 0.5, PATIENCE_RATE),
         ),
         QWEN_8B_A100,
         PAPER_PRICES,
@@ -63,7 +64,7 @@ def dolly15k() -> Instance:
                 float(prompt),
                 float(output),
                 _DOLLY_ARRIVAL_RATE * count / samples,
-                _PATIENCE_RATE,
+                PATIENCE_RATE,
             )
             for name, prompt, output, count in _DOLLY_15K
         ),
@@ -76,7 +77,7 @@ def azure2023(
     traces: Sequence[str | Path],
     *,
     arrival_rate: float = TRACE_ARRIVAL_RATE,
-    patience_rate: float = _PATIENCE_RATE,
+    patience_rate: float = PATIENCE_RATE,
     hardware: Hardware = QWEN_8B_A100,
     prices: Prices = PAPER_PRICES,
 ) -> Instance:

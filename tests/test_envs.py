@@ -15,8 +15,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import llm_sched_env as lse
+from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval_env import LLMSchedEnv
 from llm_sched_env.envs.observation import feature_names
+from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 
 OVERLOAD = {"instance": "overload", "n_gpus": 5}
@@ -76,6 +78,19 @@ def test_docstring_tables_have_the_sizes_of_the_spaces():
     assert re.search(r"Box\(0, 1, \(6I \+ 4,\), float32\)", doc)
     arguments = set(inspect.signature(LLMSchedEnv).parameters)
     assert arguments == set(re.findall(r"^- ``(\w+)``:", doc, re.MULTILINE))
+
+
+def test_every_form_has_the_same_defaults():
+    def defaults(function):
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name not in ("num_envs", "autoreset_mode", "render_mode")
+        }
+
+    expected = defaults(IntervalConfiguration.validated)
+    assert defaults(LLMSchedEnv) == expected
+    assert defaults(LLMSchedVectorEnv) == expected
 
 
 def test_mean_reward_is_the_score():

@@ -193,6 +193,17 @@ def test_a_policy_whose_action_is_wrong_is_told_so():
         lse.evaluate(Wrong(), "overload", 5, **FAST)
 
 
+@pytest.mark.parametrize(
+    "environment", [{"gait": "credit"}, {"interval": 0.0}, {"router": "none"}, {"n_gpus": 3}]
+)
+def test_a_policy_that_asks_for_an_impossible_environment_is_told_so(environment):
+    policy = ConstantPlan()
+    policy.environment = environment
+    with pytest.raises(ConfigurationError, match="got") as caught:
+        lse.evaluate(policy, "overload", 5, **FAST)
+    assert "\n" not in str(caught.value)
+
+
 def test_registry_takes_entries_of_other_packages():
     entry = RegisteredPolicy("d", lse.DispatchRule)
     assert isinstance(entry.make(), lse.DispatchRule)

@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
 
         existing = out / CHECKPOINT_NAME
         chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
+        chosen["tensorboard"] = tensorboard or None
         if resume:
             _require_unset(chosen)
             configuration = dataclasses.replace(
@@ -67,11 +68,11 @@ def register(app: typer.Typer) -> None:
                     "--out", str(out), "a folder without an agent", "continue it with --resume"
                 )
             configuration = TrainingConfiguration(
-                resolve_instance(instance or "overload").to_dict(),
+                resolve_instance("overload" if instance is None else instance).to_dict(),
                 n_gpus=20 if gpus is None else checked_count("--gpus", gpus),
-                pricing=pricing or "bundled",
+                pricing="bundled" if pricing is None else pricing,
                 total_steps=checked_count("--steps", steps),
-                seed=seed or 0,
+                seed=0 if seed is None else seed,
                 tensorboard=tensorboard,
             )
         columns = (

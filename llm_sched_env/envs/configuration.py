@@ -45,18 +45,18 @@ class IntervalConfiguration:
     @classmethod
     def validated(
         cls,
-        instance: Instance | str | Path | dict[str, Any],
-        n_gpus: int,
-        pricing: str,
-        interval: float,
-        horizon: float,
-        gate: str,
-        router: str,
-        pools: str,
-        controls: str | Sequence[str],
-        start: str,
+        instance: Instance | str | Path | dict[str, Any] = "base",
+        n_gpus: int = 20,
+        pricing: str = "bundled",
+        interval: float = 1.0,
+        horizon: float = 300.0,
+        gate: str = "credit",
+        router: str = "randomized",
+        pools: str = "static",
+        controls: str | Sequence[str] = "all",
+        start: str = "empty",
     ) -> IntervalConfiguration:
-        """Check every argument; raises ConfigurationError."""
+        """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         _require_choice("pricing", pricing, PRICINGS)
         _require_choice("gate", gate, ("credit", "occupancy"))
         _require_choice("router", router, _ROUTERS)
@@ -103,6 +103,10 @@ class IntervalConfiguration:
             "pool": np.array([2 * n]),
         }
         return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
+
+
+CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
+"""Arguments that say what an action means: what a policy may ask for."""
 
 
 def _require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
