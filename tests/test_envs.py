@@ -44,6 +44,7 @@ def test_gymnasium_checker_has_nothing_to_say():
         warnings.simplefilter("error")
         check_env(make().unwrapped)
         check_env(make(render_mode="ansi").unwrapped)
+        check_env(make(render_mode="rgb_array").unwrapped)
 
 
 def test_sb3_checker_has_nothing_to_say_about_the_rescaled_environment():
@@ -281,6 +282,40 @@ def test_render_shows_every_class():
     text = env.render()
     assert "decode-heavy" in text
     assert "prefill-heavy" in text
+
+
+def test_picture_shows_every_slot():
+    env = make(render_mode="rgb_array", n_gpus=70, start="plan")
+    env.reset(seed=0)
+    picture = env.render()
+    assert picture.dtype == np.uint8
+    assert picture.shape == (2 * 17 * 6, 64 * 6, 3)
+    state = env.unwrapped.control.batch.state(0)
+    pixels = 5 * 5  # of a cell without its border
+    prefills = (picture == (214, 39, 40)).all(axis=2).sum() / pixels
+    assert prefills == state.classes["x"].sum()
+    solo = (picture == (31, 119, 180)).all(axis=2).sum() / pixels
+    assert solo == state.classes["y_solo"].sum()
+    free = (picture == (222, 222, 222)).all(axis=2).sum() / pixels
+    assert free == 70 * 16 - state.gpus["decodes"].sum() - prefills
+
+
+def test_worker_processes():
+    """Spawned workers of Gymnasium, and the way stable-baselines3 makes environments."""
+    env = gym.make_vec(
+        "llm_sched_env:LLMSched-v0",
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"context": "spawn"},
+        **OVERLOAD,
+    )
+    assert env.reset(seed=0)[0].shape == (2, 16)
+    env.close()
+    env_util = pytest.importorskip("stable_baselines3.common.env_util")
+    vec_env = env_util.make_vec_env("LLMSched-v0", 2, seed=0, env_kwargs=OVERLOAD)
+    assert vec_env.reset().shape == (2, 16)
+    assert vec_env.step(np.full((2, 5), 0.5))[1].shape == (2,)
+    vec_env.close()
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

@@ -11,7 +11,7 @@ import numpy as np
 
 from llm_sched_env.envs.configuration import STARTS, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl, SavedState
-from llm_sched_env.envs.rendering import describe
+from llm_sched_env.envs.rendering import RENDER_MODES, describe, draw
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
@@ -78,13 +78,13 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``pools``: ``static`` or ``dynamic``.
     - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
     - ``start``: ``empty`` or ``plan``.
-    - ``render_mode``: ``None`` or ``"ansi"``.
+    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
 
     ## Version History
     - v0: first version.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - as Gymnasium has it
+    metadata = {"render_modes": [*RENDER_MODES], "render_fps": 1}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(
         self,
@@ -103,8 +103,9 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         configuration = IntervalConfiguration.validated(
             instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
         )
-        if render_mode not in (None, "ansi"):
-            raise ConfigurationError("render_mode", render_mode, "None or 'ansi'")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            allowed = f"None or one of {', '.join(RENDER_MODES)}"
+            raise ConfigurationError("render_mode", render_mode, allowed)
         self.render_mode = render_mode
         self.control = IntervalControl(configuration)
         self.observation_space = self.control.observation_space
@@ -156,12 +157,13 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
             "revenue": {"prompt": prompt, "output": output},
         }
 
-    def render(self) -> str | None:
-        """The cluster as text with ``render_mode="ansi"``."""
+    def render(self) -> Any:
+        """The cluster as text or picture; None, with a warning, without a render mode."""
         if self.render_mode is None:
-            gym.logger.warn('render() does nothing without render_mode="ansi"')
+            gym.logger.warn("render() does nothing without a render_mode")
             return None
-        return describe(self.control.batch.state(0), self.control.configuration)
+        show = describe if self.render_mode == "ansi" else draw
+        return show(self.control.batch.state(0), self.control.configuration)
 
 
 def episode_seed(generator: np.random.Generator) -> np.random.SeedSequence:
