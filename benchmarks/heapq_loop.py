@@ -235,7 +235,8 @@ class _EventLoop:
         def rank(i: int) -> tuple[float, float]:
             target = self.prefill_targets[i]
             ratio = self.prefills[i] / target if target > 0.0 else math.inf
-            return ratio, self.queue_targets[i] - len(self.queues[i])
+            # Rounded, so that targets in simple ratios tie.
+            return round(ratio, 9), self.queue_targets[i] - len(self.queues[i])
 
         return min((i for i, queue in enumerate(self.queues) if queue), key=rank)
 

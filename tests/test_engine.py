@@ -11,7 +11,8 @@ import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.policies import registered_policies
 from llm_sched_env.simulation.engine import advance, start
-from llm_sched_env.simulation.layout import OCCUPANCIES, RequestStream
+from llm_sched_env.simulation.gates import _class_by_occupancy
+from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState, RequestStream
 from llm_sched_env.simulation.rules import STATIC_POOLS, DispatchRule
 from llm_sched_env.simulation.simulation import Simulation, SimulationBatch
 
@@ -314,6 +315,25 @@ def test_controls_out_of_range_are_named():
     with pytest.raises(ConfigurationError, match="shape"):
         sim.run(1.0, good[:-1])
     assert sim.time == 0.0
+
+
+@pytest.mark.parametrize("longest", [0, 1])
+def test_ties_of_the_occupancy_gate_survive_rounding(longest):
+    """Targets in the ratio 22:5 tie at X = (22, 5), whatever their last bits: longest queue."""
+    scale = next(c for c in np.arange(0.9, 2.0, 0.01) if 22 / (22 * c) != 5 / (5 * c))
+    sim = simulation(lse.presets.base(), RULES["gate-and-route"])
+    state = EngineState(*(a.view(np.recarray) if a.dtype.names else a for a in sim.state))
+    state.classes.x[:] = 22, 5
+    state.control.prefill_target[:] = 22 * scale, 5 * scale
+    state.control.queue_target[:] = 0.0
+    state.classes.q_prefill[:] = 1
+    state.classes.q_prefill[longest] = 2
+    assert _class_by_occupancy.py_func(state, strict=False) == longest
+    state.classes.x[longest] += 1
+    assert _class_by_occupancy.py_func(state, strict=False) == 1 - longest
+    # The strict gate: a class exactly at its target, up to rounding, waits.
+    state.control.prefill_target[:] = np.nextafter(state.classes.x.astype(float), np.inf)
+    assert _class_by_occupancy.py_func(state, strict=True) == -1
 
 
 def test_compiled_once():

@@ -313,14 +313,18 @@ class Twin:
         def occupancy(i: int) -> tuple[float, float, int]:
             # (X - n x*)/x*, less the constant n, so that equal values are exactly equal.
             ratio = _ratio(prefilling.count(i), self.prefill_targets[i], of_zero=math.inf)
-            return ratio, self.queue_targets[i] - len(self.queues[i]), i
+            # Rounded: targets in simple ratios tie whatever the last bits say.
+            return round(ratio, 9), self.queue_targets[i] - len(self.queues[i]), i
 
         def credit(i: int) -> tuple[float, tuple[float, int]]:
             return -self._credit(i), age(i)
 
         waiting = [i for i in self.classes if self.queues[i]]
         if self.rule.gate == "strict-occupancy":
-            waiting = [i for i in waiting if prefilling.count(i) < self.prefill_targets[i]]
+            full = [
+                prefilling.count(i) >= t * (1 - 1e-9) for i, t in enumerate(self.prefill_targets)
+            ]
+            waiting = [i for i in waiting if not full[i]]
         if self.rule.gate in {"credit", "largest-credit"}:
             waiting = [i for i in waiting if self._has_credit(i)]
         first: Callable[[int], object] = {

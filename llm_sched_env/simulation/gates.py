@@ -14,6 +14,8 @@ from llm_sched_env.simulation.rules import (
 )
 
 CREDIT_CAP = 3.0
+# Targets are often in simple ratios, such as arrival rates: rounding must not break their ties.
+_ROUNDING = 1e-9
 # Credit that reached 1 up to rounding is credit; the timer in event_loop.py grants it exactly.
 _CREDIT_NEEDED = 1.0 - 1e-9
 
@@ -61,12 +63,14 @@ def _class_by_occupancy(state: EngineState, strict: bool) -> int:
         if own.q_prefill == 0:
             continue
         target = state.control[i].prefill_target
-        if strict and own.x >= target:
+        if strict and own.x >= target * (1.0 - _ROUNDING):
             continue
-        # The paper's (X - n x*)/x* orders the classes as X/x* does, and ties stay exact.
+        # The paper's (X - n x*)/x* orders the classes as X/x* does.
         ratio = own.x / target if target > 0.0 else np.inf
         excess = own.q_prefill - state.control[i].queue_target
-        if best < 0 or ratio < best_ratio or (ratio == best_ratio and excess > best_excess):
+        smaller = ratio < best_ratio * (1.0 - _ROUNDING)
+        tied = ratio <= best_ratio * (1.0 + _ROUNDING)
+        if best < 0 or smaller or (tied and excess > best_excess):
             best, best_ratio, best_excess = i, ratio, excess
     return best
 
