@@ -79,6 +79,7 @@ class SimulationBatch:
             occupancy: requests present per GPU, shape (5, I), rows q_prefill, x, q_decode,
                 y_mixed, y_solo; default none.
         """
+        checked = self._checked_controls(controls, ())
         if occupancy is None:
             occupancy = np.zeros((5, self.instance.n_classes))
         needed = int(np.ceil(occupancy.sum() * self.n_gpus)) + 5 * self.instance.n_classes
@@ -90,7 +91,7 @@ class SimulationBatch:
                 target[k] = array[0]
         self._reset_records(k)
         self.states.keys[k] = stream_keys(seed)
-        self._controls[k] = self._checked_controls(controls, ())
+        self._controls[k] = checked
         start(
             self.states, self.stream, self._logs, self._controls, np.ascontiguousarray(occupancy), k
         )
