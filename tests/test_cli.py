@@ -179,6 +179,8 @@ def test_bench_reports_the_engine_and_its_yardstick(run):
         (["instances", "--save", "x.json"], "one instance"),
         (["bench", "--gpus", "-3"], "integers"),
         (["train", "--out", "x", "--steps", "0"], "steps"),
+        (["train", "--out", "/proc/x"], "can be made"),
+        (["compare", "--out", "/proc/x"], "can be made"),
         (["train", "--out", "x", "--resume"], "no such file"),
     ],
 )

@@ -75,6 +75,7 @@ def register(app: typer.Typer) -> None:
                 seed=0 if seed is None else seed,
                 tensorboard=tensorboard,
             )
+        folder = output_folder(out)
         columns = (
             TextColumn(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs"),
             BarColumn(),
@@ -88,7 +89,7 @@ def register(app: typer.Typer) -> None:
                 score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
                 progress.update(task, completed=min(row["steps"], steps), score=score)
 
-            path = run(configuration, output_folder(out), resume=resume, on_update=show)
+            path = run(configuration, folder, resume=resume, on_update=show)
         saved = Checkpoint.load(path)
         result = {
             "checkpoint": str(path),
