@@ -65,9 +65,7 @@ def measure(
 
 
 def _engine_speed(instance: Instance, n_gpus: int, seed: int) -> float:
-    fluid_plan = plan(instance)
-    controls = fluid_plan.action
-    controls[-1] = fluid_plan.pool_size(n_gpus)
+    controls = plan(instance).controls(n_gpus)
     simulation = Simulation(
         instance, GATE_AND_ROUTE, controls, n_gpus, np.random.SeedSequence(seed)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -37,6 +37,13 @@ def is_finite_number(value: Any, *, positive: bool = False) -> bool:
     number: Any = value
     # The bounds also turn away NaN and integers beyond the range of floats.
     return bool(0 <= number <= sys.float_info.max and not (positive and number == 0))
+
+
+def checked_integer(field: str, value: Any, least: int = 1) -> int:
+    """The value as an int; raises ConfigurationError unless it is an integer >= ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ConfigurationError(field, value, f"an integer >= {least}")
+    return int(value)
 
 
 class PlanError(LLMSchedError):

@@ -16,7 +16,7 @@ import numpy as np
 
 from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.policies import PythonPolicy, resolve_policy
@@ -35,7 +35,7 @@ from llm_sched_env.simulation.metrics import (
     summarize_latency,
 )
 from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation, checked_count
+from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
@@ -54,6 +54,7 @@ class _Run:
     warmup: float
     seed: int
     stream: RequestStream | None
+    environment: dict[str, Any]  # what a Python policy's actions mean
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication; the policy does not enter: common random numbers."""
@@ -99,13 +100,12 @@ def evaluate(
         ConfigurationError: for an argument that is not allowed; nothing has run then.
     """
     started = time.perf_counter()
-    n_gpus = checked_count("n_gpus", n_gpus)
-    replications = checked_count("replications", replications)
-    jobs = checked_count("jobs", jobs if jobs is not None else os.cpu_count() or 1)
+    n_gpus = checked_integer("n_gpus", n_gpus)
+    replications = checked_integer("replications", replications)
+    jobs = checked_integer("jobs", jobs if jobs is not None else os.cpu_count() or 1)
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ConfigurationError("seed", seed, "an integer >= 0")
+    seed = checked_integer("seed", seed, least=0)
     recorded = _recorded(trace, speed)
     instance = _instance_of(instance, recorded, n_gpus)
     name, resolved = resolve_policy(policy)
@@ -120,8 +120,9 @@ def evaluate(
         pricing,
         horizon,
         warmup,
-        int(seed),
+        seed,
         _stream(recorded) if recorded else None,
+        environment or {},
     )
     if isinstance(resolved, DispatchRule):
         rule = resolved
@@ -213,8 +214,7 @@ def _checked_times(
 
 def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
     """One replication of a compiled rule steered by the plan."""
-    controls = run.fluid_plan.action
-    controls[-1] = run.fluid_plan.pool_size(run.n_gpus)
+    controls = run.fluid_plan.controls(run.n_gpus)
     simulation = Simulation(
         run.instance, rule, controls, run.n_gpus, run.seed_of(replication), stream=run.stream
     )
@@ -232,7 +232,7 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
         n_gpus=run.n_gpus,
         pricing=run.pricing,
         horizon=run.horizon,
-        **(_environment_of(policy) or {}),
+        **run.environment,
     )
     control = IntervalControl(configuration, 1, run.stream)
     seed = run.seed_of(replication)
@@ -240,18 +240,14 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
     policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
     shape = control.action_space.shape or ()
-    info: dict[str, Any] = {"time": 0.0, "revenue": {"prompt": 0.0, "output": 0.0}}
+    info = control.info(0, np.zeros(2))
     warmup_steps = round(run.warmup / configuration.interval)
     for step in range(configuration.steps):
         if step == warmup_steps and step > 0:
             reset_metrics(control.batch.state(0))
         action = policy.act(control.observations()[0], info)
         _, terms = control.step(control.checked_actions(action, shape)[None])
-        prompt, output = terms[0].tolist()
-        info = {
-            "time": float(control.times()[0]),
-            "revenue": {"prompt": prompt, "output": output},
-        }
+        info = control.info(0, terms[0])
     return control.batch.metrics(0)
 
 

@@ -26,10 +26,7 @@ RULES["randomized dynamic"] = DispatchRule("largest-credit", "randomized", "dyna
 
 
 def controls_of(instance, n_gpus, pricing="bundled"):
-    plan = lse.plan(instance, pricing)
-    controls = plan.action
-    controls[-1] = plan.pool_size(n_gpus)
-    return controls
+    return lse.plan(instance, pricing).controls(n_gpus)
 
 
 def simulation(instance, rule, n_gpus=7, seed=0, **more):

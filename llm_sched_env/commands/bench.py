@@ -17,8 +17,8 @@ from llm_sched_env.commands.options import (
     print_lines,
     print_table,
 )
+from llm_sched_env.errors import checked_integer
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.simulation import checked_count
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
             rows = measure(
                 resolve_instance(instance),
                 sizes,
-                checked_count("--runs", runs),
+                checked_integer("--runs", runs),
                 seed,
                 status.update,
             )

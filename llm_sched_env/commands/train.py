@@ -17,9 +17,8 @@ from llm_sched_env.commands.options import (
     print_json,
     require_extra,
 )
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.simulation import checked_count
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +59,8 @@ def register(app: typer.Typer) -> None:
         if resume:
             _require_unset(chosen)
             configuration = dataclasses.replace(
-                Checkpoint.load(existing).configuration, total_steps=checked_count("--steps", steps)
+                Checkpoint.load(existing).configuration,
+                total_steps=checked_integer("--steps", steps),
             )
         else:
             if existing.exists():
@@ -69,9 +69,9 @@ def register(app: typer.Typer) -> None:
                 )
             configuration = TrainingConfiguration(
                 resolve_instance("overload" if instance is None else instance).to_dict(),
-                n_gpus=20 if gpus is None else checked_count("--gpus", gpus),
+                n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
                 pricing="bundled" if pricing is None else pricing,
-                total_steps=checked_count("--steps", steps),
+                total_steps=checked_integer("--steps", steps),
                 seed=0 if seed is None else seed,
                 tensorboard=tensorboard,
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.presets import resolve_instance
@@ -64,13 +64,12 @@ class IntervalConfiguration:
         _require_choice("start", start, STARTS)
         _require_seconds("interval", interval)
         _require_seconds("horizon", horizon)
-        if isinstance(n_gpus, bool) or not isinstance(n_gpus, (int, np.integer)) or n_gpus < 1:
-            raise ConfigurationError("n_gpus", n_gpus, "an integer >= 1")
+        n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
         configuration = cls(
             instance=resolve_instance(instance),
-            n_gpus=int(n_gpus),
+            n_gpus=n_gpus,
             pricing=pricing,
             interval=float(interval),
             horizon=float(horizon),

@@ -132,6 +132,11 @@ class IntervalControl:
         """Which episodes have reached the horizon; shape (N,), bool."""
         return self._steps >= self.configuration.steps
 
+    def info(self, k: int, terms: np.ndarray) -> dict[str, Any]:
+        """What an agent is told beside the observation of cluster k; terms of shape (2,)."""
+        prompt, output = terms.tolist()
+        return {"time": float(self.times()[k]), "revenue": {"prompt": prompt, "output": output}}
+
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""
         return self.batch.states.clock["time"][:, 0].copy()

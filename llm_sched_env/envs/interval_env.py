@@ -134,7 +134,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.control.start(0, episode_seed(self.np_random), start)
         self._running = True
-        return self.control.observations()[0], self._info(np.zeros(2))
+        return self.control.observations()[0], self.control.info(0, np.zeros(2))
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold the action for one interval."""
@@ -147,15 +147,8 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
             float(rewards[0]),
             False,
             bool(self.control.truncated()[0]),
-            self._info(terms[0]),
+            self.control.info(0, terms[0]),
         )
-
-    def _info(self, terms: np.ndarray) -> dict[str, Any]:
-        prompt, output = terms.tolist()
-        return {
-            "time": float(self.control.times()[0]),
-            "revenue": {"prompt": prompt, "output": output},
-        }
 
     def render(self) -> Any:
         """The cluster as text or picture; None, with a warning, without a render mode."""

@@ -14,9 +14,8 @@ from gymnasium.vector.utils import batch_space
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.envs.interval_env import chosen_start, episode_seed
-from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.simulation import checked_count
 
 
 class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -52,7 +51,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         configuration = IntervalConfiguration.validated(
             instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
         )
-        self.num_envs = checked_count("num_envs", num_envs)
+        self.num_envs = checked_integer("num_envs", num_envs)
         self.autoreset_mode = _checked_mode(autoreset_mode)
         self.metadata = {"autoreset_mode": self.autoreset_mode}
         self.control = IntervalControl(configuration, self.num_envs)

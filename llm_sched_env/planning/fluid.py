@@ -73,6 +73,12 @@ class FluidPlan:
             [self.admission_fraction, self.solo_probability, [self.mixed_fraction]]
         )
 
+    def controls(self, n_gpus: int) -> np.ndarray:
+        """What the plan sets on n GPUs: its action with the pool in GPUs; shape (2I + 1,)."""
+        controls = self.action
+        controls[-1] = self.pool_size(n_gpus)
+        return controls
+
     @property
     def occupancy(self) -> np.ndarray:
         """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""

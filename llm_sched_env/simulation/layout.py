@@ -154,15 +154,6 @@ CLOCK = np.dtype(
 EVENT = np.dtype([("time", _f8), ("kind", _i8), ("index", _i8), ("gpu", _i8)])
 
 ARRIVE, PREFILL_START, PREFILL_END, DECODE_START, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE = range(7)
-EVENT_KINDS = (
-    "arrive",
-    "prefill start",
-    "prefill end",
-    "decode start",
-    "decode end",
-    "leave prefill queue",
-    "leave decode buffer",
-)
 
 
 class EngineState(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.simulation import layout
 from llm_sched_env.simulation.engine import advance, start
@@ -47,8 +47,8 @@ class SimulationBatch:
     ) -> None:
         self.instance = instance
         self.rule = rule
-        self.n_gpus = checked_count("n_gpus", n_gpus)
-        self.n_clusters = checked_count("n_clusters", n_clusters)
+        self.n_gpus = checked_integer("n_gpus", n_gpus)
+        self.n_clusters = checked_integer("n_clusters", n_clusters)
         self.stream = (
             layout.poisson_stream()
             if stream is None
@@ -188,7 +188,10 @@ class SimulationBatch:
         return read_metrics(self.state(k))
 
     def events(self, k: int) -> np.ndarray:
-        """The event log of cluster k, a record array (time, kind, request index, GPU)."""
+        """The event log of cluster k, a record array (time, kind, request index, GPU).
+
+        Kinds are ``ARRIVE`` to ``LEAVE_DECODE`` of :mod:`llm_sched_env.simulation.layout`.
+        """
         logged = int(self.states.clock["logged"][k, 0])
         if logged > self._logs.shape[1]:
             raise ConfigurationError(
@@ -257,13 +260,6 @@ class Simulation:
     def restore(self, snapshot: EngineState) -> None:
         """Continue from a snapshot of a cluster of the same instance and size."""
         self._batch.restore(0, snapshot)
-
-
-def checked_count(field: str, value: Any) -> int:
-    """The value as an int, or an error unless it is an integer >= 1."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ConfigurationError(field, value, "an integer >= 1")
-    return int(value)
 
 
 def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
