@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance_files import read_table, write_table
+from llm_sched_env.length_distributions import EXPONENTIAL, LengthDistribution
 
 _LARGEST_INTEGER = 10**9
+ITERATION_LAWS = ("two-speed", "affine")
+CHUNKINGS = ("exact", "ceil")
 
 
 def _check_number(
@@ -57,6 +61,9 @@ class RequestClass:
         output_tokens: mean output length D, tokens.
         arrival_rate: lambda, requests per second **per GPU**; n GPUs see n times as many.
         patience_rate: theta, 1/s, of the exponential patience in each queue; 0 means never leaves.
+        prompt_lengths: distribution of prompt lengths around their mean.
+        output_lengths: distribution of output lengths around their mean.
+        arrival_profile: how the arrival rate changes around its mean; None: constant.
     """
 
     name: str
@@ -64,6 +71,9 @@ class RequestClass:
     output_tokens: float
     arrival_rate: float
     patience_rate: float
+    prompt_lengths: LengthDistribution = EXPONENTIAL
+    output_lengths: LengthDistribution = EXPONENTIAL
+    arrival_profile: ArrivalProfile | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -76,6 +86,18 @@ class RequestClass:
             _check_number(self, name, at + name, positive=True)
         for name, remedy in remedies.items():
             _check_number(self, name, at + name, remedy=remedy)
+        for name, tokens in (
+            ("prompt_lengths", self.prompt_tokens),
+            ("output_lengths", self.output_tokens),
+        ):
+            lengths = getattr(self, name)
+            if not isinstance(lengths, LengthDistribution):
+                raise ConfigurationError(at + name, lengths, "a LengthDistribution")
+            lengths.require_mean(at + name.replace("lengths", "tokens"), tokens)
+        if self.arrival_profile is not None and not isinstance(
+            self.arrival_profile, ArrivalProfile
+        ):
+            raise ConfigurationError(at + "arrival_profile", self.arrival_profile, "ArrivalProfile")
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,12 @@ class Hardware:
         gamma: decode-only iterations per second, so tokens per second of a solo decode.
         chunk_tokens: prefill chunk C, tokens per iteration.
         batch_slots: B, requests in service on one GPU; a prefill takes one slot.
+        iteration_law: ``two-speed`` (3), or ``affine``: law (1), in which every decode of an
+            iteration counts as a token, tau(b) = c + a max(0, b - b0) with c = 1/gamma, a = beta
+            and b0 = (1/gamma - alpha) / beta.
+        chunking: ``exact``: a prefill takes P/C iterations; ``ceil``: P/C rounded up.
+        kv_tokens: KV-cache tokens that fit on a GPU; None: no limit. A prefill reserves its
+            prompt, a decode its prompt and output.
     """
 
     alpha: float
@@ -95,6 +123,9 @@ class Hardware:
     gamma: float
     chunk_tokens: int
     batch_slots: int
+    iteration_law: str = "two-speed"
+    chunking: str = "exact"
+    kv_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _check_number(self, "alpha", "hardware alpha")
@@ -114,6 +145,25 @@ class Hardware:
                 (self.alpha, self.beta),
                 "a finite mixed iteration time alpha + beta * chunk_tokens > 0",
             )
+        for name, allowed in (("iteration_law", ITERATION_LAWS), ("chunking", CHUNKINGS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    f"hardware {name}", getattr(self, name), " or ".join(allowed)
+                )
+        if self.iteration_law == "affine" and not (self.beta > 0 and self.flat_tokens >= 0):
+            raise ConfigurationError(
+                "hardware alpha and beta",
+                (self.alpha, self.beta),
+                "beta > 0 and alpha <= 1/gamma under the affine law",
+                'use iteration_law="two-speed" or fit them anew',
+            )
+        if self.kv_tokens is not None:
+            _check_integer(self, "kv_tokens", "hardware kv_tokens", 1, "leave it out for no limit")
+
+    @property
+    def flat_tokens(self) -> float:
+        """b0 of law (1): tokens up to which an iteration takes 1/gamma seconds."""
+        return (1.0 / self.gamma - self.alpha) / self.beta
 
     @property
     def tau_solo(self) -> float:
@@ -148,13 +198,15 @@ class Instance:
 
     Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix),
     ``mixed_decode_rates`` mu_m = 1 / (D tau_mix), ``solo_decode_rates`` mu_s = gamma / D,
-    each an array of shape (I,).
+    each an array of shape (I,). ``modulation`` multiplies the arrival rates of all classes; None:
+    no bursts.
     """
 
     name: str
     classes: tuple[RequestClass, ...]
     hardware: Hardware
     prices: Prices
+    modulation: ArrivalModulation | None = None
 
     def __post_init__(self) -> None:
         _require_name("instance name", self.name)
@@ -177,6 +229,10 @@ class Instance:
             raise ConfigurationError(
                 "arrival_rate of every class", 0, "at least one arrival rate > 0"
             )
+        if self.modulation is not None:
+            if not isinstance(self.modulation, ArrivalModulation):
+                raise ConfigurationError("modulation", self.modulation, "an ArrivalModulation")
+            self.modulation.relative_rates(len(self.classes))
 
     def _per_class(self, field: str) -> np.ndarray:
         return np.array([getattr(c, field) for c in self.classes], dtype=float)
@@ -237,9 +293,7 @@ class Instance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of an instance file; :meth:`from_dict` reads it back."""
-        plain = dataclasses.asdict(self)
-        plain["classes"] = list(plain["classes"])
-        return plain
+        return _plain_table(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = "instance") -> Instance:
@@ -247,15 +301,17 @@ class Instance:
         top = _checked(data, cls, source)
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
-        return cls(
-            name=top["name"],
-            classes=tuple(
-                RequestClass(**_checked(c, RequestClass, f"{source} classes[{k}]"))
-                for k, c in enumerate(top["classes"])
-            ),
-            hardware=Hardware(**_checked(top["hardware"], Hardware, f"{source} hardware")),
-            prices=Prices(**_checked(top["prices"], Prices, f"{source} prices")),
+        top["classes"] = tuple(
+            _request_class(c, f"{source} classes[{k}]") for k, c in enumerate(top["classes"])
         )
+        for key, kind in (
+            ("hardware", Hardware),
+            ("prices", Prices),
+            ("modulation", ArrivalModulation),
+        ):
+            if key in top:
+                top[key] = kind(**_checked(top[key], kind, f"{source} {key}"))
+        return cls(**top)
 
     def save(self, path: str | Path) -> None:
         """Write an instance file, JSON or TOML by its ending."""
@@ -267,9 +323,41 @@ class Instance:
         return cls.from_dict(read_table(Path(path)), source=Path(path).name)
 
 
+def _plain_table(owner: Any) -> dict[str, Any]:
+    """A dataclass as plain data, without optional fields that have their default."""
+    table = {}
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if field.default is not dataclasses.MISSING and value == field.default:
+            continue
+        table[field.name] = _plain_value(value)
+    return table
+
+
+def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _plain_table(value)
+    if isinstance(value, tuple):
+        return [_plain_value(item) for item in value]
+    return value
+
+
+def _request_class(data: Any, where: str) -> RequestClass:
+    fields = _checked(data, RequestClass, where)
+    for key, kind in (
+        ("prompt_lengths", LengthDistribution),
+        ("output_lengths", LengthDistribution),
+        ("arrival_profile", ArrivalProfile),
+    ):
+        if key in fields:
+            fields[key] = kind(**_checked(fields[key], kind, f"{where} {key}"))
+    return RequestClass(**fields)
+
+
 def _checked(data: Any, cls: type, where: str) -> dict[str, Any]:
-    """The mapping as keyword arguments of a dataclass, with every key known and present."""
-    allowed = [f.name for f in dataclasses.fields(cls)]
+    """The mapping as keyword arguments of a dataclass: every key known, none missing."""
+    fields = dataclasses.fields(cls)
+    allowed = [f.name for f in fields]
     if not isinstance(data, Mapping):
         raise ConfigurationError(where, data, f"a table with the keys {', '.join(allowed)}")
     for key in data:
@@ -277,7 +365,7 @@ def _checked(data: Any, cls: type, where: str) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{where}: unknown key", key, ", ".join(allowed), "remove it or correct its name"
             )
-    for key in allowed:
+    for key in (f.name for f in fields if f.default is dataclasses.MISSING):
         if key not in data:
             raise ConfigurationError(
                 f"{where}: missing key {key!r}, keys", sorted(map(str, data)), ", ".join(allowed)

@@ -38,13 +38,15 @@ class Estimate:
 class ClassResult:
     """What happened to one class; counts are sums over replications, after the warm-up.
 
-    initial + arrived = completed + abandoned_prefill + abandoned_decode + inside, where
-    ``initial`` counts the requests present when the warm-up ended.
+    initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode + inside, where
+    ``initial`` counts the requests present when the warm-up ended and ``rejected`` those that
+    need more KV tokens than a GPU has.
     """
 
     name: str
     initial: int
     arrived: int
+    rejected: int
     admitted: int
     prefilled: int
     completed: int
@@ -131,8 +133,8 @@ class Evaluation:
 
     @property
     def requests(self) -> dict[str, int]:
-        """The account of every request: arrived, completed, abandoned, inside."""
-        names = ("initial", "arrived", "completed", "inside")
+        """The account of every request: arrived, completed, rejected, abandoned, inside."""
+        names = ("initial", "arrived", "completed", "rejected", "inside")
         counts = {name: sum(getattr(c, name) for c in self.classes) for name in names}
         gave_up = self.abandoned
         return {**counts, "abandoned": gave_up["prefill_queue"] + gave_up["decode_queue"]}

@@ -59,7 +59,8 @@ def check_consistent(sim):
     assert inside == len(state.requests) - int(state.clock["free_size"][0])
     assert inside <= len(state.requests)
     totals = state.totals
-    left = totals["completed"] + totals["abandoned_prefill"] + totals["abandoned_decode"]
+    left = totals["completed"] + totals["rejected"]
+    left += totals["abandoned_prefill"] + totals["abandoned_decode"]
     present = sum(state.classes[name] for name in OCCUPANCIES)
     assert (totals["initial"] + totals["arrived"] == left + present).all()
 

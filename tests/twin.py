@@ -44,7 +44,17 @@ Event = tuple[float, int, int, int, Callable[[], None]]
 class Draws:
     """Draw k of a stream: SplitMix64 started at the key of the stream, in Python integers."""
 
-    STREAMS = ("arrival", "class", "prompt", "output", "patience", "routing", "initial")
+    STREAMS = (
+        "arrival",
+        "class",
+        "prompt",
+        "output",
+        "patience",
+        "routing",
+        "initial",
+        "thinning",
+        "modulation",
+    )
 
     def __init__(self, seed: np.random.SeedSequence) -> None:
         keys = seed.generate_state(len(self.STREAMS), np.uint64)
@@ -52,7 +62,11 @@ class Draws:
 
     def bits(self, stream: str, k: int) -> int:
         """64 random bits."""
-        z = (self.keys[stream] + k * 0x9E3779B97F4A7C15) % 2**64
+        return self.mixed((self.keys[stream] + k * 0x9E3779B97F4A7C15) % 2**64)
+
+    @staticmethod
+    def mixed(z: int) -> int:
+        """The finalizer of SplitMix64."""
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
         return z ^ (z >> 31)
@@ -66,8 +80,12 @@ class Draws:
         return -math.log(self.uniform(stream, k))
 
     def below(self, stream: str, k: int, size: int) -> int:
-        """An integer in 0..size-1 from the upper 32 bits."""
-        return (self.bits(stream, k) >> 32) * size >> 32
+        """An integer in 0..size-1: the lowest bits, mixed again until they are small enough."""
+        bits = self.bits(stream, k)
+        mask = (1 << (size - 1).bit_length()) - 1
+        while bits & mask >= size:
+            bits = self.mixed(bits)
+        return bits & mask
 
 
 @dataclass(eq=False)

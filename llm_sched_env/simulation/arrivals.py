@@ -1,51 +1,144 @@
-"""Arrivals: the next request, drawn from the Poisson model or read from a recorded stream."""
+"""Arrivals: the next request, drawn from the arrival model or read from a recorded stream.
+
+With constant rates request k arrives an exponential gap after request k - 1. With profiles or
+modulation candidates come at the greatest rate of each class, and candidate k is kept with the
+probability rate now / greatest rate (thinning); those dropped leave their number unused. All of
+this depends on the streams only, so every rule faces the same requests.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.compiled import compiled
-from llm_sched_env.simulation.layout import EngineState, RequestStream
+from llm_sched_env.simulation.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.layout import EngineState, Workload
+from llm_sched_env.simulation.lengths import draw_length
 from llm_sched_env.simulation.random_streams import (
     ARRIVAL,
     CLASS,
+    MODULATION,
     OUTPUT,
     PROMPT,
+    THINNING,
     exponential,
     uniform,
 )
 
 
 @compiled
-def schedule_next_arrival(state: EngineState, stream: RequestStream) -> None:
-    """Set the time of request ``next_index``; inf when there is none."""
-    clock = state.clock[0]
-    k = clock.next_index
-    if len(stream.arrival_time) > 0:
-        clock.next_arrival_time = stream.arrival_time[k] if k < len(stream.arrival_time) else np.inf
-    elif state.settings[0].arrival_rate > 0.0:
-        gap = exponential(state.keys[ARRIVAL], k) / state.settings[0].arrival_rate
-        clock.next_arrival_time = clock.time + gap
-    else:
-        clock.next_arrival_time = np.inf
+def _class_of(state: EngineState, k: int) -> int:
+    """The class of request or candidate k."""
+    share = uniform(state.keys[CLASS], k)
+    i = 0
+    while i < len(state.parameters) - 1 and share >= state.parameters[i].cumulative_share:
+        i += 1
+    return i
+
+
+@compiled_apart
+def _profile_now(times: np.ndarray, multipliers: np.ndarray, period: float, time: float) -> float:
+    """A piecewise-linear periodic profile at ``time``; its first point is at 0."""
+    phase = time % period
+    after = np.searchsorted(times, phase, side="right")
+    before = after - 1
+    # The last point, at the end of the period, is never passed.
+    after = min(after, len(times) - 1)
+    span = times[after] - times[before]
+    if span <= 0.0:
+        return multipliers[before]
+    part = (phase - times[before]) / span
+    return multipliers[before] + part * (multipliers[after] - multipliers[before])
 
 
 @compiled
-def fill_request(state: EngineState, stream: RequestStream, request: int) -> None:
+def _next_state(cumulative: np.ndarray, draw: float) -> int:
+    s = 0
+    while s < len(cumulative) - 1 and draw >= cumulative[s]:
+        s += 1
+    return s
+
+
+@compiled
+def start_modulation(state: EngineState, workload: Workload) -> None:
+    """Put the modulating chain, if any, into a state of its stationary law."""
+    if len(workload.state_shares) == 0:
+        return
+    clock = state.clock[0]
+    key = state.keys[MODULATION]
+    s = _next_state(workload.state_shares, uniform(key, -1))
+    clock.modulation_state = s
+    clock.modulation_until = exponential(key, 0) / workload.state_exit_rates[s]
+    clock.modulation_jumps = 1
+
+
+@compiled
+def _modulation_now(state: EngineState, workload: Workload, i: int, time: float) -> float:
+    """The chain's multiplier of class i's rate at ``time``; the chain moves on to it."""
+    if len(workload.state_shares) == 0:
+        return 1.0
+    clock = state.clock[0]
+    key = state.keys[MODULATION]
+    while clock.modulation_until <= time:
+        jump = clock.modulation_jumps
+        s = _next_state(workload.state_jumps[clock.modulation_state], uniform(key, 2 * jump + 1))
+        clock.modulation_state = s
+        clock.modulation_until += exponential(key, 2 * jump) / workload.state_exit_rates[s]
+        clock.modulation_jumps = jump + 1
+    return workload.state_multipliers[clock.modulation_state, i]
+
+
+@compiled
+def _is_kept(state: EngineState, workload: Workload, k: int, time: float) -> bool:
+    """Whether candidate k at ``time`` is a request."""
+    i = _class_of(state, k)
+    parameters = state.parameters[i]
+    rate = parameters.arrival_rate * _modulation_now(state, workload, i, time)
+    profile = workload.profiles[i]
+    if profile.size > 0:
+        last = profile.first + profile.size
+        rate *= _profile_now(
+            workload.profile_times[profile.first : last],
+            workload.profile_multipliers[profile.first : last],
+            profile.period,
+            time,
+        )
+    return uniform(state.keys[THINNING], k) * parameters.peak_rate < rate
+
+
+@compiled
+def schedule_next_arrival(state: EngineState, workload: Workload) -> None:
+    """Set number and time of the next request, from ``next_index`` on; inf when there is none."""
+    clock = state.clock[0]
+    k = clock.next_index
+    recorded = workload.recorded.arrival_time
+    if len(recorded) > 0:
+        clock.next_arrival_time = recorded[k] if k < len(recorded) else np.inf
+        return
+    peak_rate = state.settings[0].peak_rate
+    time = clock.time + exponential(state.keys[ARRIVAL], k) / peak_rate
+    if not state.settings[0].steady:
+        while not _is_kept(state, workload, k, time):
+            k += 1
+            time += exponential(state.keys[ARRIVAL], k) / peak_rate
+        clock.next_index = k
+    clock.next_arrival_time = time
+
+
+@compiled
+def fill_request(state: EngineState, workload: Workload, request: int) -> None:
     """Write class, lengths and arrival time of request ``next_index`` into a record."""
     record = state.requests[request]
     k = state.clock[0].next_index
     record.index = k
     record.arrival_time = state.clock[0].time
-    if len(stream.arrival_time) > 0:
-        record.request_class = stream.request_class[k]
-        record.prompt_tokens = stream.prompt_tokens[k]
-        record.output_tokens = stream.output_tokens[k]
+    recorded = workload.recorded
+    if len(recorded.arrival_time) > 0:
+        record.request_class = recorded.request_class[k]
+        record.prompt_tokens = recorded.prompt_tokens[k]
+        record.output_tokens = recorded.output_tokens[k]
         return
-    share = uniform(state.keys[CLASS], k)
-    i = 0
-    while i < len(state.parameters) - 1 and share >= state.parameters[i].cumulative_share:
-        i += 1
+    i = _class_of(state, k)
     record.request_class = i
-    record.prompt_tokens = exponential(state.keys[PROMPT], k) * state.parameters[i].prompt_tokens
-    record.output_tokens = exponential(state.keys[OUTPUT], k) * state.parameters[i].output_tokens
+    values = workload.length_values
+    record.prompt_tokens = draw_length(workload.lengths[0], values, i, state.keys[PROMPT], k)
+    record.output_tokens = draw_length(workload.lengths[1], values, i, state.keys[OUTPUT], k)

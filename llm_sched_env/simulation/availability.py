@@ -6,27 +6,35 @@
 - ``PREFILL``: a GPU allowed to prefill, without a prefill, with a free slot.
 
 A static mixed pool reserves one slot per GPU for prefill, so it takes at most B - 1 decodes.
+With a limit of KV tokens a GPU must also have room for the request that is placed.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from llm_sched_env.simulation.compiled import compiled
-from llm_sched_env.simulation.layout import MIXED_DECODE, PREFILL, SOLO_DECODE, EngineState
+from llm_sched_env.simulation.layout import (
+    MIXED_DECODE,
+    N_AVAILABLE_SETS,
+    PREFILL,
+    SOLO_DECODE,
+    EngineState,
+)
+from llm_sched_env.simulation.prefetch import is_large, prefetch_gpu
 from llm_sched_env.simulation.random_streams import ROUTING, random_below
 from llm_sched_env.simulation.rules import DYNAMIC_POOLS
 
 
 @compiled
 def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> None:
-    place = state.available_positions[gpu, which]
-    if member == (place >= 0):
-        return
     size = state.available_sizes[which]
     if member:
         state.available[which, size] = gpu
         state.available_positions[gpu, which] = size
         state.available_sizes[which] = size + 1
     else:
+        place = state.available_positions[gpu, which]
         last = state.available[which, size - 1]
         state.available[which, place] = last
         state.available_positions[last, which] = place
@@ -35,13 +43,20 @@ def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> N
 
 
 @compiled
+def _change_membership(state: EngineState, gpu: int, old: int, new: int) -> None:
+    for which in range(N_AVAILABLE_SETS):
+        bit = 1 << which
+        if (old ^ new) & bit:
+            _set_membership(state, which, gpu, (new & bit) != 0)
+
+
+@compiled
 def update_available(state: EngineState, gpu: int) -> None:
     """Bring the three sets in line with one GPU's slots, mode and pool."""
     settings = state.settings[0]
     record = state.gpus[gpu]
     prefilling = record.prefill_request >= 0
-    used = record.decodes + (1 if prefilling else 0)
-    free = used < settings.batch_slots
+    free = record.decodes + (1 if prefilling else 0) < settings.batch_slots
     if settings.pools == DYNAMIC_POOLS:
         solo = free and not prefilling
         mixed = free and prefilling
@@ -54,18 +69,56 @@ def update_available(state: EngineState, gpu: int) -> None:
         solo = free
         mixed = False
         prefill = False
-    _set_membership(state, SOLO_DECODE, gpu, solo)
-    _set_membership(state, MIXED_DECODE, gpu, mixed)
-    _set_membership(state, PREFILL, gpu, prefill)
+    new = (solo << SOLO_DECODE) | (mixed << MIXED_DECODE) | (prefill << PREFILL)
+    old = record.membership
+    if new != old:
+        record.membership = new
+        _change_membership(state, gpu, old, new)
 
 
 @compiled
-def random_available(state: EngineState, which: int) -> int:
-    """A uniformly random member of a nonempty set; draws only if there are several."""
+def random_available(state: EngineState, which: int, tokens: float) -> int:
+    """A random member of a set with room for ``tokens`` of KV cache, or -1.
+
+    Uniform over the set; draws only if it has several members. With a limit of KV tokens the
+    first that has room from a uniformly random place on.
+    """
     size = state.available_sizes[which]
-    if size == 1:
-        return state.available[which, 0]
-    clock = state.clock[0]
-    place = random_below(state.keys[ROUTING], clock.routing_draws, size)
-    clock.routing_draws += 1
+    if size == 0:
+        return -1
+    place = np.int64(0)
+    if size > 1:
+        clock = state.clock[0]
+        key = state.keys[ROUTING]
+        place = random_below(key, clock.routing_draws, size)
+        clock.routing_draws += 1
+        if is_large(state):
+            # Where the next draw will fall, unless the set changes there.
+            prefetch_gpu(
+                state, state.available[which, random_below(key, clock.routing_draws, size)]
+            )
+    if len(state.kv_reserved) > 0:
+        return _first_with_room(state, which, place, tokens)
     return state.available[which, place]
+
+
+@compiled
+def _first_with_room(state: EngineState, which: int, place: int, tokens: float) -> int:
+    size = state.available_sizes[which]
+    for step in range(size):
+        gpu = state.available[which, (place + step) % size]
+        if state.kv_reserved[gpu] + tokens <= state.settings[0].kv_tokens:
+            return gpu
+    return np.int32(-1)
+
+
+@compiled
+def reserve_tokens(state: EngineState, gpu: int, tokens: float) -> None:
+    """Count KV tokens of what was just placed on a GPU, or (negative) has just left it."""
+    if len(state.kv_reserved) == 0:
+        return
+    record = state.gpus[gpu]
+    if record.decodes == 0 and record.prefill_request < 0:
+        state.kv_reserved[gpu] = 0.0  # no rounding is left on an empty GPU
+    else:
+        state.kv_reserved[gpu] += tokens

@@ -1,4 +1,4 @@
-"""How the engine is compiled: one decorator for inner functions, one for what Python calls."""
+"""How the engine is compiled: decorators for inner functions and for what Python calls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numba
 
 # Without reference counting: the engine allocates nothing, and its arrays outlive each call.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 @cache
@@ -26,12 +27,13 @@ def engine_source_digest() -> str:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an inner function; it is inlined into each entry point that calls it."""
-    inner: dict[str, Any] = {
-        "forceinline": True,
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-    }
-    decorator: Any = numba.njit(**_OPTIONS, **inner)
+    decorator: Any = numba.njit(forceinline=True, **_INNER, **_OPTIONS)
+    return decorator(function)
+
+
+def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an inner function that is called, not inlined: rarely run, or called often."""
+    decorator: Any = numba.njit(**_INNER, **_OPTIONS)
     return decorator(function)
 
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.availability import random_available, update_available
+from llm_sched_env.simulation.availability import (
+    random_available,
+    reserve_tokens,
+    update_available,
+)
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.gates import choose_class, spend_credit
 from llm_sched_env.simulation.gpu_clock import (
+    count_decode,
     iterations_now,
+    pop_decode,
+    prefill_iterations,
     push_decode,
     schedule_gpu,
     set_prefill,
@@ -30,9 +37,22 @@ from llm_sched_env.simulation.layout import (
     EngineState,
 )
 from llm_sched_env.simulation.random_streams import ROUTING, uniform
-from llm_sched_env.simulation.rules import COUPLED_ROUTER, RANDOMIZED_ROUTER
+from llm_sched_env.simulation.rules import (
+    COUPLED_ROUTER,
+    RANDOMIZED_ROUTER,
+    SOLO_FIRST_ROUTER,
+)
 from llm_sched_env.simulation.statistics import log_event
 from llm_sched_env.simulation.waiting import leave_queue
+
+
+@compiled
+def _prefill_tokens(state: EngineState, request: int) -> float:
+    """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
+    record = state.requests[request]
+    if state.settings[0].router == COUPLED_ROUTER:
+        return record.prompt_tokens + record.output_tokens
+    return record.prompt_tokens
 
 
 @compiled
@@ -40,8 +60,9 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     """Put a request into the prefill slot of a GPU, which turns mixed; the caller re-keys it."""
     record = state.requests[request]
     i = record.request_class
-    iterations = record.prompt_tokens / state.settings[0].chunk_tokens
+    iterations = prefill_iterations(state, record.prompt_tokens)
     set_prefill(state, gpu, request, iterations_now(state, gpu, time) + iterations, time)
+    reserve_tokens(state, gpu, _prefill_tokens(state, request))
     state.classes[i].x += 1
     state.totals[i].x_area -= time
     state.totals[i].admitted += 1
@@ -50,22 +71,38 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
 
 
 @compiled
+def end_prefill(state: EngineState, gpu: int, time: float) -> int:
+    """Take the prefill of a GPU out of its slot and return its request."""
+    request = state.gpus[gpu].prefill_request
+    i = state.requests[request].request_class
+    set_prefill(state, gpu, -1, np.inf, time)
+    reserve_tokens(state, gpu, -_prefill_tokens(state, request))
+    state.classes[i].x -= 1
+    state.totals[i].x_area += time
+    return request
+
+
+@compiled
 def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> bool:
-    """Put a request into a decode slot; True if it ends first there, so that the GPU re-keys."""
+    """Put a request into a decode slot; True if the GPU's next completion is another one now."""
     record = state.requests[request]
-    i = record.request_class
     mark = iterations_now(state, gpu, time) + record.output_tokens
     first = push_decode(state, gpu, request, mark)
-    state.class_decodes[gpu, i] += 1
-    if state.gpus[gpu].prefill_request >= 0:
-        state.classes[i].y_mixed += 1
-        state.totals[i].y_mixed_area -= time
-    else:
-        state.classes[i].y_solo += 1
-        state.totals[i].y_solo_area -= time
+    count_decode(state, gpu, record.request_class, 1, time)
+    reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
     log_event(state, log, time, DECODE_START, record.index, gpu)
-    return first
+    return first or state.settings[0].affine == 1
+
+
+@compiled
+def end_decode(state: EngineState, gpu: int, time: float) -> int:
+    """Take the first decode to end off a GPU and return its request."""
+    request = pop_decode(state, gpu)
+    record = state.requests[request]
+    count_decode(state, gpu, record.request_class, -1, time)
+    reserve_tokens(state, gpu, -(record.prompt_tokens + record.output_tokens))
+    return request
 
 
 @compiled
@@ -80,19 +117,18 @@ def choose_line(state: EngineState, i: int) -> int:
 
 
 @compiled
-def _gpu_for_line(state: EngineState, line: int, event_gpu: int) -> int:
-    """A GPU with a decode slot for the head of a line, or -1."""
+def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float) -> int:
+    """A GPU with a decode slot, and room for the tokens, for the head of a line, or -1."""
     router = state.settings[0].router
     if router == COUPLED_ROUTER:
         return event_gpu
     which = SOLO_DECODE
-    if router == RANDOMIZED_ROUTER:
-        which = SOLO_DECODE if line == SOLO_LINE else MIXED_DECODE
-    elif state.available_sizes[SOLO_DECODE] == 0:
+    if router == RANDOMIZED_ROUTER and line == MIXED_LINE:
         which = MIXED_DECODE
-    if state.available_sizes[which] == 0:
-        return -1
-    return random_available(state, which)
+    gpu = random_available(state, which, tokens)
+    if gpu < 0 and router == SOLO_FIRST_ROUTER:
+        gpu = random_available(state, MIXED_DECODE, tokens)
+    return gpu
 
 
 @compiled
@@ -102,13 +138,14 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
     for line in range(N_DECODE_LINES):
         queue = len(state.classes) + line
         while state.queues[queue].head >= 0:
-            gpu = _gpu_for_line(state, line, event_gpu)
+            entry = state.queues[queue].head
+            record = state.requests[state.waiting[entry].request]
+            tokens = record.prompt_tokens + record.output_tokens
+            gpu = _gpu_for_line(state, line, event_gpu, tokens)
             if gpu < 0:
                 break
-            request = state.queues[queue].head
-            leave_queue(state, request, time)
-            first = start_decode(state, log, gpu, request, time)
-            if first and gpu != event_gpu:
+            request = leave_queue(state, entry, time)
+            if start_decode(state, log, gpu, request, time) and gpu != event_gpu:
                 schedule_gpu(state, gpu)
 
 
@@ -118,10 +155,12 @@ def _admit(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> 
         i = choose_class(state, time)
         if i < 0:
             return
+        entry = state.queues[i].head
+        gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
+        if gpu < 0:
+            break
         spend_credit(state, i, time)
-        request = state.queues[i].head
-        leave_queue(state, request, time)
-        gpu = random_available(state, PREFILL)
+        request = leave_queue(state, entry, time)
         start_prefill(state, log, gpu, request, time)
         if gpu != event_gpu:
             schedule_gpu(state, gpu)

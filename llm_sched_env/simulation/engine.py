@@ -6,7 +6,7 @@ import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, entry_point
 from llm_sched_env.simulation.event_loop import run_until
-from llm_sched_env.simulation.layout import EngineState, RequestStream
+from llm_sched_env.simulation.layout import EngineState, Workload
 from llm_sched_env.simulation.start import fill_to_plan, start_empty
 
 
@@ -25,25 +25,25 @@ def _row(states: EngineState, k: int) -> EngineState:
         states.class_decodes[k],
         states.decode_marks[k],
         states.decode_requests[k],
-        states.gpu_keys[k],
-        states.gpu_items[k],
-        states.gpu_positions[k],
+        states.kv_reserved[k],
+        states.completion_times[k],
+        states.completion_gpus[k],
         states.available[k],
         states.available_positions[k],
         states.available_sizes[k],
         states.queues[k],
         states.requests[k],
         states.free_requests[k],
+        states.waiting[k],
         states.patience_keys[k],
         states.patience_items[k],
-        states.patience_positions[k],
     )
 
 
 @entry_point
 def start(
     states: EngineState,
-    stream: RequestStream,
+    workload: Workload,
     logs: np.ndarray,
     controls: np.ndarray,
     occupancy: np.ndarray,
@@ -53,21 +53,21 @@ def start(
 
     Args:
         states: stacked states.
-        stream: recorded requests, or empty.
+        workload: what arrives.
         logs: event logs, shape (N, L).
         controls: shape (N, 2I + 1).
         occupancy: requests present per GPU, shape (5, I); all zero starts empty.
         k: the cluster.
     """
     state = _row(states, k)
-    start_empty(state, stream, controls[k])
-    fill_to_plan(state, logs[k], occupancy)
+    start_empty(state, workload, controls[k])
+    fill_to_plan(state, workload, logs[k], occupancy)
 
 
 @entry_point
 def advance(
     states: EngineState,
-    stream: RequestStream,
+    workload: Workload,
     logs: np.ndarray,
     controls: np.ndarray,
     set_controls: np.ndarray,
@@ -80,7 +80,7 @@ def advance(
 
     Args:
         states: stacked states.
-        stream: recorded requests, or empty.
+        workload: what arrives.
         logs: event logs, shape (N, L).
         controls: shape (N, 2I + 1).
         set_controls: whether to apply the controls now, shape (N,), bool.
@@ -91,5 +91,5 @@ def advance(
     """
     for k in range(first, last):
         status[k] = run_until(
-            _row(states, k), stream, logs[k], controls[k], set_controls[k], until[k]
+            _row(states, k), workload, logs[k], controls[k], set_controls[k], until[k]
         )

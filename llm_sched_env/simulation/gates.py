@@ -46,8 +46,8 @@ def spend_credit(state: EngineState, i: int, time: float) -> None:
 @compiled
 def _longer_waiting(state: EngineState, i: int, j: int) -> bool:
     """True if the head of class i arrived before the head of class j."""
-    a = state.requests[state.queues[i].head]
-    b = state.requests[state.queues[j].head]
+    a = state.requests[state.waiting[state.queues[i].head].request]
+    b = state.requests[state.waiting[state.queues[j].head].request]
     return a.arrival_time < b.arrival_time or (
         a.arrival_time == b.arrival_time and a.index < b.index
     )

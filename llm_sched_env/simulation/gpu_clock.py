@@ -1,32 +1,57 @@
 """A GPU as an iteration clock: requests end at fixed marks, only the speed changes.
 
-While a prefill runs the clock advances one iteration per ``mixed_seconds``, otherwise one per
-``solo_seconds``. A decode of D tokens that starts at clock V ends at mark V + D, a prefill of P
-prompt tokens at V + P/C, whatever the mode does in between (MODEL section 1).
+A decode of D tokens that starts at clock V ends at mark V + D, a prefill of P prompt tokens at
+V + P/C, whatever the speed does in between (MODEL section 1). The speed depends on whether a
+prefill runs and, under the affine law (1), on the number of decodes.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled
-from llm_sched_env.simulation.indexed_heap import change_key
+from llm_sched_env.simulation.completion_tree import set_completion_time
 from llm_sched_env.simulation.layout import EngineState
-
-
-@compiled
-def seconds_per_iteration(state: EngineState, gpu: int) -> float:
-    """The duration of an iteration in the GPU's present mode."""
-    if state.gpus[gpu].prefill_request >= 0:
-        return state.settings[0].mixed_seconds
-    return state.settings[0].solo_seconds
 
 
 @compiled
 def iterations_now(state: EngineState, gpu: int, time: float) -> float:
     """The GPU's clock at ``time``."""
     record = state.gpus[gpu]
-    return record.iterations + (time - record.updated_time) / seconds_per_iteration(state, gpu)
+    return record.iterations + (time - record.updated_time) * record.iteration_rate
+
+
+@compiled
+def prefill_iterations(state: EngineState, prompt_tokens: float) -> float:
+    """Iterations of a prefill: P / C, rounded up if chunks are whole."""
+    iterations = prompt_tokens / state.settings[0].chunk_tokens
+    return math.ceil(iterations) if state.settings[0].whole_chunks else iterations
+
+
+@compiled
+def set_speed(state: EngineState, gpu: int) -> None:
+    """The speed of the GPU's present mode and, if affine, number of decodes."""
+    settings = state.settings[0]
+    record = state.gpus[gpu]
+    mixed = record.prefill_request >= 0
+    if settings.affine:
+        tokens = record.decodes + (settings.chunk_tokens if mixed else 0.0)
+        above = max(0.0, tokens - settings.flat_tokens)
+        seconds = settings.solo_seconds + settings.token_seconds * above
+    else:
+        seconds = settings.mixed_seconds if mixed else settings.solo_seconds
+    record.iteration_seconds = seconds
+    record.iteration_rate = 1.0 / seconds
+
+
+@compiled
+def rebase(state: EngineState, gpu: int, time: float) -> None:
+    """Count the iterations so far, before the speed changes."""
+    record = state.gpus[gpu]
+    record.iterations = iterations_now(state, gpu, time)
+    record.updated_time = time
 
 
 @compiled
@@ -36,21 +61,21 @@ def schedule_gpu(state: EngineState, gpu: int) -> None:
     mark = record.prefill_mark
     if record.decodes > 0:
         mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
-    key = np.inf
+    time = np.inf
     if mark < np.inf:
         remaining = max(0.0, mark - record.iterations)
-        key = record.updated_time + remaining * seconds_per_iteration(state, gpu)
-    change_key(state.gpu_keys, state.gpu_items, state.gpu_positions, len(state.gpu_keys), gpu, key)
+        time = record.updated_time + remaining * record.iteration_seconds
+    set_completion_time(state, gpu, time)
 
 
 @compiled
 def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: float) -> None:
     """Start (request >= 0) or end (-1, mark inf) a prefill: its decodes change speed."""
+    rebase(state, gpu, time)
     record = state.gpus[gpu]
-    record.iterations = iterations_now(state, gpu, time)
-    record.updated_time = time
     record.prefill_request = request
     record.prefill_mark = mark
+    set_speed(state, gpu)
     to_mixed = 1 if request >= 0 else -1
     for i in range(len(state.classes)):
         change = state.class_decodes[gpu, i] * to_mixed
@@ -62,11 +87,26 @@ def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: f
 
 
 @compiled
+def count_decode(state: EngineState, gpu: int, i: int, change: int, time: float) -> None:
+    """A decode of class i starts (1) or ends (-1) on a GPU, already in or out of its marks."""
+    state.class_decodes[gpu, i] += change
+    if state.gpus[gpu].prefill_request >= 0:
+        state.classes[i].y_mixed += change
+        state.totals[i].y_mixed_area -= change * time
+    else:
+        state.classes[i].y_solo += change
+        state.totals[i].y_solo_area -= change * time
+    if state.settings[0].affine:
+        rebase(state, gpu, time)
+        set_speed(state, gpu)
+
+
+@compiled
 def _ends_before(state: EngineState, mark_a: float, a: int, mark_b: float, b: int) -> bool:
     """Order of decode ends on one GPU; equal marks: the request that arrived first."""
-    return mark_a < mark_b or (
-        mark_a == mark_b and state.requests[a].index < state.requests[b].index
-    )
+    if mark_a != mark_b:
+        return mark_a < mark_b
+    return state.requests[a].index < state.requests[b].index
 
 
 @compiled

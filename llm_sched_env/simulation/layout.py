@@ -1,4 +1,4 @@
-"""The engine's state as flat arrays: what each field holds, its unit, and how it is allocated.
+"""The engine's state as flat arrays: what each field holds and its unit.
 
 I classes, n GPUs, B batch slots, R request records (R grows on demand). All times are seconds
 since the start of the run, token counts are floats, everything else is an integer.
@@ -6,13 +6,9 @@ since the start of the run, token counts are floats, everything else is an integ
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
-
-from llm_sched_env.simulation.random_streams import STREAMS
 
 # Sets of GPUs kept for O(1) random choice: see availability.py.
 SOLO_DECODE, MIXED_DECODE, PREFILL = 0, 1, 2
@@ -40,10 +36,16 @@ SETTINGS = np.dtype(
         ("pools", _i8),
         ("prefill_first", _i8),
         ("bill_own_tokens", _i8),  # 1: a request's own counts, 0: its class means
-        ("solo_seconds", _f8),  # per iteration without a prefill
-        ("mixed_seconds", _f8),  # per iteration with a prefill
+        ("affine", _i8),  # 1: iteration law (1), 0: its two-speed form
+        ("whole_chunks", _i8),  # 1: a prefill takes ceil(P / C) iterations, 0: P / C
+        ("steady", _i8),  # 1: constant arrival rates, 0: profiles or modulation
+        ("solo_seconds", _f8),  # per iteration without a prefill, c
+        ("mixed_seconds", _f8),  # per iteration with a prefill, two-speed
+        ("token_seconds", _f8),  # affine: a, per token above flat_tokens
+        ("flat_tokens", _f8),  # affine: b0
         ("chunk_tokens", _f8),
-        ("arrival_rate", _f8),  # all classes, whole cluster, 1/s; 0 with a recorded stream
+        ("kv_tokens", _f8),  # per GPU; inf: no limit
+        ("peak_rate", _f8),  # of arrivals, all classes, whole cluster, 1/s; 0 when recorded
         ("prefill_price", _f8),
         ("decode_price", _f8),
     ]
@@ -53,9 +55,10 @@ CLASS_PARAMETERS = np.dtype(
     [
         ("prompt_tokens", _f8),  # mean
         ("output_tokens", _f8),  # mean
-        ("arrival_rate", _f8),  # whole cluster, 1/s
+        ("arrival_rate", _f8),  # long-run mean, whole cluster, 1/s
+        ("peak_rate", _f8),  # greatest rate, whole cluster, 1/s
         ("patience_rate", _f8),  # 1/s
-        ("cumulative_share", _f8),  # of arrivals, over classes 0..i
+        ("cumulative_share", _f8),  # of peak rates, over classes 0..i
         ("prefill_rate", _f8),  # mu_p, 1/s
     ]
 )
@@ -87,6 +90,7 @@ OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 COUNTS = (
     "initial",
     "arrived",
+    "rejected",
     "admitted",
     "prefilled",
     "completed",
@@ -104,16 +108,22 @@ CLASS_TOTALS = np.dtype(
     + [("ttft_sum", _f8), ("tpot_sum", _f8), ("e2e_sum", _f8)]
 )
 
+# One cache line. Seconds per iteration are those of its mode and, if affine, of its decodes.
 GPU = np.dtype(
     [
         ("iterations", _f8),  # the GPU's clock at updated_time
         ("updated_time", _f8),  # of the last change of speed
+        ("iteration_seconds", _f8),
+        ("iteration_rate", _f8),  # 1/s
         ("prefill_mark", _f8),  # on the GPU's clock; inf: no prefill
         ("prefill_request", _i4),  # -1: none
         ("decodes", _i4),
+        ("membership", _i4),  # bit s: in available set s
+        ("unused", _i4, (3,)),
     ]
 )
 
+# One cache line.
 REQUEST = np.dtype(
     [
         ("arrival_time", _f8),
@@ -122,14 +132,23 @@ REQUEST = np.dtype(
         ("output_tokens", _f8),
         ("index", _i8),  # order of arrival; negative: present at the start
         ("request_class", _i4),
-        ("next", _i4),
-        ("previous", _i4),
-        ("queue", _i4),  # where it waits; -1: in service
-        ("unused", _i8),  # fills a cache line
+        ("unused", _i4, (5,)),
     ]
 )
 
-QUEUE = np.dtype([("head", _i4), ("tail", _i4)])  # request records; -1: empty
+# A place in a queue. Apart from the requests, since few wait at a time: they stay in the cache.
+WAITING = np.dtype(
+    [
+        ("request", _i4),
+        ("next", _i4),  # of the same queue, or the next unused entry; -1: none
+        ("previous", _i4),
+        ("queue", _i4),  # -1: nobody waits here
+        ("patience_place", _i4),  # in the heap of deadlines; -1: not in it
+        ("request_class", _i4),
+    ]
+)
+
+QUEUE = np.dtype([("head", _i4), ("tail", _i4)])  # waiting entries; -1: empty
 
 CLOCK = np.dtype(
     [
@@ -143,9 +162,13 @@ CLOCK = np.dtype(
         ("initial_requests", _i8),
         ("waiting_prefills", _i8),  # all classes
         ("waiting_decodes", _i8),  # all lines
+        ("unused_waiting", _i8),  # first unused waiting entry
         ("patience_size", _i8),
         ("free_size", _i8),
         ("mixed_pool_size", _i8),
+        ("modulation_state", _i8),
+        ("modulation_jumps", _i8),
+        ("modulation_until", _f8),  # time of the next jump
         ("events", _i8),
         ("logged", _i8),
     ]
@@ -153,7 +176,16 @@ CLOCK = np.dtype(
 
 EVENT = np.dtype([("time", _f8), ("kind", _i8), ("index", _i8), ("gpu", _i8)])
 
-ARRIVE, PREFILL_START, PREFILL_END, DECODE_START, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE = range(7)
+(
+    ARRIVE,
+    PREFILL_START,
+    PREFILL_END,
+    DECODE_START,
+    DECODE_END,
+    LEAVE_PREFILL,
+    LEAVE_DECODE,
+    REJECT,
+) = range(8)
 
 
 class EngineState(NamedTuple):
@@ -164,33 +196,33 @@ class EngineState(NamedTuple):
     """
 
     settings: np.ndarray  # (1,) SETTINGS
-    keys: np.ndarray  # (7,) uint64, one per random stream
+    keys: np.ndarray  # (9,) uint64, one per random stream
     clock: np.ndarray  # (1,) CLOCK
     parameters: np.ndarray  # (I,) CLASS_PARAMETERS
     control: np.ndarray  # (I,) CLASS_CONTROL
     classes: np.ndarray  # (I,) CLASS_STATE
     totals: np.ndarray  # (I,) CLASS_TOTALS
-    histograms: np.ndarray  # (3, I, HISTOGRAM_BINS) int64
+    histograms: np.ndarray  # (3, I, HISTOGRAM_BINS) int64; no bins: latencies are not recorded
     gpus: np.ndarray  # (n,) GPU
     class_decodes: np.ndarray  # (n, I) decodes of each class on each GPU
     decode_marks: np.ndarray  # (n * B,) per GPU a heap of finish marks on its clock
     decode_requests: np.ndarray  # (n * B,) the request of each mark
-    gpu_keys: np.ndarray  # (n,) time of a GPU's next completion, heap order
-    gpu_items: np.ndarray  # (n,)
-    gpu_positions: np.ndarray  # (n,)
+    kv_reserved: np.ndarray  # (n,) tokens; empty without a limit
+    completion_times: np.ndarray  # tournament tree over the GPUs' next completions
+    completion_gpus: np.ndarray  # the GPU of each node
     available: np.ndarray  # (3, n) members of each set of GPUs
     available_positions: np.ndarray  # (n, 3) place of a GPU in a set; -1: not in it
     available_sizes: np.ndarray  # (3,)
     queues: np.ndarray  # (I + 2,) QUEUE: prefill queues by class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
     free_requests: np.ndarray  # (R,) stack of unused records
-    patience_keys: np.ndarray  # (R,) deadlines of the waiting, heap order; [0] is inf when empty
-    patience_items: np.ndarray  # (R,)
-    patience_positions: np.ndarray  # (R,)
+    waiting: np.ndarray  # (R,) WAITING
+    patience_keys: np.ndarray  # (R,) deadlines, heap order; [0] is inf when empty
+    patience_items: np.ndarray  # (R,) waiting entries
 
 
 class RequestStream(NamedTuple):
-    """A recorded stream of requests in order of arrival; empty arrays mean Poisson arrivals."""
+    """A recorded stream of requests in order of arrival."""
 
     arrival_time: np.ndarray  # (K,) seconds, non-decreasing
     request_class: np.ndarray  # (K,) int32
@@ -198,106 +230,32 @@ class RequestStream(NamedTuple):
     output_tokens: np.ndarray  # (K,)
 
 
-def poisson_stream() -> RequestStream:
-    """The empty stream: arrivals and lengths are drawn from the instance's distributions."""
-    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
+LENGTHS = np.dtype(
+    [
+        ("kind", _i8),  # EXPONENTIAL ...
+        ("scale", _f8),  # tokens; what it means depends on the kind: lengths.py
+        ("shape", _f8),
+        ("first", _i8),  # empirical: values[first:first + size]
+        ("size", _i8),
+    ]
+)
+
+PROFILE = np.dtype([("first", _i8), ("size", _i8), ("period", _f8)])  # size 0: constant
 
 
-_CACHE_LINE = 64
+class Workload(NamedTuple):
+    """What arrives: tables that are read, never written, and shared by all clusters.
 
-
-def aligned_full(shape: tuple[int, ...], value: float, dtype: DTypeLike) -> np.ndarray:
-    """A filled array that starts on a cache line, so that a 64-byte record lies on one line."""
-    kind = np.dtype(dtype)
-    size = math.prod(shape) * kind.itemsize
-    buffer = np.zeros(size + _CACHE_LINE, np.uint8)
-    start = -buffer.ctypes.data % _CACHE_LINE
-    array = buffer[start : start + size].view(kind).reshape(shape)
-    if value != 0:
-        array[...] = value
-    return array
-
-
-def stacked(states: EngineState, n_states: int) -> EngineState:
-    """N copies of a state that has a leading axis of length 1."""
-    copies = []
-    for array in states:
-        copy = aligned_full((n_states, *array.shape[1:]), 0, array.dtype)
-        copy[...] = array
-        copies.append(copy)
-    return EngineState(*copies)
-
-
-def allocate_state(n_gpus: int, n_classes: int, batch_slots: int, capacity: int) -> EngineState:
-    """An idle cluster at time 0 with room for ``capacity`` requests, on a leading axis of length 1.
-
-    Settings, parameters and keys are left zero.
+    S states of the modulating chain, 0 without modulation.
     """
 
-    def full(value: float, shape: tuple[int, ...], dtype: DTypeLike = _f8) -> np.ndarray:
-        return aligned_full((1, *shape), value, dtype)
-
-    state = EngineState(
-        settings=full(0, (1,), SETTINGS),
-        keys=full(0, (len(STREAMS),), np.uint64),
-        clock=full(0, (1,), CLOCK),
-        parameters=full(0, (n_classes,), CLASS_PARAMETERS),
-        control=full(0, (n_classes,), CLASS_CONTROL),
-        classes=full(0, (n_classes,), CLASS_STATE),
-        totals=full(0, (n_classes,), CLASS_TOTALS),
-        histograms=full(0, (N_LATENCIES, n_classes, HISTOGRAM_BINS), _i8),
-        gpus=full(0, (n_gpus,), GPU),
-        class_decodes=full(0, (n_gpus, n_classes), _i4),
-        decode_marks=full(np.inf, (n_gpus * batch_slots,)),
-        decode_requests=full(-1, (n_gpus * batch_slots,), _i4),
-        gpu_keys=full(np.inf, (n_gpus,)),
-        gpu_items=full(0, (n_gpus,), _i4),
-        gpu_positions=full(0, (n_gpus,), _i4),
-        available=full(0, (N_AVAILABLE_SETS, n_gpus), _i4),
-        available_positions=full(-1, (n_gpus, N_AVAILABLE_SETS), _i4),
-        available_sizes=full(0, (N_AVAILABLE_SETS,), _i8),
-        queues=full(0, (n_classes + N_DECODE_LINES,), QUEUE),
-        requests=full(0, (capacity,), REQUEST),
-        free_requests=full(0, (capacity,), _i4),
-        patience_keys=full(np.inf, (capacity,)),
-        patience_items=full(-1, (capacity,), _i4),
-        patience_positions=full(-1, (capacity,), _i4),
-    )
-    state.gpu_items[...] = state.gpu_positions[...] = np.arange(n_gpus)
-    state.free_requests[...] = np.arange(capacity - 1, -1, -1)
-    state.gpus["prefill_mark"] = np.inf
-    state.gpus["prefill_request"] = -1
-    state.queues["head"] = state.queues["tail"] = -1
-    state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
-    state.clock["free_size"] = capacity
-    return state
-
-
-def row(states: EngineState, k: int) -> EngineState:
-    """Views of cluster k of stacked states."""
-    return EngineState(*(array[k] for array in states))
-
-
-def with_capacity(states: EngineState, capacity: int) -> EngineState:
-    """The same clusters with room for more requests each; the old arrays stay as they are."""
-    n_states, old = states.requests.shape
-
-    def extended(array: np.ndarray, value: float) -> np.ndarray:
-        longer = aligned_full((n_states, capacity), value, array.dtype)
-        longer[:, :old] = array
-        return longer
-
-    clock = states.clock.copy()
-    clock["free_size"] += capacity - old
-    free = aligned_full((n_states, capacity), 0, _i4)
-    # The new records go under the stack, so that records in the cache are used first.
-    free[:, : capacity - old] = np.arange(capacity - 1, old - 1, -1)
-    free[:, capacity - old :] = states.free_requests
-    return states._replace(
-        clock=clock,
-        requests=extended(states.requests, 0),
-        free_requests=free,
-        patience_keys=extended(states.patience_keys, np.inf),
-        patience_items=extended(states.patience_items, -1),
-        patience_positions=extended(states.patience_positions, -1),
-    )
+    recorded: RequestStream  # empty arrays: requests are drawn
+    lengths: np.ndarray  # (2, I) LENGTHS: prompts, outputs
+    length_values: np.ndarray  # observed lengths of all empirical distributions, tokens
+    profiles: np.ndarray  # (I,) PROFILE
+    profile_times: np.ndarray  # points of all profiles, seconds from the start of a period
+    profile_multipliers: np.ndarray  # rate at each point over the mean rate
+    state_exit_rates: np.ndarray  # (S,) 1/s
+    state_jumps: np.ndarray  # (S, S) cumulative probabilities of the next state
+    state_shares: np.ndarray  # (S,) cumulative stationary probabilities
+    state_multipliers: np.ndarray  # (S, I) rate in a state over the mean rate

@@ -43,7 +43,8 @@ class Latency:
 class Metrics:
     """Counts and time averages of one run between ``start`` and ``end`` (seconds).
 
-    By class, initial + arrived = completed + abandoned_prefill + abandoned_decode + inside.
+    By class, initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode +
+    inside.
     Arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """

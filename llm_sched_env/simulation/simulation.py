@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation import layout
+from llm_sched_env.simulation import allocation, layout
 from llm_sched_env.simulation.engine import advance, start
 from llm_sched_env.simulation.event_loop import FINISHED
 from llm_sched_env.simulation.layout import EngineState, RequestStream
@@ -17,6 +17,12 @@ from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metric
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.workload import (
+    bills_own_tokens,
+    is_steady,
+    peak_multipliers,
+    workload_tables,
+)
 
 _WAITING_PER_GPU = 4
 
@@ -31,9 +37,10 @@ class SimulationBatch:
         rule: gate, router, pools and priority.
         n_gpus: cluster size n.
         n_clusters: N.
-        stream: a recorded request stream, billed by its own token counts; default Poisson
-            arrivals with exponential lengths, billed by class means.
+        stream: a recorded request stream, billed by its own token counts; default: requests
+            are drawn from the instance's arrival rates and length distributions.
         log_events: room for this many entries of each cluster's event log.
+        latencies: whether latency histograms are kept (135 KB per cluster of two classes).
     """
 
     def __init__(
@@ -44,23 +51,24 @@ class SimulationBatch:
         n_clusters: int = 1,
         stream: RequestStream | None = None,
         log_events: int = 0,
+        latencies: bool = True,
     ) -> None:
         self.instance = instance
         self.rule = rule
         self.n_gpus = checked_integer("n_gpus", n_gpus)
         self.n_clusters = checked_integer("n_clusters", n_clusters)
-        self.stream = (
-            layout.poisson_stream()
-            if stream is None
-            else checked_stream(stream, instance.n_classes)
+        if stream is not None:
+            stream = checked_stream(stream, instance.n_classes)
+        self.workload = workload_tables(instance, stream)
+        self._fresh = _fresh_state(
+            instance, rule, self.n_gpus, recorded=stream is not None, latencies=latencies
         )
-        self._fresh = _fresh_state(instance, rule, self.n_gpus, stream is not None)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self._all = np.ones(self.n_clusters, np.bool_)
         self._none = np.zeros(self.n_clusters, np.bool_)
         self._controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
-        self.states = layout.stacked(self._fresh, self.n_clusters)
+        self.states = allocation.stacked(self._fresh, self.n_clusters)
 
     def start(
         self,
@@ -89,21 +97,17 @@ class SimulationBatch:
             target = getattr(self.states, name)
             if target.shape[1:] == array.shape[1:]:
                 target[k] = array[0]
-        self._reset_records(k)
+        allocation.clear_requests(self.states, k)
         self.states.keys[k] = stream_keys(seed)
         self._controls[k] = checked
         start(
-            self.states, self.stream, self._logs, self._controls, np.ascontiguousarray(occupancy), k
+            self.states,
+            self.workload,
+            self._logs,
+            self._controls,
+            np.ascontiguousarray(occupancy),
+            k,
         )
-
-    def _reset_records(self, k: int) -> None:
-        """Idle request records of cluster k, at whatever capacity the batch has grown to."""
-        capacity = self.states.requests.shape[1]
-        self.states.requests[k] = np.zeros(1, layout.REQUEST)
-        self.states.free_requests[k] = np.arange(capacity - 1, -1, -1)
-        self.states.patience_keys[k] = np.inf
-        self.states.patience_positions[k] = -1
-        self.states.clock["free_size"][k] = capacity
 
     def run(
         self,
@@ -127,7 +131,7 @@ class SimulationBatch:
         while True:
             advance(
                 self.states,
-                self.stream,
+                self.workload,
                 self._logs,
                 self._controls,
                 flags,
@@ -161,11 +165,11 @@ class SimulationBatch:
         return checked
 
     def _grow(self) -> None:
-        self.states = layout.with_capacity(self.states, 2 * self.states.requests.shape[1])
+        self.states = allocation.with_capacity(self.states, 2 * self.states.requests.shape[1])
 
     def state(self, k: int) -> EngineState:
         """Views of the state of cluster k."""
-        return layout.row(self.states, k)
+        return allocation.row(self.states, k)
 
     def snapshot(self, k: int) -> EngineState:
         """A copy of the whole state of cluster k."""
@@ -176,10 +180,10 @@ class SimulationBatch:
         _require_same_shape(self.state(k), snapshot)
         capacity = max(len(snapshot.requests), self.states.requests.shape[1])
         if capacity > self.states.requests.shape[1]:
-            self.states = layout.with_capacity(self.states, capacity)
+            self.states = allocation.with_capacity(self.states, capacity)
         single = EngineState(*(array[None] for array in snapshot))
         if capacity > len(snapshot.requests):
-            single = layout.with_capacity(single, capacity)
+            single = allocation.with_capacity(single, capacity)
         for target, array in zip(self.states, single, strict=True):
             target[k] = array[0]
 
@@ -272,32 +276,47 @@ def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
 
 
 def _fresh_state(
-    instance: Instance, rule: DispatchRule, n_gpus: int, recorded: bool
+    instance: Instance, rule: DispatchRule, n_gpus: int, *, recorded: bool, latencies: bool
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
     hardware = instance.hardware
-    rates = n_gpus * instance.arrival_rates
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
-    capacity = n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64
-    states = layout.allocate_state(n_gpus, instance.n_classes, hardware.batch_slots, capacity)
+    states = allocation.allocate_state(
+        n_gpus,
+        instance.n_classes,
+        hardware.batch_slots,
+        capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
+        latencies=latencies,
+        kv_limited=hardware.kv_tokens is not None,
+    )
+    rates = n_gpus * instance.arrival_rates
+    peaks = rates * peak_multipliers(instance)
     settings = states.settings
     settings["batch_slots"] = hardware.batch_slots
     settings["gate"] = GATES[rule.gate]
     settings["router"] = ROUTERS[rule.router]
     settings["pools"] = POOLS[rule.pools]
     settings["prefill_first"] = rule.prefill_first
-    settings["bill_own_tokens"] = recorded
+    settings["bill_own_tokens"] = bills_own_tokens(instance, recorded)
+    settings["affine"] = hardware.iteration_law == "affine"
+    settings["whole_chunks"] = hardware.chunking == "ceil"
+    settings["steady"] = is_steady(instance)
     settings["solo_seconds"] = hardware.tau_solo
     settings["mixed_seconds"] = hardware.tau_mixed
+    if hardware.iteration_law == "affine":
+        settings["token_seconds"] = hardware.beta
+        settings["flat_tokens"] = hardware.flat_tokens
     settings["chunk_tokens"] = hardware.chunk_tokens
-    settings["arrival_rate"] = 0.0 if recorded else rates.sum()
+    settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
+    settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill
     settings["decode_price"] = instance.prices.decode
     parameters = states.parameters
     parameters["prompt_tokens"] = instance.prompt_tokens
     parameters["output_tokens"] = instance.output_tokens
     parameters["arrival_rate"] = rates
+    parameters["peak_rate"] = peaks
     parameters["patience_rate"] = instance.patience_rates
-    parameters["cumulative_share"] = np.cumsum(rates) / rates.sum()
+    parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
     parameters["prefill_rate"] = instance.prefill_rates
     return states

@@ -6,20 +6,21 @@ import math
 
 import numpy as np
 
-from llm_sched_env.simulation.arrivals import schedule_next_arrival
+from llm_sched_env.simulation.arrivals import schedule_next_arrival, start_modulation
 from llm_sched_env.simulation.availability import random_available, update_available
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.control import fill_credit, set_controls
 from llm_sched_env.simulation.dispatch import start_decode, start_prefill
-from llm_sched_env.simulation.gpu_clock import schedule_gpu
+from llm_sched_env.simulation.gpu_clock import schedule_gpu, set_speed
 from llm_sched_env.simulation.layout import (
     MIXED_DECODE,
     PREFILL,
     SOLO_DECODE,
     EngineState,
-    RequestStream,
+    Workload,
 )
-from llm_sched_env.simulation.random_streams import INITIAL, exponential, uniform
+from llm_sched_env.simulation.lengths import draw_length
+from llm_sched_env.simulation.random_streams import INITIAL, uniform
 from llm_sched_env.simulation.rules import COUPLED_ROUTER
 from llm_sched_env.simulation.waiting import join_queue, start_patience
 
@@ -28,18 +29,23 @@ _INITIAL_INDICES = 2**40
 
 
 @compiled
-def start_empty(state: EngineState, stream: RequestStream, controls: np.ndarray) -> None:
+def start_empty(state: EngineState, workload: Workload, controls: np.ndarray) -> None:
     """Make a freshly allocated state ready to run: an idle cluster with full credit."""
     set_controls(state, controls)
     for gpu in range(len(state.gpus)):
+        set_speed(state, gpu)
         update_available(state, gpu)
     fill_credit(state)
-    schedule_next_arrival(state, stream)
+    start_modulation(state, workload)
+    schedule_next_arrival(state, workload)
 
 
 @compiled
-def _initial_request(state: EngineState, i: int) -> int:
-    """A request of class i that is present at time 0; its remaining lengths are exponential."""
+def _initial_request(state: EngineState, workload: Workload, i: int) -> int:
+    """A request of class i that is present at time 0.
+
+    Its remaining lengths are drawn from the class's distributions: exact for exponential ones.
+    """
     clock = state.clock[0]
     clock.free_size -= 1
     request = state.free_requests[clock.free_size]
@@ -48,14 +54,22 @@ def _initial_request(state: EngineState, i: int) -> int:
     record = state.requests[request]
     record.index = k - _INITIAL_INDICES
     record.request_class = i
-    record.queue = -1
     record.arrival_time = 0.0
     record.first_token_time = 0.0
-    parameters = state.parameters[i]
-    record.prompt_tokens = exponential(state.keys[INITIAL], 2 * k) * parameters.prompt_tokens
-    record.output_tokens = exponential(state.keys[INITIAL], 2 * k + 1) * parameters.output_tokens
+    key, values = state.keys[INITIAL], workload.length_values
+    record.prompt_tokens = draw_length(workload.lengths[0], values, i, key, 2 * k)
+    record.output_tokens = draw_length(workload.lengths[1], values, i, key, 2 * k + 1)
     state.totals[i].initial += 1
     return request
+
+
+@compiled
+def _discard(state: EngineState, request: int) -> None:
+    """Forget an initial request for which there is no room."""
+    clock = state.clock[0]
+    state.totals[state.requests[request].request_class].initial -= 1
+    state.free_requests[clock.free_size] = request
+    clock.free_size += 1
 
 
 @compiled
@@ -66,32 +80,64 @@ def _rounded(state: EngineState, expected: float, draw_number: int) -> int:
 
 
 @compiled
-def fill_to_plan(state: EngineState, log: np.ndarray, occupancy: np.ndarray) -> None:
+def _place_initial_prefill(state: EngineState, workload: Workload, log: np.ndarray, i: int) -> None:
+    if state.available_sizes[PREFILL] == 0:
+        return
+    request = _initial_request(state, workload, i)
+    record = state.requests[request]
+    gpu = random_available(state, PREFILL, record.prompt_tokens + record.output_tokens)
+    if gpu < 0:
+        _discard(state, request)
+        return
+    start_prefill(state, log, gpu, request, 0.0)
+    schedule_gpu(state, gpu)
+
+
+@compiled
+def _place_initial_decode(state: EngineState, workload: Workload, log: np.ndarray, i: int) -> None:
+    which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
+    if state.available_sizes[which] == 0:
+        return
+    request = _initial_request(state, workload, i)
+    record = state.requests[request]
+    gpu = random_available(state, which, record.prompt_tokens + record.output_tokens)
+    if gpu < 0:
+        _discard(state, request)
+        return
+    start_decode(state, log, gpu, request, 0.0)
+    schedule_gpu(state, gpu)
+
+
+@compiled
+def _queue_initial(state: EngineState, workload: Workload, i: int, queue: int) -> None:
+    request = _initial_request(state, workload, i)
+    record = state.requests[request]
+    if record.prompt_tokens + record.output_tokens > state.settings[0].kv_tokens:
+        _discard(state, request)
+        return
+    start_patience(state, join_queue(state, request, queue, 0.0), 0.0)
+
+
+@compiled
+def fill_to_plan(
+    state: EngineState, workload: Workload, log: np.ndarray, occupancy: np.ndarray
+) -> None:
     """Place requests as the fluid plan has them on average; shape of ``occupancy`` is (5, I).
 
     Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
-    no slot is left are not created; decodes take solo slots first. The plan's waiting prefilled
-    requests join the first decode line, or none under a coupled router, which has no line. The
-    caller provides enough request records.
+    no slot, or no room for KV tokens, is left are not created; decodes take solo slots first. The
+    plan's waiting prefilled requests join the first decode line, or none under a coupled router,
+    which has no line. The caller provides enough request records.
     """
     coupled = state.settings[0].router == COUPLED_ROUTER
     n = len(state.gpus)
     n_classes = len(state.classes)
     for i in range(n_classes):
         for _ in range(_rounded(state, n * occupancy[1, i], 4 * i)):
-            if state.available_sizes[PREFILL] > 0:
-                gpu = random_available(state, PREFILL)
-                start_prefill(state, log, gpu, _initial_request(state, i), 0.0)
-                schedule_gpu(state, gpu)
+            _place_initial_prefill(state, workload, log, i)
         for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]), 4 * i + 1)):
-            which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
-            if state.available_sizes[which] > 0:
-                gpu = random_available(state, which)
-                start_decode(state, log, gpu, _initial_request(state, i), 0.0)
-                schedule_gpu(state, gpu)
+            _place_initial_decode(state, workload, log, i)
         waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
         prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
         for k in range(waiting + prefilled):
-            request = _initial_request(state, i)
-            join_queue(state, request, i if k < waiting else n_classes, 0.0)
-            start_patience(state, request, 0.0)
+            _queue_initial(state, workload, i, i if k < waiting else n_classes)

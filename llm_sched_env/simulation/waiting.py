@@ -1,61 +1,68 @@
 """Where requests wait: first-come-first-served prefill queues and decode lines, and patience.
 
-Queue i < I is the prefill queue of class i, queue I + l the decode line l. Queues are doubly
-linked through the request records, so that one that gives up leaves in O(1); deadlines are a
-heap over the waiting. Patience is drawn only for a request that really waits, as draw 2k
-(prefill queue) or 2k + 1 (decode line) of its stream for request k.
+Queue i < I is the prefill queue of class i, queue I + l the decode line l. A waiting request has
+an entry of a small pool; queues are doubly linked through the entries, so that one that gives up
+leaves in O(1). Patience is drawn only for a request that really waits, as draw 2k (prefill
+queue) or 2k + 1 (decode line) of its stream for request k.
 """
 
 from __future__ import annotations
 
-from llm_sched_env.simulation import indexed_heap
+import numpy as np
+
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.patience_heap import forget_deadline, set_deadline
 from llm_sched_env.simulation.random_streams import PATIENCE, exponential
 
 
 @compiled
-def join_queue(state: EngineState, request: int, queue: int, time: float) -> None:
-    """Append a request to the prefill queue of its class or to a decode line."""
-    record = state.requests[request]
+def join_queue(state: EngineState, request: int, queue: int, time: float) -> int:
+    """Append a request to the prefill queue of its class or to a decode line.
+
+    Returns:
+        Its waiting entry.
+    """
+    clock = state.clock[0]
+    entry = np.int64(clock.unused_waiting)
+    waiting = state.waiting[entry]
+    clock.unused_waiting = waiting.next
     ends = state.queues[queue]
-    record.previous = ends.tail
-    record.next = -1
-    record.queue = queue
+    waiting.request = request
+    waiting.request_class = state.requests[request].request_class
+    waiting.previous = ends.tail
+    waiting.next = -1
+    waiting.queue = queue
     if ends.tail >= 0:
-        state.requests[ends.tail].next = request
+        state.waiting[ends.tail].next = entry
     else:
-        ends.head = request
-    ends.tail = request
-    _count_waiting(state, record.request_class, queue, 1, time)
+        ends.head = entry
+    ends.tail = entry
+    _count_waiting(state, waiting.request_class, queue, 1, time)
+    return entry
 
 
 @compiled
-def leave_queue(state: EngineState, request: int, time: float) -> None:
-    """Unlink a request from wherever it waits and forget its deadline."""
-    record = state.requests[request]
-    queue = record.queue
+def leave_queue(state: EngineState, entry: int, time: float) -> int:
+    """Unlink an entry from wherever it waits, forget its deadline and return its request."""
+    waiting = state.waiting[entry]
+    queue = waiting.queue
     ends = state.queues[queue]
-    if record.previous >= 0:
-        state.requests[record.previous].next = record.next
+    if waiting.previous >= 0:
+        state.waiting[waiting.previous].next = waiting.next
     else:
-        ends.head = record.next
-    if record.next >= 0:
-        state.requests[record.next].previous = record.previous
+        ends.head = waiting.next
+    if waiting.next >= 0:
+        state.waiting[waiting.next].previous = waiting.previous
     else:
-        ends.tail = record.previous
-    record.queue = -1
-    _count_waiting(state, record.request_class, queue, -1, time)
-    if state.patience_positions[request] >= 0:
-        clock = state.clock[0]
-        indexed_heap.remove(
-            state.patience_keys,
-            state.patience_items,
-            state.patience_positions,
-            clock.patience_size,
-            request,
-        )
-        clock.patience_size -= 1
+        ends.tail = waiting.previous
+    _count_waiting(state, waiting.request_class, queue, -1, time)
+    forget_deadline(state, entry)
+    waiting.queue = -1
+    clock = state.clock[0]
+    waiting.next = clock.unused_waiting
+    clock.unused_waiting = entry
+    return waiting.request
 
 
 @compiled
@@ -72,21 +79,12 @@ def _count_waiting(state: EngineState, i: int, queue: int, change: int, time: fl
 
 
 @compiled
-def start_patience(state: EngineState, request: int, time: float) -> None:
+def start_patience(state: EngineState, entry: int, time: float) -> None:
     """Start the patience clock of a request that waits; a class with rate 0 never leaves."""
-    record = state.requests[request]
-    rate = state.parameters[record.request_class].patience_rate
+    waiting = state.waiting[entry]
+    rate = state.parameters[waiting.request_class].patience_rate
     if rate <= 0.0:
         return
-    draw = 2 * record.index + (1 if record.queue >= len(state.classes) else 0)
-    deadline = time + exponential(state.keys[PATIENCE], draw) / rate
-    clock = state.clock[0]
-    indexed_heap.insert(
-        state.patience_keys,
-        state.patience_items,
-        state.patience_positions,
-        clock.patience_size,
-        request,
-        deadline,
-    )
-    clock.patience_size += 1
+    index = state.requests[waiting.request].index
+    draw = 2 * index + (1 if waiting.queue >= len(state.classes) else 0)
+    set_deadline(state, entry, time + exponential(state.keys[PATIENCE], draw) / rate)

@@ -1,0 +1,73 @@
+"""Distributions of prompt and output lengths around a class's mean (MODEL section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError, is_finite_number
+
+LENGTH_KINDS = ("exponential", "deterministic", "log-normal", "gamma", "empirical")
+_WITH_CV = ("log-normal", "gamma")
+_MEAN_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class LengthDistribution:
+    """The shape of a length distribution; its mean is the class's ``prompt_tokens`` or ``output_tokens``.
+
+    Args:
+        kind: ``exponential`` (the Markov model), ``deterministic``, ``log-normal``, ``gamma`` or
+            ``empirical``.
+        cv: coefficient of variation (standard deviation / mean) > 0 of ``log-normal`` and
+            ``gamma``; None otherwise.
+        values: observed lengths in tokens of ``empirical``, each equally likely; None otherwise.
+    """
+
+    kind: str = "exponential"
+    cv: float | None = None
+    values: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in LENGTH_KINDS:
+            raise ConfigurationError("length kind", self.kind, f"one of {', '.join(LENGTH_KINDS)}")
+        if self.kind in _WITH_CV:
+            if not is_finite_number(self.cv, positive=True):
+                raise ConfigurationError(
+                    f"length cv of {self.kind}", self.cv, "a finite number > 0", "give its cv"
+                )
+        elif self.cv is not None:
+            raise ConfigurationError("length cv", self.cv, f"none for {self.kind}", "remove it")
+        if self.kind == "empirical":
+            object.__setattr__(self, "values", _checked_values(self.values))
+        elif self.values is not None:
+            raise ConfigurationError(
+                "length values", "some", f"none for {self.kind}", 'remove them or use "empirical"'
+            )
+
+    def require_mean(self, field: str, mean: float) -> None:
+        """Raise ConfigurationError unless observed lengths have the mean of their class."""
+        if self.values is None:
+            return
+        own = float(np.mean(self.values))
+        if abs(own - mean) > _MEAN_TOLERANCE * mean:
+            raise ConfigurationError(field, mean, f"the mean of the observed lengths, {own!r}")
+
+
+def _checked_values(values: object) -> tuple[float, ...]:
+    """Observed lengths as plain numbers."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ConfigurationError("length values", values, "a non-empty list of token counts")
+    for value in values:
+        if not is_finite_number(value):
+            raise ConfigurationError("length values", value, "finite numbers >= 0")
+    if not any(value > 0 for value in values):
+        raise ConfigurationError("length values", values[0], "at least one length > 0")
+    return tuple(float(value) for value in values)
+
+
+EXPONENTIAL = LengthDistribution()
+"""The Markov model."""

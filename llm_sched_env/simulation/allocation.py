@@ -1,0 +1,187 @@
+"""Memory of the engine's state: one block for all arrays, which start on cache lines.
+
+One block rather than twenty-four: the system backs a large one with large pages, and an event
+that touches ten places of a large cluster then misses far fewer page translations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from llm_sched_env.simulation.completion_tree import tree_entries
+from llm_sched_env.simulation.layout import (
+    CLASS_CONTROL,
+    CLASS_PARAMETERS,
+    CLASS_STATE,
+    CLASS_TOTALS,
+    CLOCK,
+    GPU,
+    HISTOGRAM_BINS,
+    N_AVAILABLE_SETS,
+    N_DECODE_LINES,
+    N_LATENCIES,
+    QUEUE,
+    REQUEST,
+    SETTINGS,
+    WAITING,
+    EngineState,
+)
+from llm_sched_env.simulation.random_streams import STREAMS
+
+_CACHE_LINE = 64
+_f8, _i8, _i4 = np.float64, np.int64, np.int32
+
+# Arrays with one entry per request record: what grows.
+_PER_REQUEST = ("requests", "free_requests", "waiting", "patience_keys", "patience_items")
+
+
+def _block(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> EngineState:
+    """Zeroed arrays of these shapes and types in one block, each aligned to a cache line."""
+    offsets, end = {}, 0
+    for name, (shape, dtype) in shapes.items():
+        offsets[name] = end
+        size = math.prod(shape) * dtype.itemsize
+        end += -(-size // _CACHE_LINE) * _CACHE_LINE
+    buffer = np.zeros(end + _CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % _CACHE_LINE
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        first = start + offsets[name]
+        size = math.prod(shape) * dtype.itemsize
+        arrays[name] = buffer[first : first + size].view(dtype).reshape(shape)
+    return EngineState(**arrays)
+
+
+def stacked(states: EngineState, n_states: int) -> EngineState:
+    """N copies of a state that has a leading axis of length 1."""
+    copies = _block(
+        {
+            name: ((n_states, *array.shape[1:]), array.dtype)
+            for name, array in states._asdict().items()
+        }
+    )
+    for copy, array in zip(copies, states, strict=True):
+        copy[...] = array
+    return copies
+
+
+def allocate_state(
+    n_gpus: int,
+    n_classes: int,
+    batch_slots: int,
+    capacity: int,
+    *,
+    latencies: bool,
+    kv_limited: bool,
+) -> EngineState:
+    """An idle cluster at time 0 with room for ``capacity`` requests, on a leading axis of length 1.
+
+    Settings, parameters and keys are left zero.
+
+    Args:
+        n_gpus: n.
+        n_classes: I.
+        batch_slots: B.
+        capacity: R.
+        latencies: whether latency histograms are kept.
+        kv_limited: whether GPUs count reserved KV tokens.
+    """
+    tree = tree_entries(n_gpus)
+    shapes = {
+        "settings": ((1,), SETTINGS),
+        "keys": ((len(STREAMS),), np.uint64),
+        "clock": ((1,), CLOCK),
+        "parameters": ((n_classes,), CLASS_PARAMETERS),
+        "control": ((n_classes,), CLASS_CONTROL),
+        "classes": ((n_classes,), CLASS_STATE),
+        "totals": ((n_classes,), CLASS_TOTALS),
+        "histograms": ((N_LATENCIES, n_classes, HISTOGRAM_BINS if latencies else 0), _i8),
+        "gpus": ((n_gpus,), GPU),
+        "class_decodes": ((n_gpus, n_classes), _i4),
+        "decode_marks": ((n_gpus * batch_slots,), _f8),
+        "decode_requests": ((n_gpus * batch_slots,), _i4),
+        "kv_reserved": ((n_gpus if kv_limited else 0,), _f8),
+        "completion_times": ((tree,), _f8),
+        "completion_gpus": ((tree,), _i4),
+        "available": ((N_AVAILABLE_SETS, n_gpus), _i4),
+        "available_positions": ((n_gpus, N_AVAILABLE_SETS), _i4),
+        "available_sizes": ((N_AVAILABLE_SETS,), _i8),
+        "queues": ((n_classes + N_DECODE_LINES,), QUEUE),
+        "requests": ((capacity,), REQUEST),
+        "free_requests": ((capacity,), _i4),
+        "waiting": ((capacity,), WAITING),
+        "patience_keys": ((capacity,), _f8),
+        "patience_items": ((capacity,), _i4),
+    }
+    state = _block({name: ((1, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()})
+    for name, value in (
+        ("decode_marks", np.inf),
+        ("completion_times", np.inf),
+        ("patience_keys", np.inf),
+        ("available_positions", -1),
+    ):
+        getattr(state, name)[...] = value
+    state.completion_gpus[:, :n_gpus] = np.arange(n_gpus)
+    state.free_requests[...] = np.arange(capacity - 1, -1, -1)
+    _chain(state.waiting, 0)
+    state.gpus["prefill_mark"] = np.inf
+    state.gpus["prefill_request"] = -1
+    state.queues["head"] = state.queues["tail"] = -1
+    state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
+    state.clock["free_size"] = capacity
+    return state
+
+
+def _chain(waiting: np.ndarray, first: int) -> None:
+    """Link the entries from ``first`` on as unused, in their order; shape (N, R)."""
+    waiting["next"][:, first:] = np.arange(first + 1, waiting.shape[1] + 1)
+    waiting["queue"][:, first:] = -1
+    waiting["patience_place"][:, first:] = -1
+
+
+def row(states: EngineState, k: int) -> EngineState:
+    """Views of cluster k of stacked states."""
+    return EngineState(*(array[k] for array in states))
+
+
+def clear_requests(states: EngineState, k: int) -> None:
+    """Make every request record and waiting entry of cluster k unused."""
+    capacity = states.requests.shape[1]
+    states.requests[k] = np.zeros(1, REQUEST)
+    states.free_requests[k] = np.arange(capacity - 1, -1, -1)
+    states.waiting[k] = np.zeros(1, WAITING)
+    _chain(states.waiting[k : k + 1], 0)
+    states.patience_keys[k] = np.inf
+    states.patience_items[k] = 0
+    states.clock["free_size"][k] = capacity
+
+
+def with_capacity(states: EngineState, capacity: int) -> EngineState:
+    """The same clusters with room for more requests each; the old arrays stay as they are."""
+    old = states.requests.shape[1]
+    longer = _block(
+        {
+            name: (
+                (len(array), capacity) if name in _PER_REQUEST else array.shape,
+                array.dtype,
+            )
+            for name, array in states._asdict().items()
+        }
+    )
+    for name, array in states._asdict().items():
+        target = getattr(longer, name)
+        if name in _PER_REQUEST:
+            target[:, :old] = array
+        else:
+            target[...] = array
+    longer.patience_keys[:, old:] = np.inf
+    longer.clock["free_size"] += capacity - old
+    # The new records go under the stack, so that records in the cache are used first. The last
+    # old waiting entry of the chain points to ``old``, where the new ones start.
+    longer.free_requests[:, : capacity - old] = np.arange(capacity - 1, old - 1, -1)
+    longer.free_requests[:, capacity - old :] = states.free_requests
+    _chain(longer.waiting, old)
+    return longer
