@@ -15,7 +15,7 @@ _MEAN_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class LengthDistribution:
-    """The shape of a length distribution; its mean is the class's ``prompt_tokens`` or ``output_tokens``.
+    """The shape of a length distribution around the mean that its class states.
 
     Args:
         kind: ``exponential`` (the Markov model), ``deterministic``, ``log-normal``, ``gamma`` or

@@ -106,6 +106,7 @@ def allocate_state(
         "kv_reserved": ((n_gpus if kv_limited else 0,), _f8),
         "completion_times": ((tree,), _f8),
         "completion_gpus": ((tree,), _i4),
+        "rescheduled": ((n_gpus,), _i4),
         "available": ((N_AVAILABLE_SETS, n_gpus), _i4),
         "available_positions": ((n_gpus, N_AVAILABLE_SETS), _i4),
         "available_sizes": ((N_AVAILABLE_SETS,), _i8),

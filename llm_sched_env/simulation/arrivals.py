@@ -58,7 +58,7 @@ def _next_state(cumulative: np.ndarray, draw: float) -> int:
     return s
 
 
-@compiled
+@compiled_apart
 def start_modulation(state: EngineState, workload: Workload) -> None:
     """Put the modulating chain, if any, into a state of its stationary law."""
     if len(workload.state_shares) == 0:
@@ -87,7 +87,7 @@ def _modulation_now(state: EngineState, workload: Workload, i: int, time: float)
     return workload.state_multipliers[clock.modulation_state, i]
 
 
-@compiled
+@compiled_apart
 def _is_kept(state: EngineState, workload: Workload, k: int, time: float) -> bool:
     """Whether candidate k at ``time`` is a request."""
     i = _class_of(state, k)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.layout import (
     MIXED_DECODE,
     N_AVAILABLE_SETS,
@@ -98,16 +98,19 @@ def random_available(state: EngineState, which: int, tokens: float) -> int:
                 state, state.available[which, random_below(key, clock.routing_draws, size)]
             )
     if len(state.kv_reserved) > 0:
-        return _first_with_room(state, which, place, tokens)
+        most = state.settings[0].kv_tokens - tokens
+        return _first_with_room(state.available[which, :size], place, state.kv_reserved, most)
     return state.available[which, place]
 
 
-@compiled
-def _first_with_room(state: EngineState, which: int, place: int, tokens: float) -> int:
-    size = state.available_sizes[which]
-    for step in range(size):
-        gpu = state.available[which, (place + step) % size]
-        if state.kv_reserved[gpu] + tokens <= state.settings[0].kv_tokens:
+@compiled_apart
+def _first_with_room(
+    members: np.ndarray, place: int, kv_reserved: np.ndarray, most: float
+) -> np.int32:
+    """The first GPU from a place of a set on, in a circle, with at most so many tokens reserved."""
+    for step in range(len(members)):
+        gpu = members[(place + step) % len(members)]
+        if kv_reserved[gpu] <= most:
             return gpu
     return np.int32(-1)
 

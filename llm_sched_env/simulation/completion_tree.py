@@ -58,9 +58,11 @@ def set_completion_time(state: EngineState, gpu: int, time: float) -> None:
     while size > 1:
         first = offset + ((place >> 2) << 2)
         a, b, c, d = times[first], times[first + 1], times[first + 2], times[first + 3]
-        left, left_time = (first, a) if a <= b else (first + 1, b)
-        right, right_time = (first + 2, c) if c <= d else (first + 3, d)
-        best, best_time = (left, left_time) if left_time <= right_time else (right, right_time)
+        # Sums of comparisons, not branches: which child is least cannot be predicted.
+        left, left_time = first + np.int64(b < a), min(a, b)
+        right, right_time = first + 2 + np.int64(d < c), min(c, d)
+        best = left + np.int64(right_time < left_time) * (right - left)
+        best_time = min(left_time, right_time)
         winner = gpus[best]
         place >>= 2
         offset += size

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_sched_env.simulation.availability import update_available
-from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.gates import CREDIT_CAP, accrue_credit
 from llm_sched_env.simulation.layout import EngineState
 from llm_sched_env.simulation.rules import STATIC_POOLS
@@ -29,7 +29,7 @@ def _resize_mixed_pool(state: EngineState, size: int) -> None:
             update_available(state, gpu)
 
 
-@compiled
+@compiled_apart
 def set_controls(state: EngineState, controls: np.ndarray) -> None:
     """Make the controls, shape (2I + 1,), the targets of gate and router from now on."""
     time = state.clock[0].time

@@ -1,8 +1,7 @@
 """Dispatch: admit waiting requests to prefill and place finished prefills, until nothing fits.
 
 Decode-first rules place waiting decodes, then admit; ``prefill_first`` admits, then places.
-``event_gpu`` is the GPU whose completion is being handled (-1: none): the event loop re-keys it
-once at the end, and a coupled decode stays on it.
+``event_gpu`` is the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from llm_sched_env.simulation.gpu_clock import (
     pop_decode,
     prefill_iterations,
     push_decode,
-    schedule_gpu,
     set_prefill,
 )
 from llm_sched_env.simulation.layout import (
@@ -57,7 +55,7 @@ def _prefill_tokens(state: EngineState, request: int) -> float:
 
 @compiled
 def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
-    """Put a request into the prefill slot of a GPU, which turns mixed; the caller re-keys it."""
+    """Put a request into the prefill slot of a GPU, which turns mixed."""
     record = state.requests[request]
     i = record.request_class
     iterations = prefill_iterations(state, record.prompt_tokens)
@@ -83,16 +81,15 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
 
 
 @compiled
-def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> bool:
-    """Put a request into a decode slot; True if the GPU's next completion is another one now."""
+def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
+    """Put a request into a decode slot of a GPU."""
     record = state.requests[request]
     mark = iterations_now(state, gpu, time) + record.output_tokens
-    first = push_decode(state, gpu, request, mark)
+    push_decode(state, gpu, request, mark)
     count_decode(state, gpu, record.request_class, 1, time)
     reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
     log_event(state, log, time, DECODE_START, record.index, gpu)
-    return first or state.settings[0].affine == 1
 
 
 @compiled
@@ -144,13 +141,11 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
             gpu = _gpu_for_line(state, line, event_gpu, tokens)
             if gpu < 0:
                 break
-            request = leave_queue(state, entry, time)
-            if start_decode(state, log, gpu, request, time) and gpu != event_gpu:
-                schedule_gpu(state, gpu)
+            start_decode(state, log, gpu, leave_queue(state, entry, time), time)
 
 
 @compiled
-def _admit(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
+def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
     while state.clock[0].waiting_prefills > 0 and state.available_sizes[PREFILL] > 0:
         i = choose_class(state, time)
         if i < 0:
@@ -160,10 +155,7 @@ def _admit(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> 
         if gpu < 0:
             break
         spend_credit(state, i, time)
-        request = leave_queue(state, entry, time)
-        start_prefill(state, log, gpu, request, time)
-        if gpu != event_gpu:
-            schedule_gpu(state, gpu)
+        start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
     state.clock[0].credit_time = np.inf
 
 
@@ -180,6 +172,6 @@ def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -
             _place_decodes(state, log, event_gpu, time)
             places = False
         if admits:
-            _admit(state, log, event_gpu, time)
+            _admit(state, log, time)
             admits = False
             places = settings.prefill_first == 1 or settings.router == RANDOMIZED_ROUTER

@@ -28,6 +28,7 @@ def _row(states: EngineState, k: int) -> EngineState:
         states.kv_reserved[k],
         states.completion_times[k],
         states.completion_gpus[k],
+        states.rescheduled[k],
         states.available[k],
         states.available_positions[k],
         states.available_sizes[k],

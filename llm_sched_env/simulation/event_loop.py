@@ -14,11 +14,11 @@ import numpy as np
 from llm_sched_env.simulation.arrivals import fill_request, schedule_next_arrival
 from llm_sched_env.simulation.availability import update_available
 from llm_sched_env.simulation.compiled import compiled
-from llm_sched_env.simulation.control import set_controls
 from llm_sched_env.simulation.completion_tree import next_completion_time, next_gpu
+from llm_sched_env.simulation.control import set_controls
 from llm_sched_env.simulation.dispatch import choose_line, dispatch, end_decode, end_prefill
 from llm_sched_env.simulation.gates import accrue_credit
-from llm_sched_env.simulation.gpu_clock import schedule_gpu
+from llm_sched_env.simulation.gpu_clock import reschedule_gpus
 from llm_sched_env.simulation.layout import (
     ARRIVE,
     DECODE_END,
@@ -156,7 +156,7 @@ def _handle(
     """Process the event at ``time``; ties as in the head of this file.
 
     Returns:
-        The GPU that must be re-keyed and the waiting entry whose patience may have to start, -1
+        The GPU of the completion and the waiting entry whose patience may have to start, -1
         for none; an abandonment after which nothing is dispatched has the GPU -2.
     """
     clock = state.clock[0]
@@ -226,8 +226,7 @@ def run_until(
             if gpu == _NO_DISPATCH:
                 continue
         dispatch(state, log, gpu, clock.time)
-        if gpu >= 0:
-            schedule_gpu(state, gpu)
+        reschedule_gpus(state)
         if entry >= 0 and state.waiting[entry].queue >= 0:
             start_patience(state, entry, clock.time)
     if until < np.inf:

@@ -55,17 +55,34 @@ def rebase(state: EngineState, gpu: int, time: float) -> None:
 
 
 @compiled
-def schedule_gpu(state: EngineState, gpu: int) -> None:
-    """Set the time of the GPU's next completion after its marks or its speed changed."""
+def reschedule(state: EngineState, gpu: int) -> None:
+    """Note that a GPU's marks or speed have changed; the event loop re-keys it once, at the end."""
     record = state.gpus[gpu]
-    mark = record.prefill_mark
-    if record.decodes > 0:
-        mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
-    time = np.inf
-    if mark < np.inf:
-        remaining = max(0.0, mark - record.iterations)
-        time = record.updated_time + remaining * record.iteration_seconds
-    set_completion_time(state, gpu, time)
+    if record.is_rescheduled:
+        return
+    record.is_rescheduled = 1
+    clock = state.clock[0]
+    state.rescheduled[clock.rescheduled_size] = gpu
+    clock.rescheduled_size += 1
+
+
+@compiled
+def reschedule_gpus(state: EngineState) -> None:
+    """Set the next completion of every GPU that was noted."""
+    clock = state.clock[0]
+    for k in range(clock.rescheduled_size):
+        gpu = state.rescheduled[k]
+        record = state.gpus[gpu]
+        record.is_rescheduled = 0
+        mark = record.prefill_mark
+        if record.decodes > 0:
+            mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
+        time = np.inf
+        if mark < np.inf:
+            remaining = max(0.0, mark - record.iterations)
+            time = record.updated_time + remaining * record.iteration_seconds
+        set_completion_time(state, gpu, time)
+    clock.rescheduled_size = 0
 
 
 @compiled
@@ -76,6 +93,7 @@ def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: f
     record.prefill_request = request
     record.prefill_mark = mark
     set_speed(state, gpu)
+    reschedule(state, gpu)
     to_mixed = 1 if request >= 0 else -1
     for i in range(len(state.classes)):
         change = state.class_decodes[gpu, i] * to_mixed
@@ -99,6 +117,7 @@ def count_decode(state: EngineState, gpu: int, i: int, change: int, time: float)
     if state.settings[0].affine:
         rebase(state, gpu, time)
         set_speed(state, gpu)
+        reschedule(state, gpu)
 
 
 @compiled
@@ -110,8 +129,8 @@ def _ends_before(state: EngineState, mark_a: float, a: int, mark_b: float, b: in
 
 
 @compiled
-def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> bool:
-    """Add a decode to the GPU's mark heap; True if it is now the first to end."""
+def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None:
+    """Add a decode to the GPU's mark heap."""
     base = gpu * state.settings[0].batch_slots
     record = state.gpus[gpu]
     place = np.int64(record.decodes)
@@ -127,7 +146,8 @@ def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> bool
         place = parent
     state.decode_marks[base + place] = mark
     state.decode_requests[base + place] = request
-    return place == 0
+    if place == 0:
+        reschedule(state, gpu)
 
 
 @compiled
@@ -136,6 +156,7 @@ def pop_decode(state: EngineState, gpu: int) -> int:
     base = gpu * state.settings[0].batch_slots
     record = state.gpus[gpu]
     first = state.decode_requests[base]
+    reschedule(state, gpu)
     record.decodes -= 1
     size = np.int64(record.decodes)
     mark = state.decode_marks[base + size]

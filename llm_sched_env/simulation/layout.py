@@ -119,7 +119,8 @@ GPU = np.dtype(
         ("prefill_request", _i4),  # -1: none
         ("decodes", _i4),
         ("membership", _i4),  # bit s: in available set s
-        ("unused", _i4, (3,)),
+        ("is_rescheduled", _i4),
+        ("unused", _i4, (2,)),
     ]
 )
 
@@ -166,6 +167,7 @@ CLOCK = np.dtype(
         ("patience_size", _i8),
         ("free_size", _i8),
         ("mixed_pool_size", _i8),
+        ("rescheduled_size", _i8),
         ("modulation_state", _i8),
         ("modulation_jumps", _i8),
         ("modulation_until", _f8),  # time of the next jump
@@ -210,6 +212,7 @@ class EngineState(NamedTuple):
     kv_reserved: np.ndarray  # (n,) tokens; empty without a limit
     completion_times: np.ndarray  # tournament tree over the GPUs' next completions
     completion_gpus: np.ndarray  # the GPU of each node
+    rescheduled: np.ndarray  # (n,) GPUs whose next completion has changed in this event
     available: np.ndarray  # (3, n) members of each set of GPUs
     available_positions: np.ndarray  # (n, 3) place of a GPU in a set; -1: not in it
     available_sizes: np.ndarray  # (3,)

@@ -21,7 +21,7 @@ _LARGE_CLUSTER = 512
 _MARKS_PER_LINE = 8
 
 
-def _prefetch_code(_typing_context: Any, array: Any, index: Any) -> Any:
+def _prefetch_code(_typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 - its type is fixed
     """Numba intrinsic: LLVM's prefetch (read, keep in all caches) of ``array[index, 0, ...]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from llm_sched_env.simulation.availability import random_available, update_avail
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.control import fill_credit, set_controls
 from llm_sched_env.simulation.dispatch import start_decode, start_prefill
-from llm_sched_env.simulation.gpu_clock import schedule_gpu, set_speed
+from llm_sched_env.simulation.gpu_clock import reschedule_gpus, set_speed
 from llm_sched_env.simulation.layout import (
     MIXED_DECODE,
     PREFILL,
@@ -90,7 +90,7 @@ def _place_initial_prefill(state: EngineState, workload: Workload, log: np.ndarr
         _discard(state, request)
         return
     start_prefill(state, log, gpu, request, 0.0)
-    schedule_gpu(state, gpu)
+    reschedule_gpus(state)
 
 
 @compiled
@@ -105,7 +105,7 @@ def _place_initial_decode(state: EngineState, workload: Workload, log: np.ndarra
         _discard(state, request)
         return
     start_decode(state, log, gpu, request, 0.0)
-    schedule_gpu(state, gpu)
+    reschedule_gpus(state)
 
 
 @compiled
