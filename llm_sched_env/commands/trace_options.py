@@ -15,7 +15,7 @@ import typer
 
 from llm_sched_env.commands.options import names, print_note
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.workloads.summary import summarize
+from llm_sched_env.workloads.summary import reading_notes
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import load_traces
 
@@ -62,7 +62,7 @@ class TraceReading:
             time_unit=self.time_unit,
             classes_by=self.classes_by,
         ).at_speed(self.speed)
-        for note in summarize(trace).notes():
+        for note in reading_notes(trace):
             print_note(note)
         return trace
 

@@ -74,41 +74,53 @@ class TraceSummary:
             plain["zero_rows"] = summary.zero_rows._asdict()
         return data
 
-    def notes(self) -> list[str]:
-        """What a reader should know of the files, one line each: always the zero-token rows."""
-        found = [c for c in self.classes if c.zero_rows.either]
-        counts = ", ".join(
-            f"{c.name} {c.zero_rows.either:,} ({c.zero_rows.prompt:,} prompt, "
-            f"{c.zero_rows.output:,} output; {c.dropped:,} dropped)"
-            for c in found
-        )
-        formats = ", ".join(dict.fromkeys(source.format for source in self.files)) or "made here"
-        notes = [f"trace: {self.requests:,} requests in {self.duration:,.0f} s ({formats})"]
-        notes[0] += f"; zero-token rows: {counts or 'none'}"
-        notes += [
-            f"trace {source.path}: {source.out_of_order:,} rows stood out of order and were sorted"
-            for source in self.files
-            if source.out_of_order
-        ]
-        return notes
+
+def reading_notes(trace: Trace) -> list[str]:
+    """What a reader should know of the files, one line each: always the zero-token rows."""
+    counted = _zero_rows(trace)
+    counts = ", ".join(
+        f"{name} {zero.either:,} ({zero.prompt:,} prompt, {zero.output:,} output; "
+        f"{trace.dropped.get(name, ZeroRows()).either:,} dropped)"
+        for name, zero in counted.items()
+        if zero.either
+    )
+    formats = ", ".join(dict.fromkeys(source.format for source in trace.sources)) or "made here"
+    notes = [f"trace: {len(trace):,} requests in {trace.duration:,.0f} s ({formats})"]
+    notes[0] += f"; zero-token rows: {counts or 'none'}"
+    notes += [
+        f"trace {source.path}: {source.out_of_order:,} rows stood out of order and were sorted"
+        for source in trace.sources
+        if source.out_of_order
+    ]
+    return notes
+
+
+def _zero_rows(trace: Trace) -> dict[str, ZeroRows]:
+    """Zero-token requests by class, those dropped among them."""
+    return {
+        name: ZeroRows(*map(sum, zip(kept, trace.dropped.get(name, ZeroRows()), strict=True)))
+        for name, kept in trace.zero_rows().items()
+    }
 
 
 def summarize(trace: Trace) -> TraceSummary:
     """Counts, rates and lengths of a trace."""
     lasts = trace.duration > 0
+    zero_rows = _zero_rows(trace)
     return TraceSummary(
         trace.sources,
         len(trace),
         trace.duration,
         trace.rate if lasts else None,
-        tuple(_class_summary(trace, i) for i in range(len(trace.class_names))),
+        tuple(
+            _class_summary(trace, i, zero_rows[name]) for i, name in enumerate(trace.class_names)
+        ),
     )
 
 
-def _class_summary(trace: Trace, i: int) -> ClassSummary:
+def _class_summary(trace: Trace, i: int, zero_rows: ZeroRows) -> ClassSummary:
     own = trace.request_class == i
     requests, name = int(own.sum()), trace.class_names[i]
-    kept, dropped = trace.zero_rows()[name], trace.dropped.get(name, ZeroRows())
     return ClassSummary(
         name,
         requests,
@@ -116,8 +128,8 @@ def _class_summary(trace: Trace, i: int) -> ClassSummary:
         _gap_cv(trace.arrival_time[own]),
         Lengths.of(trace.prompt_tokens[own]),
         Lengths.of(trace.output_tokens[own]),
-        ZeroRows(*map(sum, zip(kept, dropped, strict=True))),
-        dropped.either,
+        zero_rows,
+        trace.dropped.get(name, ZeroRows()).either,
     )
 
 

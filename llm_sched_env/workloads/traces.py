@@ -10,7 +10,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.workloads.formats import CANONICAL
-from llm_sched_env.workloads.summary import TraceSummary, summarize
+from llm_sched_env.workloads.summary import TraceSummary, reading_notes, summarize
 from llm_sched_env.workloads.trace import Source, Trace, merged
 from llm_sched_env.workloads.trace_files import FileRows, read_file
 
@@ -20,6 +20,7 @@ __all__ = [
     "instance_from_trace",
     "load_traces",
     "merged",
+    "reading_notes",
     "summarize",
 ]
 
