@@ -127,7 +127,7 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         # The first line of JSON is a request already, that of CSV is the header.
         line, lines = (1, [first]) if kind.json_lines else (2, text.readlines(_CHUNK_CHARACTERS))
         while lines:
-            chunk = _parsed(path, parser, [text.strip() for text in lines], line)
+            chunk = _parsed(path, parser, list(map(str.strip, lines)), line)
             chunks += [chunk] if chunk else []
             line += len(lines)
             lines = text.readlines(_CHUNK_CHARACTERS)
