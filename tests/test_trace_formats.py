@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_sched_env.errors import ConfigurationError, TraceError
@@ -24,6 +24,9 @@ BURSTGPT_2 = (
 VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens"
 CANONICAL = "arrival_seconds,class,prompt_tokens,output_tokens"
 DAY = np.datetime64("2024-05-10T00:00:00", "us")
+
+# Each example writes a file: how long that takes is the disk's affair.
+FILES = settings(deadline=None)
 
 # Microseconds since the first arrival, prompt and output tokens, two labels.
 Row = tuple[int, int, int, int, int]
@@ -115,6 +118,7 @@ def in_order(table: list[Row]) -> list[Row]:
         (vidur, "Vidur", {}),
     ],
 )
+@FILES
 @given(table=rows, crlf=st.booleans(), bom=st.booleans(), zipped=st.booleans())
 def test_every_format_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
@@ -145,6 +149,7 @@ names = st.text(min_size=1, max_size=12).filter(lambda s: s.isprintable() and s 
 exact = st.floats(0, 1e9, exclude_max=True)
 
 
+@FILES
 @given(
     names=st.lists(names, min_size=1, max_size=4, unique=True),
     requests=st.lists(st.tuples(exact, st.integers(0, 3), exact, exact), min_size=1, max_size=40),
@@ -335,6 +340,7 @@ SIGNS = ("1", ",", "-", "nan", "e9", "\n", "\r", '"', " ", "\x00", "\ufeff", "é
 pieces = st.sampled_from([*STAMPS, *SIGNS, CANONICAL, "{", "}", "[", '"timestamp": ', VIDUR])
 
 
+@FILES
 @given(text=st.lists(pieces, max_size=20).map("".join), header=st.sampled_from(["", AZURE, VIDUR]))
 def test_whatever_stands_in_a_file_it_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str, header: str
