@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm_sched_env.planning import FluidPlan, plan
     from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
+    from llm_sched_env.workloads.trace import Trace
+    from llm_sched_env.workloads.traces import load_traces
 
 try:
     __version__ = version("llm-sched-env")
@@ -35,7 +37,9 @@ _HOMES = {
     "LLMSchedError": "llm_sched_env.errors",
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
+    "Trace": "llm_sched_env.workloads.trace",
     "evaluate": "llm_sched_env.evaluation",
+    "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
 }
 
@@ -48,8 +52,10 @@ __all__ = [
     "LLMSchedError",
     "Prices",
     "RequestClass",
+    "Trace",
     "__version__",
     "evaluate",
+    "load_traces",
     "plan",
     "presets",
 ]

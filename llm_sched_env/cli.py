@@ -14,6 +14,7 @@ from llm_sched_env.commands import (
     plan,
     policies,
     replay,
+    trace,
     train,
 )
 from llm_sched_env.errors import LLMSchedError
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, evaluate, compare, train, replay, instances, policies, bench):
+for module in (plan, evaluate, compare, train, replay, trace, instances, policies, bench):
     module.register(app)
 
 

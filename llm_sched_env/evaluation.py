@@ -73,6 +73,7 @@ def evaluate(
     seed: int = 0,
     trace: Trace | str | Path | Sequence[str | Path] | None = None,
     speed: float = 1.0,
+    match_trace: bool = True,
     jobs: int | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
@@ -83,16 +84,19 @@ def evaluate(
         policy: a registered name, ``package.module:Name``, the path of a checkpoint, a
             :class:`DispatchRule`, or an object with ``reset`` and ``act``.
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
-            With a trace it gives hardware, prices and, if it has as many classes as the trace
-            has files, patience; means and rates are the trace's.
+            With a trace it gives hardware, prices and, if it has the trace's classes by name or
+            as many in their order, patience; means and rates are the trace's.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
         horizon: simulated seconds, warm-up included; default 900, or the whole trace.
         warmup: seconds at the start that are not measured; default 300, or 0 with a trace.
         replications: independent runs.
         seed: a whole number >= 0.
-        trace: recorded requests (files or :class:`Trace`), billed by their own token counts.
+        trace: recorded requests, billed by their own token counts: a :class:`Trace`, or files as
+            :func:`llm_sched_env.load_traces` reads them by default.
         speed: how many times faster than recorded the trace's requests arrive.
+        match_trace: plan for means and rates of the trace; False: for the instance as given,
+            whose class names must be those of the trace.
         jobs: replications of a compiled rule run at the same time; default the number of
             processors. It does not change the result. Python policies run one by one.
 
@@ -107,7 +111,10 @@ def evaluate(
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     seed = checked_integer("seed", seed, least=0)
     recorded = _recorded(trace, speed)
-    instance = _instance_of(instance, recorded, n_gpus)
+    if match_trace:
+        instance = _instance_of(instance, recorded, n_gpus)
+    else:
+        instance, recorded = _instance_kept(instance, recorded)
     name, resolved = resolve_policy(policy)
     environment = _environment_of(resolved)
     interval = environment.get("interval", 1.0) if environment is not None else None
@@ -163,10 +170,27 @@ def _instance_of(
     elif instance is not None:
         given = resolve_instance(instance)
         hardware, prices, name = given.hardware, given.prices, f"{given.name} (trace)"
-        if given.n_classes == len(trace.class_names):
+        by_name = {c.name: c.patience_rate for c in given.classes}
+        if by_name.keys() >= set(trace.class_names):
+            patience = np.array([by_name[name] for name in trace.class_names])
+        elif given.n_classes == len(trace.class_names):
             patience = given.patience_rates
     matched = instance_from_trace(trace, n_gpus, patience.tolist(), hardware, prices)
     return Instance(name, matched.classes, hardware, prices)
+
+
+def _instance_kept(
+    instance: Instance | str | Path | dict[str, Any] | None, trace: Trace | None
+) -> tuple[Instance, Trace]:
+    """The instance as given, and the trace with its classes in the instance's order."""
+    if trace is None:
+        raise ConfigurationError("trace", trace, "a trace when match_trace is off", "give one")
+    if instance is None or instance == "azure2023":
+        raise ConfigurationError(
+            "instance", instance, "the one to plan for when match_trace is off", "name it"
+        )
+    kept = resolve_instance(instance)
+    return kept, trace.with_classes([c.name for c in kept.classes])
 
 
 def _environment_of(policy: DispatchRule | PythonPolicy) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from llm_sched_env.commands.options import (
     print_table,
     trace_paths,
 )
+from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
 
@@ -30,10 +31,12 @@ def register(app: typer.Typer) -> None:
     @app.command(
         epilog="Example: llmsched evaluate --instance overload --policy credit-gate --gpus 20"
     )
+    @reads_traces
     def evaluate(
         policy: Annotated[
             str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
         ],
+        reading: TraceReading,
         instance: Annotated[
             str | None,
             typer.Option(help="Preset name or instance file; default base, or the trace's own."),
@@ -42,17 +45,15 @@ def register(app: typer.Typer) -> None:
         pricing: PricingOption = "bundled",
         horizon: Annotated[
             float | None,
-            typer.Option(help="Simulated seconds, warm-up included [900, or the whole trace]."),
+            typer.Option(help="Simulated seconds, warm-up included (900, or the whole trace)."),
         ] = None,
         warmup: Annotated[
-            float | None, typer.Option(help="Seconds not measured [300, or 0 with a trace].")
+            float | None, typer.Option(help="Seconds not measured (300, or 0 with a trace).")
         ] = None,
         replications: ReplicationsOption = 4,
         seed: SeedOption = 0,
         trace: TraceOption = None,
-        speed: Annotated[
-            float, typer.Option(help="Replay the trace this many times faster.")
-        ] = 1.0,
+        keep_instance: KeepInstanceOption = False,
         jobs: JobsOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -66,8 +67,8 @@ def register(app: typer.Typer) -> None:
             warmup=warmup,
             replications=replications,
             seed=seed,
-            trace=trace_paths(trace) or None,
-            speed=speed,
+            trace=reading.load_if_given(trace_paths(trace)),
+            match_trace=not keep_instance,
             jobs=jobs,
         )
         if as_json:

@@ -25,7 +25,8 @@ PricingOption = Annotated[str, typer.Option(help="bundled or separate.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams, >= 0.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 TraceOption = Annotated[
-    list[str] | None, typer.Option(help="Trace files, a class each: comma-separated or repeated.")
+    list[str] | None,
+    typer.Option(help="Trace files of known formats: comma-separated or repeated."),
 ]
 JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]

@@ -15,6 +15,7 @@ from llm_sched_env.commands.options import (
     print_json,
     print_note,
 )
+from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.evaluation import evaluate
 
 
@@ -25,8 +26,12 @@ def register(app: typer.Typer) -> None:
         epilog="Example: llmsched replay AzureLLMInferenceTrace_conv.csv "
         "AzureLLMInferenceTrace_code.csv --gpus 5 --policy credit-gate"
     )
+    @reads_traces
     def replay(
-        traces: Annotated[list[Path], typer.Argument(help="Trace files, one class each.")],
+        traces: Annotated[
+            list[Path], typer.Argument(help="Trace files of a known format, plain or gzip.")
+        ],
+        reading: TraceReading,
         policy: Annotated[
             str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
         ] = "credit-gate",
@@ -36,9 +41,9 @@ def register(app: typer.Typer) -> None:
         ] = "azure2023",
         pricing: PricingOption = "bundled",
         horizon: Annotated[
-            float | None, typer.Option(help="Seconds to replay [until the last arrival].")
+            float | None, typer.Option(help="Seconds to replay (default: until the last arrival).")
         ] = None,
-        speed: Annotated[float, typer.Option(help="Replay this many times faster.")] = 1.0,
+        keep_instance: KeepInstanceOption = False,
         seed: SeedOption = 0,
         as_json: JsonOption = False,
     ) -> None:
@@ -51,8 +56,8 @@ def register(app: typer.Typer) -> None:
             horizon=horizon,
             replications=1,
             seed=seed,
-            trace=traces,
-            speed=speed,
+            trace=reading.load(traces),
+            match_trace=not keep_instance,
         )
         if as_json:
             print_json(result.to_dict())

@@ -1,90 +1,79 @@
-"""Recorded request streams: the Azure LLM inference traces 2023 (MODEL section 11).
-
-A file is CSV with the header ``TIMESTAMP,ContextTokens,GeneratedTokens``; each file is one class.
-"""
+"""Recorded request streams: files of a known format become one trace, a trace an instance."""
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.workloads.formats import CANONICAL
+from llm_sched_env.workloads.summary import TraceSummary, reading_notes, summarize
+from llm_sched_env.workloads.trace import Source, Trace, merged
+from llm_sched_env.workloads.trace_files import FileRows, read_file
 
-# Years that fit into 64-bit nanoseconds; no zone: all files of a replay share one clock.
-_STAMP = re.compile(r"(19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?")
-_COUNT = re.compile(r"\d{1,9}")
+__all__ = [
+    "Trace",
+    "TraceSummary",
+    "instance_from_trace",
+    "load_traces",
+    "merged",
+    "reading_notes",
+    "summarize",
+]
 
-AZURE_2023_HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """Requests of one or more files in order of arrival.
-
-    Attributes:
-        class_names: one per file.
-        arrival_time: seconds since the first request; shape (K,), non-decreasing.
-        request_class: file of each request; shape (K,).
-        prompt_tokens: shape (K,).
-        output_tokens: shape (K,).
-    """
-
-    class_names: tuple[str, ...]
-    arrival_time: np.ndarray
-    request_class: np.ndarray
-    prompt_tokens: np.ndarray
-    output_tokens: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.arrival_time)
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first to the last arrival."""
-        return float(self.arrival_time[-1])
-
-    def at_speed(self, speed: float) -> Trace:
-        """The same requests arriving ``speed`` times as fast."""
-        if not is_finite_number(speed, positive=True):
-            raise ConfigurationError("speed", speed, "a finite number > 0")
-        return Trace(
-            self.class_names,
-            self.arrival_time / speed,
-            self.request_class,
-            self.prompt_tokens,
-            self.output_tokens,
-        )
+ZERO_ROWS = ("keep", "drop")
 
 
-def load_traces(paths: str | Path | Sequence[str | Path]) -> Trace:
-    """Read files of one or more classes and merge them by their timestamps.
+def load_traces(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    window: tuple[float, float] | None = None,
+    zero_rows: str = "keep",
+    rate: float | None = None,
+    time_unit: str | None = None,
+    classes_by: str | None = None,
+) -> Trace:
+    """Read files of any known format, recognized by their headers, and merge them by time.
+
+    Time 0 is the first arrival of all files; files in the canonical schema keep their own.
+
+    Args:
+        paths: one file or several, plain or gzip; each is a class unless its rows name theirs.
+        window: only the requests that arrive in [start, end) seconds; the end may be ``inf``.
+        zero_rows: ``keep`` or ``drop`` requests without prompt or output tokens; they are counted.
+        rate: scale time to this many requests per second for the whole cluster, on average, after
+            the window is cut out.
+        time_unit: ``s``, ``ms`` or ``us`` for numeric timestamps in another unit than the format's.
+        classes_by: column that names the classes (BurstGPT: ``Model`` or ``Log Type``).
 
     Raises:
         TraceError: naming file and line, for a file that is missing, empty or malformed.
+        ConfigurationError: for an option that is not allowed or that a file does not have.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
     if not paths:
         raise TraceError("trace: got no file, allowed is at least one; give its path")
-    files = [_read_azure_2023(Path(path)) for path in paths]
-    names = _class_names([Path(path) for path in paths])
-    ticks = np.concatenate([times for times, _, _ in files])
-    order = np.argsort(ticks, kind="stable")
-    classes = np.repeat(np.arange(len(files), dtype=np.int32), [len(f[0]) for f in files])
-    seconds = (ticks - ticks.min()).astype(np.int64) / 1e9
-    return Trace(
-        names,
-        seconds[order],
-        classes[order],
-        np.concatenate([prompt for _, prompt, _ in files])[order],
-        np.concatenate([output for _, _, output in files])[order],
+    if zero_rows not in ZERO_ROWS:
+        raise ConfigurationError("zero_rows", zero_rows, " or ".join(ZERO_ROWS))
+    files = [read_file(Path(path), time_unit, classes_by) for path in paths]
+    _require_one_clock(files)
+    names = None if files[0].labels else _class_names([file.path for file in files])
+    origin = 0 if files[0].format is CANONICAL else min(file.ticks.min() for file in files)
+    trace = merged(
+        [
+            _trace_of(file, origin, file.labels if names is None else (names[k],))
+            for k, file in enumerate(files)
+        ]
     )
+    if window is not None:
+        trace = trace.window(*window)
+    if zero_rows == "drop":
+        trace = trace.without_zero_rows()
+    return trace if rate is None else trace.at_rate(rate)
 
 
 def instance_from_trace(
@@ -103,86 +92,64 @@ def instance_from_trace(
         hardware: iteration times and slots.
         prices: revenue per token.
     """
-    if trace.duration <= 0:
-        raise TraceError(
-            "trace: got arrivals that are all at one instant, allowed is a trace with a duration"
-        )
+    gpu_seconds = trace.positive_duration() * n_gpus
     theta = np.broadcast_to(np.asarray(patience_rates, float), len(trace.class_names))
     classes = []
     for i, name in enumerate(trace.class_names):
         own = trace.request_class == i
+        if not own.any():
+            raise TraceError(
+                f"trace: got no request of the class {name!r}, allowed is at least one of each; "
+                "widen the window or leave the class's file out"
+            )
         classes.append(
             RequestClass(
                 name,
                 float(trace.prompt_tokens[own].mean()),
                 float(trace.output_tokens[own].mean()),
-                float(own.sum()) / (trace.duration * n_gpus),
+                float(own.sum()) / gpu_seconds,
                 float(theta[i]),
             )
         )
     return Instance("trace", tuple(classes), hardware, prices)
 
 
+def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
+    """One file as a trace whose time 0 is ``origin``, in the file's unit."""
+    ticks, label = file.ticks, file.label if file.labels else np.zeros(len(file), np.int32)
+    latest = np.maximum.accumulate(ticks)
+    source = Source(str(file.path), file.format.name, len(file), int((ticks < latest).sum()))
+    rows = np.argsort(ticks, kind="stable") if source.out_of_order else slice(None)
+    return Trace(
+        names,
+        ((ticks - origin) / file.ticks_per_second)[rows],
+        label[rows],
+        file.prompt_tokens[rows],
+        file.output_tokens[rows],
+        (source,),
+    )
+
+
+def _require_one_clock(files: list[FileRows]) -> None:
+    """Times of different origins cannot be told to be before or after one another."""
+    for file in files[1:]:
+        if file.clock != files[0].clock:
+            raise TraceError(
+                f"trace {file.path}: got {file.clock} beside {files[0].clock} of {files[0].path}, "
+                "allowed is one clock in a replay; save each with `llmsched trace FILE --save`, "
+                "which starts it at 0, and give those"
+            )
+
+
 def _class_names(paths: list[Path]) -> tuple[str, ...]:
     """Short names from the files': what follows the last underscore if that tells them apart."""
-    stems = [path.stem for path in paths]
+    stems = [Path(path.name.removesuffix(".gz")).stem for path in paths]
     short = [stem.rpartition("_")[2] or stem for stem in stems]
-    names = short if len(set(short)) == len(short) else stems
+    telling = len(set(short)) == len(short) and all(name[0].isalpha() for name in short)
+    names = short if telling else stems
     if len(set(names)) < len(names):
         raise TraceError(
             f"trace: got the file names {stems}, allowed is a name of its own for "
             "each file, since it names the class"
         )
     return tuple(names)
-
-
-def _read_azure_2023(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Timestamps (datetime64[ns]), prompt and output tokens of one file."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            header = next(rows, None)
-            if header is None:
-                raise TraceError(f"trace {path}: got an empty file, allowed is at least one row")
-            if tuple(header) != AZURE_2023_HEADER:
-                raise TraceError(
-                    f"trace {path}: got the header {','.join(header)!r}, allowed is "
-                    f"{','.join(AZURE_2023_HEADER)!r}"
-                )
-            parsed = [_parsed_row(path, line, row) for line, row in enumerate(rows, 2) if row]
-    except OSError as error:
-        raise TraceError(
-            f"trace {path}: got no readable file ({error.strerror}), allowed is the path of a "
-            "CSV file; check it"
-        ) from None
-    except (UnicodeDecodeError, csv.Error):
-        raise TraceError(f"trace {path}: got bytes that are no text, allowed is CSV") from None
-    if not parsed:
-        raise TraceError(f"trace {path}: got no request after the header, allowed is at least one")
-    times, prompts, outputs = zip(*parsed, strict=True)
-    return np.array(times), np.array(prompts, float), np.array(outputs, float)
-
-
-def _parsed_row(path: Path, line: int, row: list[str]) -> tuple[np.datetime64, int, int]:
-    fields = [field.strip() for field in row]
-    if (
-        len(fields) != 3
-        or not _STAMP.fullmatch(fields[0])
-        or not all(_COUNT.fullmatch(field) for field in fields[1:])
-    ):
-        raise _bad_row(path, line, row)
-    try:
-        time = np.datetime64(fields[0], "ns")
-    except ValueError:
-        raise _bad_row(path, line, row) from None
-    return time, int(fields[1]), int(fields[2])
-
-
-def _bad_row(path: Path, line: int, row: list[str]) -> TraceError:
-    shown = ",".join(row)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return TraceError(
-        f"trace {path} line {line}: got {shown!r}, allowed is a timestamp like "
-        "2023-11-16 18:15:46.6805900 and two token counts >= 0"
-    )

@@ -1,0 +1,113 @@
+"""The options of every command that reads traces: declared once, handed over as one object."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llm_sched_env.commands.options import names, print_note
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.workloads.summary import reading_notes
+from llm_sched_env.workloads.trace import Trace
+from llm_sched_env.workloads.traces import load_traces
+
+KeepInstanceOption = Annotated[
+    bool, typer.Option(help="Plan for the instance as it is, with the trace's classes by name.")
+]
+
+
+@dataclass(frozen=True)
+class TraceReading:
+    """How trace files are read; each field is an option of the command line."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(help="Only arrivals in A,B seconds; B may be inf.", metavar="A,B"),
+    ] = None
+    speed: Annotated[float, typer.Option(help="Replay the trace this many times faster.")] = 1.0
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Scale time to this many requests/s on average, for the whole cluster."),
+    ] = None
+    zero_rows: Annotated[
+        str, typer.Option(help="keep or drop requests without prompt or output tokens.")
+    ] = "keep"
+    time_unit: Annotated[
+        str | None,
+        typer.Option(help="Unit of numeric timestamps: s, ms, us (default: the format's)."),
+    ] = None
+    classes_by: Annotated[
+        str | None, typer.Option(help="Column that names the classes (default: a class per file).")
+    ] = None
+
+    def load(self, paths: Sequence[Path]) -> Trace:
+        """The files as one trace; its notes go to stderr."""
+        if self.rate is not None and self.speed != 1.0:
+            raise ConfigurationError(
+                "--speed", self.speed, "1 beside --rate", "both scale time: give one"
+            )
+        trace = load_traces(
+            paths,
+            window=_window(self.window) if self.window is not None else None,
+            zero_rows=self.zero_rows,
+            rate=self.rate,
+            time_unit=self.time_unit,
+            classes_by=self.classes_by,
+        ).at_speed(self.speed)
+        for note in reading_notes(trace):
+            print_note(note)
+        return trace
+
+    def load_if_given(self, paths: Sequence[Path]) -> Trace | None:
+        """As :meth:`load`; without files no option may be set."""
+        if paths:
+            return self.load(paths)
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != field.default:
+                option = f"--{field.name.replace('_', '-')}"
+                raise ConfigurationError(
+                    option, getattr(self, field.name), "none without a trace", "give --trace"
+                )
+        return None
+
+
+def reads_traces(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`TraceReading` in place of its argument ``reading``."""
+    own = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.name != "reading"
+    ]
+    shared = list(inspect.signature(TraceReading, eval_str=True).parameters.values())
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        options = {parameter.name: arguments.pop(parameter.name) for parameter in shared}
+        command(**arguments, reading=TraceReading(**options))
+
+    # Typer reads both: with them it sees one flat list of options.
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _window(text: str) -> tuple[float, float]:
+    """Start and end in seconds."""
+    try:
+        start, end = map(float, names("--window", text))
+    except ValueError:
+        start = end = math.nan
+    if not 0 <= start < end:
+        raise ConfigurationError("--window", text, "A,B in seconds with 0 <= A < B, such as 0,600")
+    return start, end

@@ -1,0 +1,91 @@
+"""What do the texts of a column say? A column at a time; ValueError if any text is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+_MAX_TOKENS = 10**9
+_COUNT_DIGITS = 9
+_DIGITS = re.compile(r"[0-9]*")
+# With these characters float() takes plain decimal numbers only: no nan, no 1_000.
+_NUMBER = re.compile(r"[0-9.eE+-]*")
+# Years that fit into 64-bit nanoseconds.
+_DATE = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?", re.ASCII)
+_ZONED = re.compile(rf"({_DATE.pattern})(Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)", re.ASCII)
+_UTC = "+00:00"
+
+
+def counts(texts: Sequence[str]) -> np.ndarray:
+    """Whole numbers >= 0 of at most nine digits."""
+    if (
+        not all(texts)
+        or max(map(len, texts)) > _COUNT_DIGITS
+        or not _DIGITS.fullmatch("".join(texts))
+    ):
+        raise ValueError("not all are counts")
+    return np.array(list(map(float, texts)))
+
+
+def numbers(texts: Sequence[str]) -> np.ndarray:
+    """Finite decimal numbers >= 0."""
+    if not _NUMBER.fullmatch("".join(texts)):
+        raise ValueError("not all are numbers")
+    values = np.array(list(map(float, texts)))
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError("not all are finite and >= 0")
+    return values
+
+
+def token_numbers(texts: Sequence[str]) -> np.ndarray:
+    """Numbers >= 0 of tokens that may be fractions."""
+    values = numbers(texts)
+    if values.max() >= _MAX_TOKENS:
+        raise ValueError("not all are below 10^9")
+    return values
+
+
+def dates(texts: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """Calendar times, with or without a fraction, and whether they name their zone.
+
+    Returns:
+        Nanoseconds (int64), in UTC if a zone is named; True if all name one, False if none does.
+    """
+    if all(text.endswith(_UTC) for text in texts):  # the usual zone, without groups per row
+        texts = [text[: -len(_UTC)] for text in texts]
+        if not all(map(_DATE.fullmatch, texts)):
+            raise ValueError("not all are dates")
+        return _nanoseconds(texts), True
+    if all(map(_DATE.fullmatch, texts)):
+        return _nanoseconds(texts), False
+    matches = list(map(_ZONED.fullmatch, texts))
+    parts = [match.groups() for match in matches if match]
+    if len(parts) < len(texts):
+        raise ValueError("not all are dates, or some name a zone and others do not")
+    local, zones = zip(*parts, strict=True)
+    offsets = {zone: _offset(zone) for zone in set(zones)}
+    return _nanoseconds(local) - np.array([offsets[zone] for zone in zones], np.int64), True
+
+
+def _nanoseconds(texts: Sequence[str]) -> np.ndarray:
+    """Matched texts as times: NumPy alone would also take "now" and "2023"."""
+    return np.array(texts, "datetime64[ns]").astype(np.int64)
+
+
+def _offset(zone: str) -> int:
+    """Nanoseconds by which a zone is ahead of UTC."""
+    if zone == "Z":
+        return 0
+    minutes = 60 * int(zone[1:3]) + int(zone[-2:])
+    return (-1 if zone[0] == "-" else 1) * minutes * 60 * 10**9
+
+
+def labels(texts: Sequence[str], known: dict[str, int]) -> np.ndarray:
+    """Index of each class name; names not met before are appended to ``known``."""
+    for text in dict.fromkeys(texts):
+        if not text or not text.isprintable():
+            raise ValueError("not all are class names")
+        known.setdefault(text, len(known))
+    return np.array([known[text] for text in texts], np.int32)

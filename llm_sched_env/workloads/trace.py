@@ -1,0 +1,247 @@
+"""What is a trace, and what can be done with it?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
+
+
+class Source(NamedTuple):
+    """A file that a trace was read from.
+
+    Attributes:
+        path: as it was given.
+        format: what its header says.
+        rows: requests in it.
+        out_of_order: rows that stood below a later arrival; they were sorted, ties as they stood.
+    """
+
+    path: str
+    format: str
+    rows: int
+    out_of_order: int
+
+
+class ZeroRows(NamedTuple):
+    """Requests of a class without tokens: failures in most data sets.
+
+    Attributes:
+        prompt: without prompt tokens.
+        output: without output tokens.
+        either: without one or the other.
+    """
+
+    prompt: int = 0
+    output: int = 0
+    either: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Requests in order of arrival: what every format is read into.
+
+    Attributes:
+        class_names: one per file, or as the files name them.
+        arrival_time: seconds since time 0, for recorded files the first arrival; shape (K,),
+            non-decreasing.
+        request_class: index into ``class_names``; shape (K,).
+        prompt_tokens: shape (K,); may be fractions.
+        output_tokens: shape (K,); may be fractions.
+        sources: the files that it was read from.
+        dropped: zero-token requests that were left out, by class name.
+
+    Raises:
+        TraceError: for arrays that are no stream of requests.
+    """
+
+    class_names: tuple[str, ...]
+    arrival_time: np.ndarray
+    request_class: np.ndarray
+    prompt_tokens: np.ndarray
+    output_tokens: np.ndarray
+    sources: tuple[Source, ...] = ()
+    dropped: Mapping[str, ZeroRows] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        types = {"request_class": np.int32}
+        for name in ("arrival_time", "request_class", "prompt_tokens", "output_tokens"):
+            array = np.ascontiguousarray(getattr(self, name), types.get(name, np.float64))
+            object.__setattr__(self, name, array)
+        _check_names(self.class_names)
+        _check_arrays(self)
+
+    def __len__(self) -> int:
+        return len(self.arrival_time)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from time 0 to the last arrival."""
+        return float(self.arrival_time[-1])
+
+    @property
+    def rate(self) -> float:
+        """Mean arrivals per second, all classes, for the whole cluster."""
+        return len(self) / self.positive_duration()
+
+    def positive_duration(self) -> float:
+        """The duration; TraceError if it is 0, so that there is no rate."""
+        if self.duration <= 0:
+            raise TraceError(
+                "trace: got arrivals that are all at one instant, allowed is a trace with a "
+                "duration"
+            )
+        return self.duration
+
+    def at_speed(self, speed: float) -> Trace:
+        """The same requests arriving ``speed`` times as fast."""
+        if not is_finite_number(speed, positive=True):
+            raise ConfigurationError("speed", speed, "a finite number > 0")
+        return dataclasses.replace(self, arrival_time=self.arrival_time / speed)
+
+    def at_rate(self, rate: float) -> Trace:
+        """The same requests at a mean of ``rate`` arrivals per second for the whole cluster."""
+        if not is_finite_number(rate, positive=True):
+            raise ConfigurationError("rate", rate, "a finite number of requests per second > 0")
+        return self.at_speed(rate / self.rate)
+
+    def window(self, start: float, end: float = np.inf) -> Trace:
+        """The requests that arrive in [start, end) seconds; ``start`` is their time 0."""
+        if not is_finite_number(start) or not (end == np.inf or is_finite_number(end)):
+            raise ConfigurationError(
+                "window", (start, end), "start, end in seconds >= 0; the end may be inf"
+            )
+        inside = slice(*np.searchsorted(self.arrival_time, (start, end)))
+        if len(self.arrival_time[inside]) == 0:
+            raise ConfigurationError(
+                "window",
+                (start, end),
+                "seconds in which a request arrives",
+                f"the trace lasts {self.duration:g} s",
+            )
+        return dataclasses.replace(
+            self._picked(inside), arrival_time=self.arrival_time[inside] - start
+        )
+
+    def without_zero_rows(self) -> Trace:
+        """The requests with prompt and output tokens; the others stay counted in ``dropped``."""
+        kept = (self.prompt_tokens > 0) & (self.output_tokens > 0)
+        if not kept.any():
+            raise TraceError(
+                "trace: got requests that all have a zero token count, allowed is one without "
+                "when they are dropped; keep them"
+            )
+        zero = self.zero_rows()
+        return dataclasses.replace(self._picked(kept), dropped=_added(self.dropped, zero))
+
+    def zero_rows(self) -> dict[str, ZeroRows]:
+        """Zero-token requests that are in the trace, by class name."""
+        no_prompt, no_output = self.prompt_tokens == 0, self.output_tokens == 0
+        counted = [
+            np.bincount(self.request_class[rows], minlength=len(self.class_names)).tolist()
+            for rows in (no_prompt, no_output, no_prompt | no_output)
+        ]
+        rows = map(ZeroRows._make, zip(*counted, strict=True))
+        return dict(zip(self.class_names, rows, strict=True))
+
+    def with_classes(self, names: Sequence[str]) -> Trace:
+        """The same requests with classes in the order of ``names``, which may have more."""
+        missing = sorted(set(self.class_names) - set(names))
+        if missing:
+            raise TraceError(
+                f"trace: got the classes {missing}, allowed is {', '.join(names)}; "
+                "rename one or the other"
+            )
+        position = np.array([list(names).index(name) for name in self.class_names], np.int32)
+        return dataclasses.replace(
+            self, class_names=tuple(names), request_class=position[self.request_class]
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it in the canonical schema, compressed if the name ends in .gz; exact on loading.
+
+        The file names the classes by request: their order on loading is that of their first
+        requests, and :meth:`with_classes` gives any other.
+        """
+        from llm_sched_env.workloads.writing import write_trace
+
+        write_trace(self, Path(path))
+
+    def _picked(self, rows: slice | np.ndarray) -> Trace:
+        return dataclasses.replace(
+            self,
+            arrival_time=self.arrival_time[rows],
+            request_class=self.request_class[rows],
+            prompt_tokens=self.prompt_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+        )
+
+
+def merged(traces: Sequence[Trace]) -> Trace:
+    """One trace of several with the same time 0; ties in their order, classes joined by name."""
+    if len(traces) == 1:
+        return traces[0]
+    names = tuple(dict.fromkeys(name for trace in traces for name in trace.class_names))
+    traces = [trace.with_classes(names) for trace in traces]
+    arrivals = np.concatenate([trace.arrival_time for trace in traces])
+    order = np.argsort(arrivals, kind="stable")
+    dropped: Mapping[str, ZeroRows] = {}
+    for trace in traces:
+        dropped = _added(dropped, trace.dropped)
+    return Trace(
+        names,
+        arrivals[order],
+        np.concatenate([trace.request_class for trace in traces])[order],
+        np.concatenate([trace.prompt_tokens for trace in traces])[order],
+        np.concatenate([trace.output_tokens for trace in traces])[order],
+        tuple(source for trace in traces for source in trace.sources),
+        dropped,
+    )
+
+
+def _added(one: Mapping[str, ZeroRows], two: Mapping[str, ZeroRows]) -> dict[str, ZeroRows]:
+    """Counts of both, by class."""
+    nothing = ZeroRows()
+    return {
+        name: ZeroRows(*map(sum, zip(one.get(name, nothing), two.get(name, nothing), strict=True)))
+        for name in {**one, **two}
+    }
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if len(set(names)) < len(names):
+        raise TraceError(f"trace: got the classes {list(names)}, allowed is each name once")
+    for name in names:
+        if not name or name != name.strip() or not name.isprintable():
+            raise TraceError(
+                f"trace: got the class name {name!r}, allowed is printable text without spaces "
+                "around it"
+            )
+
+
+def _check_arrays(trace: Trace) -> None:
+    arrivals, classes = trace.arrival_time, trace.request_class
+    if not len(arrivals) == len(classes) == len(trace.prompt_tokens) == len(trace.output_tokens):
+        raise TraceError("trace: got arrays of different lengths, allowed is one entry per request")
+    if len(arrivals) == 0:
+        raise TraceError("trace: got no request, allowed is at least one")
+    if not np.isfinite(arrivals).all() or arrivals[0] < 0 or (np.diff(arrivals) < 0).any():
+        raise TraceError(
+            "trace: got arrival times that go back or are not finite, allowed is non-decreasing "
+            "seconds >= 0; sort the requests"
+        )
+    if classes.min() < 0 or classes.max() >= len(trace.class_names):
+        raise TraceError(
+            f"trace: got the classes {classes.min()} to {classes.max()}, allowed is 0 to "
+            f"{len(trace.class_names) - 1}"
+        )
+    for tokens in (trace.prompt_tokens, trace.output_tokens):
+        if not (np.isfinite(tokens) & (tokens >= 0)).all():
+            raise TraceError("trace: got token counts that are not finite numbers >= 0")
