@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.envs.actions import as_actions
 from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
@@ -31,7 +32,6 @@ from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
     LATENCIES,
     Metrics,
-    reset_metrics,
     summarize_latency,
 )
 from llm_sched_env.simulation.rules import DispatchRule
@@ -258,20 +258,20 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
         horizon=run.horizon,
         **run.environment,
     )
-    control = IntervalControl(configuration, 1, run.stream)
+    control = IntervalControl(configuration, 1, run.stream, latencies=True)
     seed = run.seed_of(replication)
     control.start(0, seed)
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
     policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
     shape = control.action_space.shape or ()
-    info = control.info(0, np.zeros(2))
+    observation, info = control.observations()[0], control.info(0, np.zeros(2))
     warmup_steps = round(run.warmup / configuration.interval)
     for step in range(configuration.steps):
         if step == warmup_steps and step > 0:
-            reset_metrics(control.batch.state(0))
-        action = policy.act(control.observations()[0], info)
-        _, terms = control.step(control.checked_actions(action, shape)[None])
-        info = control.info(0, terms[0])
+            control.reset_metrics(0)
+        report = control.empty_report()
+        control.step(as_actions(policy.act(observation, info), shape)[None], report)
+        observation, info = report.observations[0], control.info(0, report.terms[0])
     return control.batch.metrics(0)
 
 

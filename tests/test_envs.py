@@ -86,7 +86,7 @@ def test_every_form_has_the_same_defaults():
         return {
             name: parameter.default
             for name, parameter in inspect.signature(function).parameters.items()
-            if name not in ("num_envs", "autoreset_mode", "render_mode")
+            if name not in ("num_envs", "autoreset_mode", "threads", "render_mode")
         }
 
     expected = defaults(IntervalConfiguration.validated)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space, observe
-from llm_sched_env.envs.reward import cumulative_revenue, score_reward
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.envs.reward import cumulative_revenue
 from llm_sched_env.planning import plan
-from llm_sched_env.planning.fluid import mixed_pool_size
 from llm_sched_env.simulation.layout import EngineState, RequestStream
+from llm_sched_env.simulation.metrics import reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
-
-# Actions this far outside [0, 1] are rounding of a float32 computation, beyond it an error.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,30 @@ class SavedState:
     engine: EngineState
 
 
+@dataclass(frozen=True)
+class IntervalReport:
+    """What N clusters show after an interval, in fresh arrays.
+
+    Attributes:
+        observations: float32, shape (N, 6I + 4).
+        rewards: shape (N,); 0 where no interval was run.
+        terms: revenue of the interval by prompt and output, currency, shape (N, 2).
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terms: np.ndarray
+
+
 class IntervalControl:
     """N clusters whose controls change once per interval.
 
     Args:
         configuration: what is controlled and how.
         n_clusters: N.
-        stream: recorded requests; default Poisson arrivals.
+        stream: recorded requests; default: drawn from the instance.
+        threads: rows are split over this many threads; the result does not depend on it.
+        latencies: whether latency histograms are kept.
     """
 
     def __init__(
@@ -43,16 +58,34 @@ class IntervalControl:
         configuration: IntervalConfiguration,
         n_clusters: int = 1,
         stream: RequestStream | None = None,
+        threads: int = 1,
+        *,
+        latencies: bool = False,
     ) -> None:
         self.configuration = configuration
-        self.plan = plan(configuration.instance, configuration.pricing)
+        instance, n_gpus = configuration.instance, configuration.n_gpus
+        self.plan = plan(instance, configuration.pricing)
         self.batch = SimulationBatch(
-            configuration.instance, configuration.rule, configuration.n_gpus, n_clusters, stream
+            instance,
+            configuration.rule,
+            n_gpus,
+            n_clusters,
+            stream,
+            latencies=latencies,
+            threads=threads,
         )
         self._controlled = configuration.controlled
+        self._plan_controls = self.plan.controls(n_gpus)
+        # The parts that are not controlled stay at the plan.
+        self.batch.controls[:] = self._plan_controls
         self._origin = np.zeros(n_clusters)
+        self._until = np.zeros(n_clusters)
         self._steps = np.zeros(n_clusters, np.int64)
-        self.observation_space = observation_space(configuration.instance)
+        self._bundled = configuration.pricing == "bundled"
+        self._billed = np.zeros((n_clusters, 2))
+        self._earned = np.zeros((n_clusters, 2))
+        self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
+        self.observation_space = observation_space(instance)
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
 
     @property
@@ -77,56 +110,69 @@ class IntervalControl:
             occupancy = None
             if start == "plan":
                 occupancy = np.where(np.isfinite(self.plan.occupancy), self.plan.occupancy, 0.0)
-            controls = self._controls(self.plan.action[self._controlled][None])[0]
-            self.batch.start(k, seed, controls, occupancy)
+            self.batch.start(k, seed, self._plan_controls, occupancy)
         self._origin[k] = self.batch.states.clock["time"][k, 0]
+        cumulative_revenue(self.batch.states, self._bundled, self._billed, k, k + 1)
+
+    def reset_metrics(self, k: int) -> None:
+        """End the warm-up of cluster k: measure from now on."""
+        reset_metrics(self.batch.state(k))
+        self._billed[k] = 0.0
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""
         return SavedState(self.batch.snapshot(k))
 
-    def checked_actions(self, actions: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Actions as floats of the given shape in [0, 1]; raises ConfigurationError."""
-        try:
-            array = np.asarray(actions, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ConfigurationError("action", actions, f"numbers of shape {shape}") from None
-        if array.shape != shape:
-            raise ConfigurationError("action of shape", array.shape, f"shape {shape}")
-        if not (np.isfinite(array) & (array >= -_ROUNDING) & (array <= 1 + _ROUNDING)).all():
-            raise ConfigurationError(
-                "action", array.tolist(), "finite numbers in [0, 1]", "clip or rescale them"
-            )
-        return np.clip(array, 0.0, 1.0)
-
-    def _controls(self, actions: np.ndarray) -> np.ndarray:
-        """Engine controls of checked actions (N, A): the uncontrolled parts stay at the plan."""
-        controls = np.tile(self.plan.action, (len(actions), 1))
-        controls[:, self._controlled] = actions
-        controls[:, -1] = mixed_pool_size(controls[:, -1], self.configuration.n_gpus)
-        return controls
+    def empty_report(self) -> IntervalReport:
+        """A report in which nothing has been earned; the observations are not written yet."""
+        n = self.batch.n_clusters
+        shape = (n, *(self.observation_space.shape or ()))
+        return IntervalReport(np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)))
 
     def step(
-        self, actions: np.ndarray, rows: tuple[int, int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Hold checked actions (N, A) for one interval on a range of rows (default all).
+        self, actions: Any, report: IntervalReport, rows: tuple[int, int] | None = None
+    ) -> None:
+        """Hold actions of shape (N, A) for one interval on a range of rows (default all).
 
-        Returns:
-            Rewards, shape (N,), and revenue terms in currency, shape (N, 2); zero outside.
+        Args:
+            actions: numbers in [0, 1].
+            report: receives what these rows show and earn.
+            rows: first and one past the last cluster.
+
+        Raises:
+            ConfigurationError: for an action that is not allowed; nothing has moved then.
         """
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        pricing, interval = self.configuration.pricing, self.configuration.interval
-        before = cumulative_revenue(self.batch.states, pricing)
+        checked = as_actions(actions, (self.batch.n_clusters, len(self._controlled)))
+        n_gpus, controls = self.configuration.n_gpus, self.batch.controls
+        if not apply_actions(checked, self._controlled, n_gpus, controls):
+            raise bad_action(checked)
         self._steps[first:last] += 1
-        until = self._origin + self._steps * interval
-        self.batch.run(until, self._controls(actions), (first, last))
-        terms = cumulative_revenue(self.batch.states, pricing) - before
-        gpu_seconds = self.configuration.n_gpus * interval
-        return score_reward(terms, gpu_seconds, self.plan.value), terms
+        np.multiply(self._steps, self.configuration.interval, out=self._until)
+        self._until += self._origin
+        read = partial(self._read, report.observations)
+        self.batch.advance(self._until, first, last, set_controls=True, then=read)
+        terms = np.subtract(
+            self._earned[first:last], self._billed[first:last], out=report.terms[first:last]
+        )
+        self._billed[first:last] = self._earned[first:last]
+        np.multiply(terms.sum(axis=1), self._reward_scale, out=report.rewards[first:last])
+
+    def _read(self, observations: np.ndarray, first: int, last: int) -> None:
+        """Observations and cumulative revenue of clusters first..last-1."""
+        observe(self.batch.states, observations, first, last)
+        cumulative_revenue(self.batch.states, self._bundled, self._earned, first, last)
+
+    def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
+        """Write what a range of rows (default all) shows now into a report."""
+        first, last = rows if rows is not None else (0, self.batch.n_clusters)
+        observe(self.batch.states, report.observations, first, last)
 
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""
-        return observe(self.batch.states, self.configuration.instance.hardware.batch_slots)
+        report = self.empty_report()
+        self.observe(report)
+        return report.observations
 
     def truncated(self) -> np.ndarray:
         """Which episodes have reached the horizon; shape (N,), bool."""
@@ -135,7 +181,8 @@ class IntervalControl:
     def info(self, k: int, terms: np.ndarray) -> dict[str, Any]:
         """What an agent is told beside the observation of cluster k; terms of shape (2,)."""
         prompt, output = terms.tolist()
-        return {"time": float(self.times()[k]), "revenue": {"prompt": prompt, "output": output}}
+        time = float(self.batch.states.clock["time"][k, 0])
+        return {"time": time, "revenue": {"prompt": prompt, "output": output}}
 
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""

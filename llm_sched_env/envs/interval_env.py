@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from llm_sched_env.envs.actions import as_actions
 from llm_sched_env.envs.configuration import STARTS, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl, SavedState
 from llm_sched_env.envs.rendering import RENDER_MODES, describe, draw
@@ -140,14 +141,14 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         """Hold the action for one interval."""
         if not self._running:
             raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
-        checked = self.control.checked_actions(action, self.action_space.shape or ())
-        rewards, terms = self.control.step(checked[None])
+        report = self.control.empty_report()
+        self.control.step(as_actions(action, self.action_space.shape or ())[None], report)
         return (
-            self.control.observations()[0],
-            float(rewards[0]),
+            report.observations[0],
+            float(report.rewards[0]),
             False,
             bool(self.control.truncated()[0]),
-            self.control.info(0, terms[0]),
+            self.control.info(0, report.terms[0]),
         )
 
     def render(self) -> Any:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.compiled import entry_point
 from llm_sched_env.simulation.layout import EngineState
 
 
-def cumulative_revenue(states: EngineState, pricing: str) -> np.ndarray:
-    """Revenue earned since the start, currency, by its terms prompt and output; shape (N, 2).
+@entry_point
+def cumulative_revenue(
+    states: EngineState, bundled: bool, revenue: np.ndarray, first: int, last: int
+) -> None:
+    """Write what clusters first..last-1 have earned, by the terms prompt and output.
 
     Bundled charging (22) bills both when the decode completes, separate charging (23) the
     prompt when the prefill completes.
+
+    Args:
+        states: stacked clusters.
+        bundled: which charging.
+        revenue: receives currency since the last reset of metrics, shape (N, 2).
+        first: the first cluster.
+        last: one past the last cluster.
     """
-    totals = states.totals
-    output = totals["decode_revenue"].sum(axis=1)
-    if pricing == "bundled":
-        prompt = totals["bundled_revenue"].sum(axis=1) - output
-    else:
-        prompt = totals["prefill_revenue"].sum(axis=1)
-    return np.stack([prompt, output], axis=1)
-
-
-def score_reward(terms: np.ndarray, gpu_seconds: float, bound: float) -> np.ndarray:
-    """Revenue (N, 2) over n * interval * R*: its mean over time is the score; shape (N,)."""
-    score: np.ndarray = terms.sum(axis=1) / (gpu_seconds * bound)
-    return score
+    for k in range(first, last):
+        prompt, output = 0.0, 0.0
+        for i in range(states.totals.shape[1]):
+            totals = states.totals[k, i]
+            output += totals.decode_revenue
+            if bundled:
+                prompt += totals.bundled_revenue - totals.decode_revenue
+            else:
+                prompt += totals.prefill_revenue
+        revenue[k, 0] = prompt
+        revenue[k, 1] = output

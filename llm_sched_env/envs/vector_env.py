@@ -12,10 +12,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
-from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.envs.interval_env import chosen_start, episode_seed
 from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
 from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.row_parts import available_processors
+
+_LEAST_PER_THREAD = 8
 
 
 class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -25,6 +28,8 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: N.
         autoreset_mode: ``NEXT_STEP`` (default), ``SAME_STEP`` or ``DISABLED``, by name or as
             :class:`gymnasium.vector.AutoresetMode`.
+        threads: that advance the environments; default: one per processor, with at least
+            8 environments each. Episodes do not depend on it.
         n_gpus: this and all further arguments as in
             :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`.
 
@@ -37,6 +42,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self,
         num_envs: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        threads: int | None = None,
         n_gpus: int = 20,
         instance: Instance | str | Path | dict[str, Any] = "base",
         pricing: str = "bundled",
@@ -54,7 +60,9 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.num_envs = checked_integer("num_envs", num_envs)
         self.autoreset_mode = _checked_mode(autoreset_mode)
         self.metadata = {"autoreset_mode": self.autoreset_mode}
-        self.control = IntervalControl(configuration, self.num_envs)
+        if threads is None:
+            threads = max(1, min(available_processors(), self.num_envs // _LEAST_PER_THREAD))
+        self.control = IntervalControl(configuration, self.num_envs, threads=threads)
         self.single_observation_space = self.control.observation_space
         self.single_action_space = self.control.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -99,50 +107,67 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Hold each action for one interval; finished episodes follow the autoreset mode."""
         if not self._running:
             raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
-        checked = self.control.checked_actions(actions, self.action_space.shape or ())
         finished = self._done
-        if finished.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+        if finished.any():
+            return self._step_and_reset(actions)
+        report = self.control.empty_report()
+        self.control.step(actions, report)
+        truncated = self.control.truncated()
+        infos = self._infos(report.terms)
+        observations = report.observations
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._done = truncated.copy()
+        elif truncated.any():
+            observations, infos = self._reset_now(truncated, report, infos)
+        return observations, report.rewards, self._never(), truncated, infos
+
+    def _step_and_reset(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """NEXT_STEP: environments whose episode has ended are reset instead of stepped."""
+        finished = self._done
+        if self.autoreset_mode is AutoresetMode.DISABLED:
             raise LLMSchedError(
                 f"step: got finished episodes {np.flatnonzero(finished).tolist()}, allowed are "
                 'running ones; reset them with options={"reset_mask": ...}'
             )
-        rewards = np.zeros(self.num_envs)
-        terms = np.zeros((self.num_envs, 2))
+        report = self.control.empty_report()
         for first, last in _runs(~finished):
-            some, some_terms = self.control.step(checked, (first, last))
-            rewards[first:last], terms[first:last] = some[first:last], some_terms[first:last]
-        for k in np.flatnonzero(finished):
-            self.control.start(int(k), episode_seed(self._generators[k]))
+            self.control.step(actions, report, (first, last))
+        for k in np.flatnonzero(finished).tolist():
+            self.control.start(k, episode_seed(self._generators[k]))
+            self.control.observe(report, (k, k + 1))
         truncated = self.control.truncated() & ~finished
-        observations = self.control.observations()
-        infos = self._infos(terms)
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            observations, infos = self._reset_now(truncated, observations, infos)
-            self._done = np.zeros(self.num_envs, np.bool_)
-        else:
-            self._done = truncated.copy()
-        return observations, rewards, np.zeros(self.num_envs, np.bool_), truncated, infos
+        self._done = truncated.copy()
+        return (
+            report.observations,
+            report.rewards,
+            self._never(),
+            truncated,
+            self._infos(report.terms),
+        )
 
     def _reset_now(
-        self, ended: np.ndarray, observations: np.ndarray, infos: dict[str, Any]
+        self, ended: np.ndarray, report: IntervalReport, infos: dict[str, Any]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """SAME_STEP: new episodes at once; the last observations and infos go to ``final_*``."""
-        if not ended.any():
-            return observations, infos
         final = np.full(self.num_envs, None, dtype=object)
-        for k in np.flatnonzero(ended):
-            final[k] = observations[k].copy()
-            self.control.start(int(k), episode_seed(self._generators[k]))
-        fresh = self._infos(np.zeros((self.num_envs, 2)))
-        for name in ("prompt", "output"):
-            fresh["revenue"][name][~ended] = infos["revenue"][name][~ended]
+        for k in np.flatnonzero(ended).tolist():
+            final[k] = report.observations[k].copy()
+            self.control.start(k, episode_seed(self._generators[k]))
+            self.control.observe(report, (k, k + 1))
+        fresh = self._infos(np.where(ended[:, None], 0.0, report.terms))
         fresh |= {
             "final_obs": final,
             "_final_obs": ended.copy(),
             "final_info": infos,
             "_final_info": ended.copy(),
         }
-        return self.control.observations(), fresh
+        return report.observations, fresh
+
+    def _never(self) -> np.ndarray:
+        """No episode terminates."""
+        return np.zeros(self.num_envs, np.bool_)
 
     def _infos(self, terms: np.ndarray) -> dict[str, Any]:
         every = np.ones(self.num_envs, np.bool_)

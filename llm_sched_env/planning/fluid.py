@@ -110,12 +110,16 @@ class FluidPlan:
         return plain
 
 
+POOL_ROUNDING = 1.0 - 1e-7
+"""Rounding noise of a share of the GPUs, also of a float32 one, that does not add a GPU."""
+
+
 def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
     """GPUs in the static mixed pool for fractions in [0, 1] of the cluster, an integer (array).
 
-    Rounding noise, also that of a float32 action, does not add a GPU; any fraction > 0 has one.
+    Any fraction > 0 has one; rounding noise does not add one.
     """
-    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * (1 - 1e-7))
+    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * POOL_ROUNDING)
     return np.clip(size, 0, n_gpus).astype(np.int64)
 
 

@@ -47,5 +47,7 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
     dispatcher = decorator(function)
     cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if cache_file is not None:
-        cache_file._source_stamp = engine_source_digest()  # noqa: SLF001 - no public way
+        own = Path(function.__code__.co_filename).read_bytes()
+        stamp = engine_source_digest() + hashlib.sha256(own).hexdigest()
+        cache_file._source_stamp = stamp  # noqa: SLF001 - no public way
     return dispatcher

@@ -36,6 +36,7 @@ from llm_sched_env.simulation.patience_heap import first_deadline
 from llm_sched_env.simulation.statistics import count_latency, log_event
 from llm_sched_env.simulation.waiting import join_queue, leave_queue, start_patience
 
+# What run_until returns; FINISHED is 0, so that "any" tells whether something is left.
 FINISHED, NEEDS_CAPACITY = 0, 1
 _NO_DISPATCH = -2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.simulation import allocation, layout
 from llm_sched_env.simulation.engine import advance, start
-from llm_sched_env.simulation.event_loop import FINISHED
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
+from llm_sched_env.simulation.row_parts import RowParts
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
@@ -41,6 +41,10 @@ class SimulationBatch:
             are drawn from the instance's arrival rates and length distributions.
         log_events: room for this many entries of each cluster's event log.
         latencies: whether latency histograms are kept (135 KB per cluster of two classes).
+        threads: rows are split over this many threads; the result does not depend on it.
+
+    Attributes:
+        controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class SimulationBatch:
         stream: RequestStream | None = None,
         log_events: int = 0,
         latencies: bool = True,
+        threads: int = 1,
     ) -> None:
         self.instance = instance
         self.rule = rule
@@ -67,7 +72,8 @@ class SimulationBatch:
         self._status = np.zeros(self.n_clusters, np.int64)
         self._all = np.ones(self.n_clusters, np.bool_)
         self._none = np.zeros(self.n_clusters, np.bool_)
-        self._controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
+        self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
+        self._parts = RowParts(threads)
         self.states = allocation.stacked(self._fresh, self.n_clusters)
 
     def start(
@@ -99,12 +105,12 @@ class SimulationBatch:
                 target[k] = array[0]
         allocation.clear_requests(self.states, k)
         self.states.keys[k] = stream_keys(seed)
-        self._controls[k] = checked
+        self.controls[k] = checked
         start(
             self.states,
             self.workload,
             self._logs,
-            self._controls,
+            self.controls,
             np.ascontiguousarray(occupancy),
             k,
         )
@@ -123,29 +129,54 @@ class SimulationBatch:
             rows: first and one past the last cluster; default all.
         """
         first, last = rows if rows is not None else (0, self.n_clusters)
-        flags = self._none
         if controls is not None:
             checked = self._checked_controls(controls, (self.n_clusters,))
-            self._controls[first:last] = checked[first:last]
-            flags = self._all
-        while True:
+            self.controls[first:last] = checked[first:last]
+        self.advance(until, first, last, set_controls=controls is not None)
+
+    def advance(
+        self,
+        until: np.ndarray,
+        first: int,
+        last: int,
+        *,
+        set_controls: bool,
+        then: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Advance clusters first..last-1 to their times ``until``, shape (N,), seconds.
+
+        Args:
+            until: as in :meth:`run`.
+            first: the first cluster.
+            last: one past the last cluster.
+            set_controls: whether :attr:`controls` are set before the first event.
+            then: called with ranges of these clusters once they are there, by several threads;
+                more than once if request records ran out.
+        """
+        flags = self._all if set_controls else self._none
+
+        def work(start_row: int, end_row: int) -> None:
             advance(
                 self.states,
                 self.workload,
                 self._logs,
-                self._controls,
+                self.controls,
                 flags,
                 until,
                 self._status,
-                first,
-                last,
+                start_row,
+                end_row,
             )
-            if (self._status[first:last] == FINISHED).all():
-                return
+            if then is not None:
+                then(start_row, end_row)
+
+        self._parts.run(work, first, last)
+        while self._status[first:last].any():
             # A cluster that finished has nothing left to do before its time: running it
             # again without controls changes nothing.
             flags = self._none
             self._grow()
+            self._parts.run(work, first, last)
 
     def _checked_controls(self, controls: np.ndarray, stacked: tuple[int, ...]) -> np.ndarray:
         """Controls as floats of shape (*stacked, 2I + 1), shares in [0, 1], pool in 0..n."""
