@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import groupby, product
 from operator import itemgetter
@@ -14,14 +15,17 @@ import pytest
 from twin import Twin
 
 from llm_sched_env import presets
+from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.length_distributions import LengthDistribution
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.simulation.layout import (
     ARRIVE,
     DECODE_END,
     PREFILL_END,
     PREFILL_START,
+    REJECT,
     RequestStream,
 )
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
@@ -120,6 +124,58 @@ def test_same_log_when_controls_change(rule: DispatchRule) -> None:
         twin.run(float(until), controls)
         simulation.run(float(until), controls)
     assert_same_log(simulation, twin, at_least=2 * ARRIVALS)
+
+
+def general_instance(kind: str) -> Instance:
+    """Everything beyond the Markov model, in combinations that meet each other."""
+    laws = {
+        "lengths": (LengthDistribution("gamma", 0.6), LengthDistribution("log-normal", 1.4)),
+        "affine": (LengthDistribution("gamma", 1.7), LengthDistribution("log-normal", 0.8)),
+    }
+    prompts, outputs = laws.get(kind, (LengthDistribution(), LengthDistribution()))
+    hardware = replace(
+        presets.QWEN_8B_A100,
+        alpha=0.0219 if kind == "affine" else 0.0174,  # b0 = 1.6 tokens: every decode counts
+        beta=4e-4 if kind == "affine" else 6.2e-5,
+        batch_slots=6,
+        iteration_law="affine" if kind == "affine" else "two-speed",
+        chunking="ceil" if kind in {"affine", "lengths"} else "exact",
+        kv_tokens=4000 if kind == "kv" else None,
+    )
+    day = ArrivalProfile((0.0, 10.0, 10.0, 25.0), (0.2, 3.0, 0.0, 1.0))
+    observed = LengthDistribution("empirical", values=(100.0, 200.0, 900.0))
+    fixed = LengthDistribution("deterministic")
+    classes = (
+        RequestClass("a", 400.0, 500.0, 0.6, 0.1, prompts, outputs),
+        RequestClass(
+            "b", 1500.0, 200.0, 0.6, 0.0, outputs, prompts, day if kind == "day" else None
+        ),
+        RequestClass("c", 400.0, 60.0, 0.4, 0.3, *((observed, fixed) if kind == "lengths" else ())),
+    )
+    bursts = ArrivalModulation(
+        ((0.2, 1.0, 1.0), (2.0, 0.0, 1.0), (1.0, 5.0, 1.0)),
+        ((0.0, 0.1, 0.3), (0.5, 0.0, 0.1), (0.0, 1.0, 0.0)),
+    )
+    modulation = bursts if kind == "day" else None
+    return Instance(kind, classes, hardware, Prices(0.1, 0.2), modulation)
+
+
+@pytest.mark.parametrize("kind", ["lengths", "affine", "kv", "day"])
+@every_rule
+def test_same_log_beyond_the_markov_model(rule: DispatchRule, kind: str) -> None:
+    instance, n_gpus = general_instance(kind), 4
+    controls = random_controls(3, n_gpus, np.random.default_rng(2))
+    controls[-1] = 2.0  # solo and mixed GPUs
+    seed = np.random.SeedSequence(9)
+    horizon = 0.6 * ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
+    twin = Twin(instance, rule, controls, n_gpus, seed)
+    twin.run(horizon)
+    simulation = Simulation(instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
+    simulation.run(0.4 * horizon)
+    simulation.run(horizon)
+    assert_same_log(simulation, twin, at_least=ARRIVALS)
+    if kind == "kv":
+        assert 5 < sum(entry[1] == REJECT for entry in twin.log) < ARRIVALS // 4
 
 
 # Ties. All numbers are sums of powers of two, so that times are exact and equal times are equal.

@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from operator import attrgetter
 
 import numpy as np
 
 from llm_sched_env.instance import Instance
+from llm_sched_env.length_distributions import LengthDistribution
 from llm_sched_env.simulation.layout import (
     ARRIVE,
     DECODE_END,
@@ -25,6 +27,7 @@ from llm_sched_env.simulation.layout import (
     LEAVE_PREFILL,
     PREFILL_END,
     PREFILL_START,
+    REJECT,
     RequestStream,
 )
 from llm_sched_env.simulation.rules import DispatchRule
@@ -60,9 +63,10 @@ class Draws:
         keys = seed.generate_state(len(self.STREAMS), np.uint64)
         self.keys = dict(zip(self.STREAMS, (int(key) for key in keys), strict=True))
 
-    def bits(self, stream: str, k: int) -> int:
-        """64 random bits."""
-        return self.mixed((self.keys[stream] + k * 0x9E3779B97F4A7C15) % 2**64)
+    def bits(self, stream: str | int, k: int) -> int:
+        """64 random bits; a stream is named, or given by its key."""
+        key = self.keys[stream] if isinstance(stream, str) else stream
+        return self.mixed((key + k * 0x9E3779B97F4A7C15) % 2**64)
 
     @staticmethod
     def mixed(z: int) -> int:
@@ -71,13 +75,47 @@ class Draws:
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
         return z ^ (z >> 31)
 
-    def uniform(self, stream: str, k: int) -> float:
+    def uniform(self, stream: str | int, k: int) -> float:
         """The upper 53 bits, centred in their interval."""
         return ((self.bits(stream, k) >> 11) + 0.5) / 2**53
 
-    def exponential(self, stream: str, k: int) -> float:
+    def exponential(self, stream: str | int, k: int) -> float:
         """Mean 1."""
         return -math.log(self.uniform(stream, k))
+
+    def normal(self, stream: str | int, k: int) -> float:
+        """Box and Muller, from draws k and k + 1."""
+        radius = math.sqrt(2 * self.exponential(stream, k))
+        return radius * math.cos(2 * math.pi * self.uniform(stream, k + 1))
+
+    def gamma(self, stream: str | int, shape: float) -> float:
+        """Marsaglia and Tsang with draws 1, 2, 3, then 4, 5, 6, ...; below shape 1, draw 0 too."""
+        if shape < 1:
+            factor = self.uniform(stream, 0) ** (1 / shape)
+            shape += 1
+        else:
+            factor = 1.0
+        d = shape - 1 / 3
+        for k in count(1, 3):
+            x = self.normal(stream, k)
+            v = (1 + x / math.sqrt(9 * d)) ** 3
+            if v > 0 and -self.exponential(stream, k + 2) < x * x / 2 + d * (1 - v + math.log(v)):
+                return factor * d * v
+        raise AssertionError
+
+    def length(self, stream: str, k: int, law: LengthDistribution, mean: float) -> float:
+        """Tokens; all kinds but the exponential have a stream of their own for each request."""
+        own = self.bits(stream, k)
+        if law.kind == "exponential":
+            return self.exponential(stream, k) * mean
+        if law.kind == "deterministic":
+            return mean
+        if law.kind == "log-normal":
+            variance = math.log(1 + law.cv**2)
+            return mean * math.exp(math.sqrt(variance) * self.normal(own, 0) - variance / 2)
+        if law.kind == "gamma":
+            return mean * law.cv**2 * self.gamma(own, law.cv**-2)
+        return law.values[int(self.uniform(own, 0) * len(law.values))]
 
     def below(self, stream: str, k: int, size: int) -> int:
         """An integer in 0..size-1: the lowest bits, mixed again until they are small enough."""
@@ -138,6 +176,10 @@ class Twin:
         self.draws = Draws(seed)
         self.classes = range(instance.n_classes)
         self.arrival_rates = [n_gpus * c.arrival_rate for c in instance.classes]
+        self.peak_rates = [
+            rate * peak for rate, peak in zip(self.arrival_rates, _peaks(instance), strict=True)
+        ]
+        self.kv_tokens = instance.hardware.kv_tokens or math.inf
         self.time = 0.0
         self.log: list[tuple[float, int, int, int]] = []
         self.gpus = [Gpu(k) for k in range(n_gpus)]
@@ -174,7 +216,12 @@ class Twin:
     # Time.
 
     def _iteration_seconds(self, gpu: Gpu) -> float:
-        return self.hardware.tau_mixed if gpu.prefill else self.hardware.tau_solo
+        if self.hardware.iteration_law == "two-speed":
+            return self.hardware.tau_mixed if gpu.prefill else self.hardware.tau_solo
+        c, a = 1 / self.hardware.gamma, self.hardware.beta
+        b0 = (c - self.hardware.alpha) / a
+        tokens = len(gpu.decodes) + (self.hardware.chunk_tokens if gpu.prefill else 0)
+        return c + a * max(0, tokens - b0)
 
     def _pass_time(self, time: float) -> None:
         """Iterations are done and credit is earned until ``time``."""
@@ -217,35 +264,81 @@ class Twin:
 
     def _schedule_arrival(self) -> None:
         k = self.next_index
-        if self.stream is None:
-            gap = self.draws.exponential("arrival", k) / sum(self.arrival_rates)
-            self.next_arrival_time = self.time + gap
-        elif k < len(self.stream.arrival_time):
-            self.next_arrival_time = float(self.stream.arrival_time[k])
-        else:
-            self.next_arrival_time = math.inf
+        if self.stream is not None:
+            recorded = self.stream.arrival_time
+            self.next_arrival_time = float(recorded[k]) if k < len(recorded) else math.inf
+            return
+        time = self.time
+        while True:
+            time += self.draws.exponential("arrival", k) / sum(self.peak_rates)
+            i = self._class_of(k)
+            rate = self.arrival_rates[i] * self._multiplier(i, time)
+            steady = self.peak_rates == self.arrival_rates
+            if steady or self.draws.uniform("thinning", k) * self.peak_rates[i] < rate:
+                break
+            k += 1
+        self.next_index, self.next_arrival_time = k, time
+
+    def _class_of(self, k: int) -> int:
+        share = self.draws.uniform("class", k) * sum(self.peak_rates)
+        i = 0
+        while i < len(self.classes) - 1 and share >= sum(self.peak_rates[: i + 1]):
+            i += 1
+        return i
+
+    def _multiplier(self, i: int, time: float) -> float:
+        """Arrival rate of class i at a time over its mean."""
+        profile = self.instance.classes[i].arrival_profile
+        factor = 1.0
+        if profile is not None:
+            # Jumps are at the second of two points at one time; interp takes the first there.
+            phase = math.nextafter(time % profile.period, math.inf)
+            factor = float(np.interp(phase, profile.times, profile.relative_rates))
+        if self.instance.modulation is not None:
+            factor *= self.instance.modulation.relative_rates(len(self.classes))[
+                self._modulation_state(time), i
+            ]
+        return factor
+
+    def _modulation_state(self, time: float) -> int:
+        """The modulating chain from its start, state by state, until it covers ``time``."""
+        chain = self.instance.modulation
+        assert chain is not None
+        state = _first_above(
+            np.cumsum(chain.stationary_probabilities), self.draws.uniform("modulation", -1)
+        )
+        until = 0.0
+        for jump in count():
+            exits = np.array(chain.switch_rates[state])
+            until += self.draws.exponential("modulation", 2 * jump) / exits.sum()
+            if until > time:
+                return state
+            draw = self.draws.uniform("modulation", 2 * jump + 3)
+            state = _first_above(np.cumsum(exits / exits.sum()), draw)
+        raise AssertionError
 
     def _next_request(self) -> Request:
         k = self.next_index
+        self.next_index += 1
         if self.stream is not None:
             i = int(self.stream.request_class[k])
             prompt = float(self.stream.prompt_tokens[k])
             output = float(self.stream.output_tokens[k])
         else:
-            share = self.draws.uniform("class", k) * sum(self.arrival_rates)
-            i = 0
-            while i < len(self.classes) - 1 and share >= sum(self.arrival_rates[: i + 1]):
-                i += 1
-            means = self.instance.classes[i]
-            prompt = self.draws.exponential("prompt", k) * means.prompt_tokens
-            output = self.draws.exponential("output", k) * means.output_tokens
-        self.next_index += 1
+            i = self._class_of(k)
+            c = self.instance.classes[i]
+            prompt = self.draws.length("prompt", k, c.prompt_lengths, c.prompt_tokens)
+            output = self.draws.length("output", k, c.output_lengths, c.output_tokens)
         return Request(k, i, prompt, output, arrival_time=self.time)
 
     def _arrive(self) -> None:
         request = self._next_request()
         self._schedule_arrival()
         self._log(ARRIVE, request)
+        if request.prompt_tokens + request.output_tokens > self.kv_tokens:
+            self._log(REJECT, request)
+            self._dispatch()
+            return
         queue = self.queues[request.i]
         queue.append(request)
         self._dispatch()
@@ -277,6 +370,8 @@ class Twin:
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
         queue.remove(request)
         self._log(kind, request)
+        if self.hardware.kv_tokens is not None:
+            self._dispatch()  # the next in line may need less
 
     def _grant_credit(self, i: int) -> None:
         self.credit[i] = max(1.0, self.credit[i])
@@ -374,12 +469,25 @@ class Twin:
         _set_member(self.mixed_slots, gpu, mixed)
         _set_member(self.prefill_slots, gpu, prefill)
 
-    def _random_gpu(self, gpus: list[Gpu]) -> Gpu:
-        """A uniformly random one; a single one costs no draw."""
-        if len(gpus) == 1:
-            return gpus[0]
-        self.routing_draws += 1
-        return gpus[self.draws.below("routing", self.routing_draws - 1, len(gpus))]
+    def _random_gpu(self, gpus: list[Gpu], tokens: float) -> Gpu | None:
+        """The first with room for the tokens from a random one on; a single one costs no draw."""
+        if not gpus:
+            return None
+        place = 0
+        if len(gpus) > 1:
+            place = self.draws.below("routing", self.routing_draws, len(gpus))
+            self.routing_draws += 1
+        in_turn = gpus[place:] + gpus[:place]
+        return next((g for g in in_turn if self._reserved(g) + tokens <= self.kv_tokens), None)
+
+    def _reserved(self, gpu: Gpu) -> float:
+        """KV tokens of the requests on a GPU, whole when they decode there."""
+        tokens = sum(r.prompt_tokens + r.output_tokens for r in gpu.decodes)
+        return tokens + (self._prefill_tokens(gpu.prefill) if gpu.prefill else 0.0)
+
+    def _prefill_tokens(self, request: Request) -> float:
+        coupled = self.rule.router == "coupled"
+        return request.prompt_tokens + (request.output_tokens if coupled else 0.0)
 
     # The router.
 
@@ -390,10 +498,15 @@ class Twin:
         draw = self.draws.uniform("routing", self.routing_draws - 1)
         return self.solo_line if draw < self.solo_probability[i] else self.mixed_line
 
-    def _slots_of_line(self, line: list[Request]) -> list[Gpu]:
+    def _gpu_for_head(self, line: list[Request]) -> Gpu | None:
+        tokens = line[0].prompt_tokens + line[0].output_tokens
         if self.rule.router == "solo-first":
-            return self.solo_slots or self.mixed_slots
-        return self.solo_slots if line is self.solo_line else self.mixed_slots
+            return self._random_gpu(self.solo_slots, tokens) or self._random_gpu(
+                self.mixed_slots, tokens
+            )
+        return self._random_gpu(
+            self.solo_slots if line is self.solo_line else self.mixed_slots, tokens
+        )
 
     # Dispatch.
 
@@ -408,21 +521,25 @@ class Twin:
 
     def _place(self) -> None:
         for line in (self.solo_line, self.mixed_line):
-            while line and self._slots_of_line(line):
-                self._start_decode(self._random_gpu(self._slots_of_line(line)), line.pop(0))
+            while line and (gpu := self._gpu_for_head(line)):
+                self._start_decode(gpu, line.pop(0))
 
     def _admit(self) -> None:
         while self.prefill_slots:
             i = self._choose_class()
             if i is None:
                 return
+            gpu = self._random_gpu(self.prefill_slots, self._prefill_tokens(self.queues[i][0]))
+            if gpu is None:
+                return
             self.credit[i] = max(0.0, self._credit(i) - 1.0)
-            request = self.queues[i].pop(0)
-            self._start_prefill(self._random_gpu(self.prefill_slots), request)
+            self._start_prefill(gpu, self.queues[i].pop(0))
 
     def _start_prefill(self, gpu: Gpu, request: Request) -> None:
         assert gpu.prefill is None
         request.remaining = request.prompt_tokens / self.hardware.chunk_tokens
+        if self.hardware.chunking == "ceil":
+            request.remaining = math.ceil(request.remaining)
         gpu.prefill = request
         self._update_slots(gpu)
         self._log(PREFILL_START, request, gpu)
@@ -439,6 +556,21 @@ def _ratio(value: float, base: float, of_zero: float = 0.0) -> float:
     if base > 0.0:
         return value / base
     return math.inf if value > 0.0 else of_zero
+
+
+def _first_above(cumulative: np.ndarray, draw: float) -> int:
+    return min(int(np.searchsorted(cumulative, draw, side="right")), len(cumulative) - 1)
+
+
+def _peaks(instance: Instance) -> list[float]:
+    """Greatest arrival rate of each class over its mean."""
+    peaks = [1.0 for _ in instance.classes]
+    for i, c in enumerate(instance.classes):
+        if c.arrival_profile is not None:
+            peaks[i] *= max(c.arrival_profile.relative_rates)
+        if instance.modulation is not None:
+            peaks[i] *= max(instance.modulation.relative_rates(len(peaks))[:, i])
+    return peaks
 
 
 def _set_member(gpus: list[Gpu], gpu: Gpu, member: bool) -> None:

@@ -153,7 +153,7 @@ def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
         entry = state.queues[i].head
         gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
         if gpu < 0:
-            break
+            return
         spend_credit(state, i, time)
         start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
     state.clock[0].credit_time = np.inf
