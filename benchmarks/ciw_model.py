@@ -13,7 +13,6 @@ equal speeds of both modes the two models have the same law.
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 

@@ -64,9 +64,7 @@ def measure_costs(
             engine, floor = (
                 Spread.of([_NANOSECONDS / speed for speed in measured[name]]) for name in works
             )
-            rows.append(
-                CostRow(n_gpus, engine.median, engine.least, engine.greatest, floor.median)
-            )
+            rows.append(CostRow(n_gpus, engine.median, engine.least, engine.greatest, floor.median))
     return rows
 
 

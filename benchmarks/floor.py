@@ -78,7 +78,7 @@ class Floor:
         self.time = 0.0
         self._until = 0.0
         self._draw = 0
-        self._keys = stream_keys(np.random.SeedSequence(seed))[:2]
+        self._time_key, self._kind_key = stream_keys(np.random.SeedSequence(seed))[:2]
 
     @property
     def events(self) -> int:
@@ -90,6 +90,12 @@ class Floor:
         first = self._draw
         self._until += seconds
         self._draw, self.time = draw_events(
-            self.rates, *self._keys, first, self.time, self._until, self.counts
+            self.rates,
+            self._time_key,
+            self._kind_key,
+            first,
+            self.time,
+            self._until,
+            self.counts,
         )
         return self._draw - first

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGES = ("numpy", "numba", "gymnasium", "simpy", "ciw")
@@ -16,12 +17,8 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-    for package in _PACKAGES:
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return described
+    installed = (package for package in _PACKAGES if find_spec(package) is not None)
+    return described | {package: version(package) for package in installed}
 
 
 def _cpu_model() -> str:
