@@ -84,7 +84,10 @@ class CiwCluster:
         decode_rates = zip(
             instance.solo_decode_rates.tolist(), instance.mixed_decode_rates.tolist(), strict=True
         )
-        arrivals = [ciw.dists.Exponential(n_gpus * c.arrival_rate) for c in instance.classes]
+        arrivals = [
+            ciw.dists.Exponential(n_gpus * c.arrival_rate) if c.arrival_rate > 0.0 else None
+            for c in instance.classes
+        ]
         prefills = [ciw.dists.Exponential(rate) for rate in prefill_rates]
         decodes = [_DecodeTime(solo, mixed, solo_slots) for solo, mixed in decode_rates]
         route = ciw.routing.NetworkRouting([ciw.routing.Direct(to=_DECODE), ciw.routing.Leave()])

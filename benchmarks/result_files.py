@@ -115,7 +115,15 @@ def _numbers(row: SpeedRow | VectorRow) -> tuple[str, ...]:
     if row.median is None:
         return (row.note, "", "", "")
     speeds = [f"{value:,.0f}" for value in (row.median, row.least, row.greatest)]
-    return (*speeds, f"{row.ratio:.3g} ({row.ratio_least:.3g}-{row.ratio_greatest:.3g})")
+    ratio, least, greatest = map(_ratio, (row.ratio, row.ratio_least, row.ratio_greatest))
+    return (*speeds, f"{ratio} ({least}-{greatest})")
+
+
+def _ratio(value: float | None) -> str:
+    """Three digits, without an exponent."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
