@@ -1,38 +1,49 @@
-"""How fast the engine runs, beside a plain ``heapq`` loop of the same model in the same run."""
+"""How many events per second the engine simulates, beside yardsticks in the same run."""
 
 from __future__ import annotations
 
-import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from llm_sched_env.benchmarks.heapq_loop import run_heapq
+from llm_sched_env.benchmarks.contenders import CONTENDERS, ENGINE, Contender
+from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 
-GATE_AND_ROUTE = DispatchRule(gate="occupancy", router="solo-first", pools="static")
-# Events per measured run, enough for a second or so each.
-_ENGINE_EVENTS, _HEAPQ_EVENTS = 4_000_000, 150_000
-_WARMUP_SECONDS = 30.0
+WARMUP_SECONDS = 30.0
+RUN_SECONDS = 0.5
+_FIRST_EVENTS = 100
 
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """Median, least and greatest events per second of one contender at one cluster size."""
+    """Events per second of one contender at one cluster size; what was not measured is None.
+
+    Attributes:
+        contender: its name.
+        model: what it simulates.
+        n_gpus: cluster size.
+        runs: how many.
+        median: events per second.
+        least: of the runs.
+        greatest: of the runs.
+        ratio: the engine's median over this one.
+        ratio_least: the least ratio within a round.
+        ratio_greatest: the greatest.
+        note: why there is no number.
+    """
 
     contender: str
+    model: str
     n_gpus: int
     runs: int
-    median: float
-    least: float
-    greatest: float
+    median: float | None = None
+    least: float | None = None
+    greatest: float | None = None
+    ratio: float | None = None
+    ratio_least: float | None = None
+    ratio_greatest: float | None = None
+    note: str = ""
 
 
 def measure(
@@ -40,61 +51,76 @@ def measure(
     sizes: Sequence[int],
     runs: int = 5,
     seed: int = 0,
+    contenders: Sequence[Contender] = CONTENDERS,
+    seconds: float = RUN_SECONDS,
     on_run: Callable[[str], None] | None = None,
 ) -> list[SpeedRow]:
-    """Events per second on one core under gate-and-route, engine and yardstick in turn.
+    """Events per second on one CPU under gate-and-route.
 
-    An event is an arrival, a completion of a prefill or decode, or an abandonment. Compilation
-    and the first 30 simulated seconds are not timed.
+    Every contender simulates one cluster per size, empty at first. The first 30 simulated
+    seconds are not timed (nor is compilation); the runs are consecutive parts of what follows.
+
+    Args:
+        instance: what is simulated.
+        sizes: numbers of GPUs.
+        runs: of each contender, one per round.
+        seed: of all random draws.
+        contenders: the engine and others.
+        seconds: of a run, about.
+        on_run: told where the measurement is.
     """
-    rows = []
-    for n_gpus in sizes:
-        speeds: dict[str, list[float]] = {"llm-sched-env": [], "heapq loop": []}
-        for k in range(runs):
-            speeds["llm-sched-env"].append(_engine_speed(instance, n_gpus, seed + k))
-            speeds["heapq loop"].append(_heapq_speed(instance, n_gpus, seed + k))
-            if on_run is not None:
-                on_run(f"n = {n_gpus}, run {k + 1} of {runs}")
-        for contender, values in speeds.items():
-            rows.append(
-                SpeedRow(
-                    contender, n_gpus, runs, statistics.median(values), min(values), max(values)
-                )
-            )
-    return rows
+    with pinned():
+        return [
+            row
+            for n_gpus in sizes
+            for row in _measure_size(instance, n_gpus, runs, seed, contenders, seconds, on_run)
+        ]
 
 
-def _engine_speed(instance: Instance, n_gpus: int, seed: int) -> float:
-    controls = plan(instance).controls(n_gpus)
-    simulation = Simulation(
-        instance, GATE_AND_ROUTE, controls, n_gpus, np.random.SeedSequence(seed)
-    )
-    simulation.run(_WARMUP_SECONDS)
-    before = simulation.metrics().events
-    # Three events per request: arrival and two completions.
-    rate = 3 * n_gpus * float(instance.arrival_rates.sum())
-    started = time.perf_counter()
-    simulation.run(_WARMUP_SECONDS + _ENGINE_EVENTS / rate)
-    seconds = time.perf_counter() - started
-    return (simulation.metrics().events - before) / seconds
+def _measure_size(
+    instance: Instance,
+    n_gpus: int,
+    runs: int,
+    seed: int,
+    contenders: Sequence[Contender],
+    seconds: float,
+    on_run: Callable[[str], None] | None,
+) -> list[SpeedRow]:
+    def report(text: str) -> None:
+        if on_run is not None:
+            on_run(f"n = {n_gpus}, {text}")
 
-
-def _heapq_speed(instance: Instance, n_gpus: int, seed: int) -> float:
     fluid_plan = plan(instance)
-    rate = 3 * n_gpus * float(instance.arrival_rates.sum())
-    started = time.perf_counter()
-    result = run_heapq(instance, fluid_plan, n_gpus, _HEAPQ_EVENTS / rate, seed=seed)
-    return result.events / (time.perf_counter() - started)
+    works: dict[str, Work] = {}
+    for contender in contenders:
+        if not contender.obstacle(n_gpus):
+            report(f"warm-up of {contender.name}")
+            works[contender.name] = contender.prepare(
+                instance, fluid_plan, n_gpus, seed, WARMUP_SECONDS
+            )
+    # Three events per request: arrival and two completions.
+    first_seconds = _FIRST_EVENTS / (3 * n_gpus * float(instance.arrival_rates.sum()))
+    measured = speeds(works, runs, seconds, first_seconds, report)
+    return [_row(contender, n_gpus, runs, measured) for contender in contenders]
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    import numba
-
-    return {
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "system": platform.system(),
-    }
+def _row(
+    contender: Contender, n_gpus: int, runs: int, measured: dict[str, tuple[float, ...]]
+) -> SpeedRow:
+    if contender.name not in measured:
+        note = contender.obstacle(n_gpus)
+        return SpeedRow(contender.name, contender.model, n_gpus, runs, note=note)
+    speed = Spread.of(measured[contender.name])
+    ratio = ratio_spread(measured[ENGINE.name], measured[contender.name])
+    return SpeedRow(
+        contender.name,
+        contender.model,
+        n_gpus,
+        runs,
+        speed.median,
+        speed.least,
+        speed.greatest,
+        ratio.median,
+        ratio.least,
+        ratio.greatest,
+    )

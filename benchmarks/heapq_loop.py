@@ -1,4 +1,4 @@
-"""The yardstick of ``llmsched bench``: gate-and-route in plain Python with ``heapq``.
+"""Gate-and-route in plain Python with ``heapq``: a yardstick of ``llmsched bench``.
 
 The same model as the compiled engine (per request, Poisson arrivals, exponential lengths,
 patience in both queues, two-speed GPUs, static pools, printed occupancy gate, solo-first router)
@@ -16,24 +16,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.benchmarks.occupancy_gate import OccupancyGate
+from llm_sched_env.benchmarks.random_set import RandomSet
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
-
-
-@dataclass(frozen=True)
-class HeapqResult:
-    """What a run counted.
-
-    Attributes:
-        events: arrivals, completions of prefills and decodes, and abandonments of the whole run.
-        completed: requests completed between warm-up and horizon, per class.
-        revenue_rate: their bundled revenue (22), class means billed, per GPU and second.
-    """
-
-    events: int
-    completed: tuple[int, ...]
-    revenue_rate: float
 
 
 @dataclass(slots=True, eq=False)
@@ -69,64 +55,48 @@ class _Gpu:
         self.seconds_per_iteration = speed
 
 
-class _GpuSet:
-    """GPUs with O(1) insertion, removal and random choice."""
-
-    def __init__(self) -> None:
-        self.members: list[_Gpu] = []
-        self._places: dict[_Gpu, int] = {}
-
-    def set_member(self, gpu: _Gpu, member: bool) -> None:
-        """Put the GPU into the set or take it out."""
-        place = self._places.get(gpu)
-        if member and place is None:
-            self._places[gpu] = len(self.members)
-            self.members.append(gpu)
-        elif not member and place is not None:
-            last = self.members[place] = self.members[-1]
-            self._places[last] = place
-            del self.members[-1], self._places[gpu]
-
-    def choose(self, rng: random.Random) -> _Gpu:
-        """A uniformly random member."""
-        return self.members[int(rng.random() * len(self.members))]
-
-
-class _EventLoop:
-    """One cluster and its heap of events (time, sequence, subject, version).
+class HeapqCluster:
+    """One cluster, empty at time 0, and its heap of events (time, sequence, subject, version).
 
     The subject says what happens: a GPU completes its next prefill or decode, a request gives
     up waiting, ``None`` is the next arrival.
+
+    Attributes:
+        time: simulated seconds.
+        events: arrivals, completions of prefills and decodes, and abandonments so far.
+        completed: requests completed so far, per class.
     """
 
     def __init__(self, instance: Instance, plan: FluidPlan, n_gpus: int, seed: int) -> None:
         n_classes = instance.n_classes
-        self.rng = random.Random(seed)
-        self.classes = instance.classes
-        self.hardware = instance.hardware
-        self.mixed_speed = instance.hardware.tau_mixed
-        self.solo_speed = instance.hardware.tau_solo
-        self.cumulative_rates = list(accumulate(n_gpus * c.arrival_rate for c in self.classes))
-        self.prefill_targets = [n_gpus * float(x) for x in plan.x]
-        self.queue_targets = [n_gpus * float(q) for q in plan.q_prefill]
+        self._rng = random.Random(seed)
+        self._classes = instance.classes
+        self._hardware = instance.hardware
+        self._mixed_speed = instance.hardware.tau_mixed
+        self._solo_speed = instance.hardware.tau_solo
+        self._cumulative_rates = list(accumulate(n_gpus * c.arrival_rate for c in self._classes))
+        self._gate = OccupancyGate(plan, n_gpus)
         self.time = 0.0
         self.events = 0
         self.completed = [0] * n_classes
-        self.prefills = [0] * n_classes
-        self.waiting_prefills = 0
-        self.queues: list[OrderedDict[_Request, None]] = [OrderedDict() for _ in self.classes]
-        self.buffer: OrderedDict[_Request, None] = OrderedDict()
-        self.solo_free, self.mixed_free, self.prefill_free = _GpuSet(), _GpuSet(), _GpuSet()
-        self.heap: list[tuple[float, int, _Request | _Gpu | None, int]] = []
-        self.sequence = count()
+        self._prefills = [0] * n_classes
+        self._waiting_prefills = 0
+        self._queues: list[OrderedDict[_Request, None]] = [OrderedDict() for _ in self._classes]
+        self._buffer: OrderedDict[_Request, None] = OrderedDict()
+        self._solo_free: RandomSet[_Gpu] = RandomSet()
+        self._mixed_free: RandomSet[_Gpu] = RandomSet()
+        self._prefill_free: RandomSet[_Gpu] = RandomSet()
+        self._heap: list[tuple[float, int, _Request | _Gpu | None, int]] = []
+        self._sequence = count()
         pool_size = plan.pool_size(n_gpus)
-        for k in range(n_gpus):
-            self.update_free_slots(_Gpu(k < pool_size, self.solo_speed))
-        self.push_arrival()
+        self._gpus = [_Gpu(k < pool_size, self._solo_speed) for k in range(n_gpus)]
+        for gpu in self._gpus:
+            self._update_free_slots(gpu)
+        self._push_arrival()
 
-    def run(self, until: float) -> None:
-        """Process every event up to and including time ``until`` (seconds)."""
-        heap = self.heap
+    def advance(self, seconds: float) -> int:
+        """Simulate this many seconds more; how many events happened."""
+        heap, before, until = self._heap, self.events, self.time + seconds
         while heap[0][0] <= until:
             time, _, subject, version = heapq.heappop(heap)
             if subject is not None and subject.version != version:
@@ -134,28 +104,42 @@ class _EventLoop:
             self.time = time
             self.events += 1
             if subject is None:
-                self.arrive()
+                self._arrive()
             elif isinstance(subject, _Gpu):
-                self.complete(subject)
+                self._complete(subject)
             else:
-                self.abandon(subject)
+                self._abandon(subject)
+        self.time = until
+        return self.events - before
 
-    def push(self, time: float, subject: _Request | _Gpu | None, version: int) -> None:
+    def occupancy(self) -> list[list[int]]:
+        """Requests now, by class: waiting, in prefill, prefilled and waiting, mixed, solo."""
+        n_classes = len(self._classes)
+        decodes = [[0] * n_classes, [0] * n_classes]
+        for gpu in self._gpus:
+            for _, _, request in gpu.decodes:
+                decodes[gpu.prefill is None][request.class_index] += 1
+        buffered = [0] * n_classes
+        for request in self._buffer:
+            buffered[request.class_index] += 1
+        return [[len(q) for q in self._queues], list(self._prefills), buffered, *decodes]
+
+    def _push(self, time: float, subject: _Request | _Gpu | None, version: int) -> None:
         """Put an event on the heap; it is stale once the subject's version has moved on."""
-        heapq.heappush(self.heap, (time, next(self.sequence), subject, version))
+        heapq.heappush(self._heap, (time, next(self._sequence), subject, version))
 
-    def push_arrival(self) -> None:
+    def _push_arrival(self) -> None:
         """Schedule the next arrival of the merged Poisson stream."""
-        gap = self.rng.expovariate(self.cumulative_rates[-1])
-        self.push(self.time + gap, None, 0)
+        gap = self._rng.expovariate(self._cumulative_rates[-1])
+        self._push(self.time + gap, None, 0)
 
-    def push_abandonment(self, request: _Request) -> None:
+    def _push_abandonment(self, request: _Request) -> None:
         """Start the patience clock of a request that waits; rate 0 never leaves."""
-        rate = self.classes[request.class_index].patience_rate
+        rate = self._classes[request.class_index].patience_rate
         if rate > 0.0:
-            self.push(self.time + self.rng.expovariate(rate), request, request.version)
+            self._push(self.time + self._rng.expovariate(rate), request, request.version)
 
-    def push_completion(self, gpu: _Gpu) -> None:
+    def _push_completion(self, gpu: _Gpu) -> None:
         """Schedule the GPU's next completion; an earlier entry becomes stale if it differs."""
         mark = min(gpu.prefill_mark, gpu.decodes[0][0]) if gpu.decodes else gpu.prefill_mark
         time = gpu.updated_time + (mark - gpu.iterations) * gpu.seconds_per_iteration
@@ -163,22 +147,22 @@ class _EventLoop:
             gpu.next_time = time
             gpu.version += 1
             if time < math.inf:
-                self.push(time, gpu, gpu.version)
+                self._push(time, gpu, gpu.version)
 
-    def arrive(self) -> None:
+    def _arrive(self) -> None:
         """A request draws class and lengths and joins the queue of its class."""
-        rng, rates = self.rng, self.cumulative_rates
+        rng, rates = self._rng, self._cumulative_rates
         i = min(bisect_right(rates, rng.random() * rates[-1]), len(rates) - 1)
-        prompt = rng.expovariate(self.hardware.chunk_tokens / self.classes[i].prompt_tokens)
-        request = _Request(i, prompt, rng.expovariate(1.0 / self.classes[i].output_tokens))
-        self.push_arrival()
-        self.queues[i][request] = None
-        self.waiting_prefills += 1
-        self.admit()
-        if request in self.queues[i]:
-            self.push_abandonment(request)
+        prompt = rng.expovariate(self._hardware.chunk_tokens / self._classes[i].prompt_tokens)
+        request = _Request(i, prompt, rng.expovariate(1.0 / self._classes[i].output_tokens))
+        self._push_arrival()
+        self._queues[i][request] = None
+        self._waiting_prefills += 1
+        self._admit()
+        if request in self._queues[i]:
+            self._push_abandonment(request)
 
-    def complete(self, gpu: _Gpu) -> None:
+    def _complete(self, gpu: _Gpu) -> None:
         """The earliest decode or the prefill of a GPU ends; freed slots are used at once."""
         gpu.next_time = math.inf
         prefilled = None
@@ -186,92 +170,55 @@ class _EventLoop:
             self.completed[heapq.heappop(gpu.decodes)[2].class_index] += 1
         elif gpu.prefill is not None:
             prefilled = gpu.prefill
-            gpu.set_prefill(None, math.inf, self.solo_speed, self.time)
-            self.prefills[prefilled.class_index] -= 1
-            self.buffer[prefilled] = None
-        self.update_free_slots(gpu)
-        self.place_decodes()
-        self.admit()
-        self.push_completion(gpu)
-        if prefilled is not None and prefilled in self.buffer:
-            self.push_abandonment(prefilled)
+            gpu.set_prefill(None, math.inf, self._solo_speed, self.time)
+            self._prefills[prefilled.class_index] -= 1
+            self._buffer[prefilled] = None
+        self._update_free_slots(gpu)
+        self._place_decodes()
+        self._admit()
+        self._push_completion(gpu)
+        if prefilled is not None and prefilled in self._buffer:
+            self._push_abandonment(prefilled)
 
-    def abandon(self, request: _Request) -> None:
+    def _abandon(self, request: _Request) -> None:
         """A waiting request gives up."""
-        if request in self.buffer:
-            del self.buffer[request]
+        if request in self._buffer:
+            del self._buffer[request]
         else:
-            del self.queues[request.class_index][request]
-            self.waiting_prefills -= 1
+            del self._queues[request.class_index][request]
+            self._waiting_prefills -= 1
 
-    def place_decodes(self) -> None:
+    def _place_decodes(self) -> None:
         """Solo-first router: the head of the buffer takes a random solo slot, else a mixed one."""
-        while self.buffer and (self.solo_free.members or self.mixed_free.members):
-            gpu = (self.solo_free if self.solo_free.members else self.mixed_free).choose(self.rng)
-            request, _ = self.buffer.popitem(last=False)
+        solo_free, mixed_free = self._solo_free, self._mixed_free
+        while self._buffer and (solo_free.members or mixed_free.members):
+            gpu = (solo_free if solo_free.members else mixed_free).choose(self._rng)
+            request, _ = self._buffer.popitem(last=False)
             request.version += 1
             mark = gpu.clock(self.time) + request.output_iterations
-            heapq.heappush(gpu.decodes, (mark, next(self.sequence), request))
-            self.update_free_slots(gpu)
-            self.push_completion(gpu)
+            heapq.heappush(gpu.decodes, (mark, next(self._sequence), request))
+            self._update_free_slots(gpu)
+            self._push_completion(gpu)
 
-    def admit(self) -> None:
+    def _admit(self) -> None:
         """Start prefills while a mixed GPU is idle for one and a request waits."""
-        while self.waiting_prefills and self.prefill_free.members:
-            i = self.choose_class()
-            request, _ = self.queues[i].popitem(last=False)
+        while self._waiting_prefills and self._prefill_free.members:
+            i = self._gate.choose(self._prefills, [len(queue) for queue in self._queues])
+            request, _ = self._queues[i].popitem(last=False)
             request.version += 1
-            self.waiting_prefills -= 1
-            self.prefills[i] += 1
-            gpu = self.prefill_free.choose(self.rng)
+            self._waiting_prefills -= 1
+            self._prefills[i] += 1
+            gpu = self._prefill_free.choose(self._rng)
             mark = gpu.clock(self.time) + request.prompt_iterations
-            gpu.set_prefill(request, mark, self.mixed_speed, self.time)
-            self.update_free_slots(gpu)
-            self.push_completion(gpu)
+            gpu.set_prefill(request, mark, self._mixed_speed, self.time)
+            self._update_free_slots(gpu)
+            self._push_completion(gpu)
 
-    def choose_class(self) -> int:
-        """Occupancy gate: the waiting class with the smallest X/x*, ties by the queue's excess."""
-
-        def rank(i: int) -> tuple[float, float]:
-            target = self.prefill_targets[i]
-            ratio = self.prefills[i] / target if target > 0.0 else math.inf
-            # Rounded, so that targets in simple ratios tie.
-            return round(ratio, 9), self.queue_targets[i] - len(self.queues[i])
-
-        return min((i for i, queue in enumerate(self.queues) if queue), key=rank)
-
-    def update_free_slots(self, gpu: _Gpu) -> None:
+    def _update_free_slots(self, gpu: _Gpu) -> None:
         """Bring the sets in line with a GPU's slots; a mixed one keeps a slot for prefill."""
-        decodes, slots = len(gpu.decodes), self.hardware.batch_slots
+        decodes, slots = len(gpu.decodes), self._hardware.batch_slots
         if gpu.in_mixed_pool:
-            self.mixed_free.set_member(gpu, decodes < slots - 1)
-            self.prefill_free.set_member(gpu, gpu.prefill is None and decodes < slots)
+            self._mixed_free.set_member(gpu, decodes < slots - 1)
+            self._prefill_free.set_member(gpu, gpu.prefill is None and decodes < slots)
         else:
-            self.solo_free.set_member(gpu, decodes < slots)
-
-
-def run_heapq(
-    instance: Instance, plan: FluidPlan, n_gpus: int, horizon: float, seed: int, warmup: float = 0.0
-) -> HeapqResult:
-    """Simulate gate-and-route from an empty cluster.
-
-    Args:
-        instance: classes, hardware and prices.
-        plan: its fluid plan: occupancy targets and the size of the mixed pool.
-        n_gpus: cluster size n.
-        horizon: simulated seconds, warm-up included.
-        seed: of all random draws.
-        warmup: seconds at the start in which completions are not counted.
-
-    Raises:
-        ConfigurationError: unless 0 <= warmup < horizon.
-    """
-    if not 0.0 <= warmup < horizon:
-        raise ConfigurationError("warmup", warmup, f"a time from 0 to below {horizon:g} s")
-    loop = _EventLoop(instance, plan, n_gpus, seed)
-    loop.run(warmup)
-    loop.completed = [0] * instance.n_classes
-    loop.run(horizon)
-    revenue = float(instance.bundled_revenues @ loop.completed)
-    revenue_rate = revenue / (n_gpus * (horizon - warmup))
-    return HeapqResult(loop.events, tuple(loop.completed), revenue_rate)
+            self._solo_free.set_member(gpu, decodes < slots)

@@ -1,0 +1,136 @@
+"""The measured rows as files: CSV for programs, Markdown for readers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.benchmarks.cost_per_event import CostRow
+from llm_sched_env.benchmarks.engine_speed import WARMUP_SECONDS, SpeedRow
+from llm_sched_env.benchmarks.peak_memory import MemoryUse
+from llm_sched_env.benchmarks.rounds import Spread
+from llm_sched_env.benchmarks.vector_speed import VectorRow
+
+SPEED_HEADER = ("n", "contender", "model", "events/s", "least", "greatest", "engine / it")
+VECTOR_HEADER = ("contender", "env steps/s", "least", "greatest", "it / SyncVectorEnv")
+COST_HEADER = ("n", "ns per event", "least", "greatest", "floors")
+
+
+def write_csv(rows: Sequence[Any], path: Path) -> None:
+    """Dataclass rows with their fields as the header; numbers in full precision."""
+    plain = [asdict(row) for row in rows]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, plain[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain)
+
+
+def speed_cells(rows: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
+    """Rows under :data:`SPEED_HEADER`."""
+    return [(f"{row.n_gpus:,}", row.contender, row.model, *_numbers(row)) for row in rows]
+
+
+def vector_cells(rows: Sequence[VectorRow]) -> list[tuple[str, ...]]:
+    """Rows under :data:`VECTOR_HEADER`."""
+    return [(row.contender, *_numbers(row)) for row in rows]
+
+
+def cost_cells(rows: Sequence[CostRow]) -> list[tuple[str, ...]]:
+    """Rows under :data:`COST_HEADER`."""
+    return [
+        (
+            f"{row.n_gpus:,}",
+            *(f"{value:.0f}" for value in (row.median, row.least, row.greatest)),
+            f"{row.median / row.floor:.1f}",
+        )
+        for row in rows
+    ]
+
+
+def memory_line(memory: MemoryUse) -> str:
+    """Peak memory in a sentence."""
+    peak = memory.peak_bytes
+    shown = "not told by this system" if peak is None else f"{peak / 1e9:.2f} GB"
+    return f"Peak resident memory of a run at n = {memory.n_gpus:,}: {shown}."
+
+
+def idle_step_line(step: Spread, num_envs: int) -> str:
+    """The API's share of a vector step in a sentence."""
+    return (
+        f"A vector step of {num_envs} environments in which nothing happens: {step.median:.0f} us "
+        f"({step.least:.0f} to {step.greatest:.0f})."
+    )
+
+
+def machine_line(machine: Mapping[str, str]) -> str:
+    """CPU, system and versions in a line."""
+    return ", ".join(f"{key} {value}" for key, value in machine.items())
+
+
+def write_speed_page(
+    rows: Sequence[SpeedRow],
+    costs: Sequence[CostRow],
+    memory: MemoryUse | None,
+    notes: Sequence[str],
+    path: Path,
+) -> None:
+    """``speed.md``: the table of contenders and, if measured, the cost per event."""
+    lines = ["# Speed of the simulation", "", *_markdown(SPEED_HEADER, speed_cells(rows), 3), ""]
+    lines.append(
+        "Events (arrivals, completions of prefills and decodes, abandonments) per second of "
+        f"gate-and-route on one CPU, median of {rows[0].runs} runs. Every contender runs in each "
+        "round, in rotating order; the last column is the ratio of medians with the range of "
+        f"ratios within a round. Clusters start empty; the first {WARMUP_SECONDS:.0f} simulated "
+        "seconds are not timed, the runs are consecutive parts of what follows."
+    )
+    if costs:
+        lines += ["", "## Cost per event", "", *_markdown(COST_HEADER, cost_cells(costs), 0), ""]
+        lines += ["![nanoseconds per event against the number of GPUs](cost_per_event.png)", ""]
+        lines += ["Clusters start near the fluid plan; the last column is in events of the floor."]
+    if memory is not None:
+        lines += ["", memory_line(memory)]
+    path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
+
+
+def write_vector_page(
+    rows: Sequence[VectorRow], idle_step: Spread, notes: Sequence[str], path: Path
+) -> None:
+    """``vector.md``: native vector environment and Gymnasium's."""
+    lines = ["# Speed of the vector environment", ""]
+    lines += [*_markdown(VECTOR_HEADER, vector_cells(rows), 1), ""]
+    lines.append(
+        f"Interval steps per second, {rows[0].num_envs} environments of {rows[0].n_gpus} GPUs "
+        f"under the fluid plan, episode resets included, median of {rows[0].runs} runs; the last "
+        "column is the ratio of medians with the range of ratios within a round."
+    )
+    lines += ["", idle_step_line(idle_step, rows[0].num_envs)]
+    path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
+
+
+def _numbers(row: SpeedRow | VectorRow) -> tuple[str, ...]:
+    """Speed with its range, ratio with its range; or why there is none."""
+    if row.median is None:
+        return (row.note, "", "", "")
+    speeds = [f"{value:,.0f}" for value in (row.median, row.least, row.greatest)]
+    ratio, least, greatest = map(_ratio, (row.ratio, row.ratio_least, row.ratio_greatest))
+    return (*speeds, f"{ratio} ({least}-{greatest})")
+
+
+def _ratio(value: float | None) -> str:
+    """Three digits, without an exponent."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
+    """A Markdown table; columns after the first texts are numbers."""
+    rule = ["---" if k < text_columns else "---:" for k in range(len(header))]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return [line for note in notes for line in ("", note)]

@@ -1,0 +1,172 @@
+"""How many intervals per second the vector environment steps, beside Gymnasium's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
+from llm_sched_env.envs.interval_env import LLMSchedEnv
+from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+
+NUM_ENVS, N_GPUS = 64, 20
+_BASELINE = "SyncVectorEnv"
+_FIRST_STEPS = 1.0
+# An interval in which the engine has nothing to do: a step costs its Python part.
+_IDLE_INTERVAL, _IDLE_HORIZON = 1e-9, 1.0
+_MICROSECONDS = 1e6
+
+AnyVectorEnv = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class VectorRow:
+    """Interval steps per second of one way to step N environments; None if not available.
+
+    Attributes:
+        contender: its name.
+        num_envs: N.
+        n_gpus: cluster size of each.
+        runs: how many.
+        median: environment steps per second, N of them in a vector step.
+        least: of the runs.
+        greatest: of the runs.
+        ratio: this median over that of ``SyncVectorEnv``.
+        ratio_least: the least ratio within a round.
+        ratio_greatest: the greatest.
+        note: why there is no number.
+    """
+
+    contender: str
+    num_envs: int
+    n_gpus: int
+    runs: int
+    median: float | None = None
+    least: float | None = None
+    greatest: float | None = None
+    ratio: float | None = None
+    ratio_least: float | None = None
+    ratio_greatest: float | None = None
+    note: str = ""
+
+
+def measure_vector(
+    instance: Instance,
+    runs: int = 5,
+    seed: int = 0,
+    seconds: float = 0.5,
+    num_envs: int = NUM_ENVS,
+    n_gpus: int = N_GPUS,
+    on_run: Callable[[str], None] | None = None,
+) -> list[VectorRow]:
+    """Interval steps per second under the fluid plan's action, episode resets included.
+
+    Contenders that use one thread share one CPU, the other has two.
+    """
+
+    def native(threads: int) -> AnyVectorEnv:
+        return LLMSchedVectorEnv(num_envs, n_gpus=n_gpus, instance=instance, **_threads(threads))
+
+    def single() -> LLMSchedEnv:
+        return LLMSchedEnv(n_gpus=n_gpus, instance=instance)
+
+    works: dict[str, Work] = {
+        "native, 1 thread": _stepping(lambda: native(1), seed, 1),
+        _BASELINE: _stepping(lambda: SyncVectorEnv([single] * num_envs), seed, 1),
+    }
+    two_threads = "native, 2 threads"
+    if _has_threads():
+        works[two_threads] = _stepping(lambda: native(2), seed, 2)
+    measured = speeds(works, runs, seconds, _FIRST_STEPS, on_run)
+    rows = []
+    for name in ("native, 1 thread", two_threads, _BASELINE):
+        if name not in measured:
+            note = "not available: the environment has no threads argument"
+            rows.append(VectorRow(name, num_envs, n_gpus, runs, note=note))
+            continue
+        speed = Spread.of(measured[name])
+        ratio = ratio_spread(measured[name], measured[_BASELINE])
+        rows.append(
+            VectorRow(
+                name,
+                num_envs,
+                n_gpus,
+                runs,
+                speed.median,
+                speed.least,
+                speed.greatest,
+                ratio.median,
+                ratio.least,
+                ratio.greatest,
+            )
+        )
+    return rows
+
+
+def measure_idle_step(
+    instance: Instance,
+    runs: int = 5,
+    seed: int = 0,
+    seconds: float = 0.5,
+    num_envs: int = NUM_ENVS,
+    n_gpus: int = N_GPUS,
+) -> Spread:
+    """Microseconds of a vector step in which nothing happens: what the API costs."""
+
+    def idle() -> AnyVectorEnv:
+        return LLMSchedVectorEnv(
+            num_envs,
+            n_gpus=n_gpus,
+            instance=instance,
+            interval=_IDLE_INTERVAL,
+            horizon=_IDLE_HORIZON,
+            **_threads(1),
+        )
+
+    works = {"idle": _stepping(idle, seed, 1)}
+    measured = speeds(works, runs, seconds, _FIRST_STEPS)
+    return Spread.of([_MICROSECONDS * num_envs / speed for speed in measured["idle"]])
+
+
+def _has_threads() -> bool:
+    return "threads" in inspect.signature(LLMSchedVectorEnv).parameters
+
+
+def _threads(number: int) -> dict[str, Any]:
+    return {"threads": number} if _has_threads() else {}
+
+
+def _stepping(build: Callable[[], AnyVectorEnv], seed: int, n_cpus: int) -> Work:
+    """Vector steps of an environment on so many CPUs; counts the steps of its parts."""
+    with pinned(n_cpus):
+        envs = build()
+        envs.reset(seed=seed)
+        actions = _plan_actions(envs)
+        envs.step(actions)
+
+    def step(amount: float) -> float:
+        steps = max(1, round(amount))
+        with pinned(n_cpus):
+            for _ in range(steps):
+                envs.step(actions)
+        return float(steps * envs.num_envs)
+
+    return step
+
+
+def _plan_actions(envs: AnyVectorEnv) -> np.ndarray:
+    """The fluid plan as the action of every environment."""
+    if isinstance(envs, LLMSchedVectorEnv):
+        action = envs.control.plan_action
+    elif isinstance(envs, SyncVectorEnv):
+        action = envs.get_attr("plan_action")[0]
+    else:
+        raise ConfigurationError("envs", envs, "a vector of LLMSchedEnv")
+    return np.tile(action, (envs.num_envs, 1))
