@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.configuration import IntervalConfiguration
-from llm_sched_env.envs.observation import observation_space, observe
-from llm_sched_env.envs.reward import cumulative_revenue
+from llm_sched_env.envs.observation import observation_space
+from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.planning import plan
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import reset_metrics
@@ -79,11 +79,10 @@ class IntervalControl:
         # The parts that are not controlled stay at the plan.
         self.batch.controls[:] = self._plan_controls
         self._origin = np.zeros(n_clusters)
-        self._until = np.zeros(n_clusters)
         self._steps = np.zeros(n_clusters, np.int64)
         self._bundled = configuration.pricing == "bundled"
         self._billed = np.zeros((n_clusters, 2))
-        self._earned = np.zeros((n_clusters, 2))
+        self._revenue = np.zeros((n_clusters, 2))
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.observation_space = observation_space(instance)
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
@@ -112,7 +111,8 @@ class IntervalControl:
                 occupancy = np.where(np.isfinite(self.plan.occupancy), self.plan.occupancy, 0.0)
             self.batch.start(k, seed, self._plan_controls, occupancy)
         self._origin[k] = self.batch.states.clock["time"][k, 0]
-        cumulative_revenue(self.batch.states, self._bundled, self._billed, k, k + 1)
+        self._read(self.empty_report(), k, k + 1)
+        self._billed[k] = self._revenue[k]
 
     def reset_metrics(self, k: int) -> None:
         """End the warm-up of cluster k: measure from now on."""
@@ -148,25 +148,30 @@ class IntervalControl:
         if not apply_actions(checked, self._controlled, n_gpus, controls):
             raise bad_action(checked)
         self._steps[first:last] += 1
-        np.multiply(self._steps, self.configuration.interval, out=self._until)
-        self._until += self._origin
-        read = partial(self._read, report.observations)
-        self.batch.advance(self._until, first, last, set_controls=True, then=read)
-        terms = np.subtract(
-            self._earned[first:last], self._billed[first:last], out=report.terms[first:last]
-        )
-        self._billed[first:last] = self._earned[first:last]
-        np.multiply(terms.sum(axis=1), self._reward_scale, out=report.rewards[first:last])
+        until = self._origin + self._steps * self.configuration.interval
+        read = partial(self._read, report)
+        self.batch.advance(until, first, last, set_controls=True, then=read)
+        self._billed[first:last] = self._revenue[first:last]
 
-    def _read(self, observations: np.ndarray, first: int, last: int) -> None:
-        """Observations and cumulative revenue of clusters first..last-1."""
-        observe(self.batch.states, observations, first, last)
-        cumulative_revenue(self.batch.states, self._bundled, self._earned, first, last)
+    def _read(self, report: IntervalReport, first: int, last: int) -> None:
+        """Write what clusters first..last-1 show, and have earned since the last interval."""
+        read_clusters(
+            self.batch.states,
+            self._bundled,
+            self._reward_scale,
+            self._billed,
+            report.observations,
+            self._revenue,
+            report.terms,
+            report.rewards,
+            first,
+            last,
+        )
 
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
-        """Write what a range of rows (default all) shows now into a report."""
+        """Write what a range of rows (default all) shows now into a report; nothing is earned."""
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        observe(self.batch.states, report.observations, first, last)
+        self._read(report, first, last)
 
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""
