@@ -126,7 +126,7 @@ class Books:
 
     def _start_prefill(self, index: int, gpu: int) -> None:
         queue = self.queues[self.class_of(index)]
-        assert queue[0] == index, "not the head of its class"
+        assert queue[:1] == [index], "not the head of its class"
         if self.rule.gate == "fcfs":
             assert index == min(waiting[0] for waiting in self.queues if waiting)
         if self.rule.gate == "strict-occupancy":
@@ -150,24 +150,25 @@ class Books:
 
     def _start_decode(self, index: int, gpu: int) -> None:
         if self.rule.router == "solo-first":
-            assert self.line[0] == index, "not the head of the decode line"
+            assert self.line[:1] == [index], "not the head of the decode line"
             if not self._is_solo(gpu):
                 assert not any(self._takes_decode(g) for g in self._gpus(solo=True))
         elif self.rule.router == "coupled":
-            assert gpu == self.prefill_gpu[index]
+            assert gpu == self.prefill_gpu.get(index)
         elif self.rule.pools == "static":
             # Two hidden lines, each first-come-first-served.
             pool = "solo" if self._is_solo(gpu) else "mixed"
+            assert index in self.prefilled
             place = self.prefilled.index(index)
             assert place > self.last_in_pool[pool]
             self.last_in_pool[pool] = place
         assert self._takes_decode(gpu)
-        self.line.remove(index)
+        _remove(self.line, index)
         self.decodes[gpu].append(index)
         self.started_at[index] = self.iterations[gpu]
 
     def _end_decode(self, index: int, gpu: int) -> None:
-        self.decodes[gpu].remove(index)
+        _remove(self.decodes[gpu], index)
         tokens = float(self.stream.output_tokens[index])
         self._assert_progress(index, gpu, tokens)
         self.completed.append(index)
@@ -177,12 +178,12 @@ class Books:
 
     def _leave_prefill(self, index: int, _: int) -> None:
         assert self.instance.patience_rates[self.class_of(index)] > 0.0
-        self.queues[self.class_of(index)].remove(index)
+        _remove(self.queues[self.class_of(index)], index)
         self.left_prefill.append(index)
 
     def _leave_decode(self, index: int, _: int) -> None:
         assert self.instance.patience_rates[self.class_of(index)] > 0.0
-        self.line.remove(index)
+        _remove(self.line, index)
         self.left_decode.append(index)
 
     # Rules.
@@ -237,3 +238,8 @@ class Books:
             return
         if waiting:
             assert not any(map(self._can_prefill, range(self.n_gpus))), "an idle prefill slot"
+
+
+def _remove(place: list[int], index: int) -> None:
+    assert index in place, "it is not where it leaves from"
+    place.remove(index)
