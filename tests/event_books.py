@@ -1,0 +1,245 @@
+"""Plain bookkeeping over an event log: who is where, how far along, and what the rules allow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.layout import (
+    ARRIVE,
+    DECODE_END,
+    DECODE_START,
+    LEAVE_DECODE,
+    LEAVE_PREFILL,
+    PREFILL_END,
+    PREFILL_START,
+    RequestStream,
+)
+from llm_sched_env.simulation.rules import DispatchRule
+
+OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
+CAUSES = {ARRIVE, PREFILL_END, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE}
+ROUNDING = 1e-9
+
+
+class Books:
+    """Replays the log of a recorded stream and asserts after each entry what must hold.
+
+    Attributes:
+        areas: time integrals of requests by place and class, shape (5, I).
+        prefilled, completed: indices, in order.
+        first_token, end: times by index.
+        left_prefill, left_decode: indices of those who gave up.
+        latencies: sums of TTFT, TPOT and end-to-end times by class, shape (3, I).
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        rule: DispatchRule,
+        controls: np.ndarray,
+        n_gpus: int,
+        stream: RequestStream,
+    ) -> None:
+        self.instance, self.rule, self.stream, self.n_gpus = instance, rule, stream, n_gpus
+        n_classes = instance.n_classes
+        self.slots = instance.hardware.batch_slots
+        self.pool = int(controls[-1]) if rule.pools == "static" else n_gpus
+        self.targets = (
+            controls[:n_classes] * n_gpus * instance.arrival_rates / instance.prefill_rates
+        )
+        self.time = 0.0
+        self.queues: list[list[int]] = [[] for _ in range(n_classes)]
+        self.line: list[int] = []
+        self.prefill: list[int | None] = [None] * n_gpus
+        self.decodes: list[list[int]] = [[] for _ in range(n_gpus)]
+        self.iterations = [0.0] * n_gpus
+        self.started_at: dict[int, float] = {}  # on the iteration clock of its GPU
+        self.prefill_gpu: dict[int, int] = {}
+        self.arrived = 0
+        self.areas = np.zeros((5, n_classes))
+        self.prefilled: list[int] = []
+        self.completed: list[int] = []
+        self.left_prefill: list[int] = []
+        self.left_decode: list[int] = []
+        self.first_token: dict[int, float] = {}
+        self.latencies = np.zeros((3, n_classes))
+        self.last_in_pool = {"solo": -1, "mixed": -1}
+
+    def replay(self, events: np.ndarray) -> Books:
+        actions = {
+            ARRIVE: self._arrive,
+            PREFILL_START: self._start_prefill,
+            PREFILL_END: self._end_prefill,
+            DECODE_START: self._start_decode,
+            DECODE_END: self._end_decode,
+            LEAVE_PREFILL: self._leave_prefill,
+            LEAVE_DECODE: self._leave_decode,
+        }
+        for time, kind, index, gpu in events.tolist():
+            assert time >= self.time, "the clock runs backwards"
+            if kind in CAUSES:
+                self._assert_nothing_idles()
+            elif not (kind == PREFILL_START and "credit" in self.rule.gate):
+                assert time == self.time, "a start without a cause"  # credit timers are not logged
+            self._pass(time)
+            actions[kind](index, gpu)
+            if gpu >= 0:
+                self._assert_capacities(gpu)
+        self._assert_nothing_idles()
+        return self
+
+    def inside(self) -> int:
+        waiting = sum(map(len, self.queues)) + len(self.line)
+        prefills = sum(request is not None for request in self.prefill)
+        return waiting + prefills + sum(map(len, self.decodes))
+
+    def class_of(self, index: int) -> int:
+        return int(self.stream.request_class[index])
+
+    # Events.
+
+    def _pass(self, time: float) -> None:
+        seconds, self.time = time - self.time, time
+        if seconds == 0.0:
+            return
+        for i, queue in enumerate(self.queues):
+            self.areas[0, i] += seconds * len(queue)
+        for index in self.line:
+            self.areas[2, self.class_of(index)] += seconds
+        hardware = self.instance.hardware
+        for gpu, prefill in enumerate(self.prefill):
+            mixed = prefill is not None
+            if prefill is not None:
+                self.areas[1, self.class_of(prefill)] += seconds
+            for index in self.decodes[gpu]:
+                self.areas[3 if mixed else 4, self.class_of(index)] += seconds
+            self.iterations[gpu] += seconds / (hardware.tau_mixed if mixed else hardware.tau_solo)
+
+    def _arrive(self, index: int, _: int) -> None:
+        assert index == self.arrived
+        assert self.time == self.stream.arrival_time[index]
+        self.arrived += 1
+        self.queues[self.class_of(index)].append(index)
+
+    def _start_prefill(self, index: int, gpu: int) -> None:
+        queue = self.queues[self.class_of(index)]
+        assert queue[:1] == [index], "not the head of its class"
+        if self.rule.gate == "fcfs":
+            assert index == min(waiting[0] for waiting in self.queues if waiting)
+        if self.rule.gate == "strict-occupancy":
+            assert self._below_target(self.class_of(index))
+        assert self._can_prefill(gpu)
+        queue.pop(0)
+        self.prefill[gpu] = index
+        self.started_at[index] = self.iterations[gpu]
+        self.prefill_gpu[index] = gpu
+
+    def _end_prefill(self, index: int, gpu: int) -> None:
+        assert self.prefill[gpu] == index
+        chunks = self.stream.prompt_tokens[index] / self.instance.hardware.chunk_tokens
+        self._assert_progress(index, gpu, chunks)
+        self.prefill[gpu] = None
+        self.line.append(index)
+        self.prefilled.append(index)
+        self.first_token[index] = self.time
+        i = self.class_of(index)
+        self.latencies[0, i] += self.time - self.stream.arrival_time[index]
+
+    def _start_decode(self, index: int, gpu: int) -> None:
+        if self.rule.router == "solo-first":
+            assert self.line[:1] == [index], "not the head of the decode line"
+            if not self._is_solo(gpu):
+                assert not any(self._takes_decode(g) for g in self._gpus(solo=True))
+        elif self.rule.router == "coupled":
+            assert gpu == self.prefill_gpu.get(index)
+        elif self.rule.pools == "static":
+            # Two hidden lines, each first-come-first-served.
+            pool = "solo" if self._is_solo(gpu) else "mixed"
+            assert index in self.prefilled
+            place = self.prefilled.index(index)
+            assert place > self.last_in_pool[pool]
+            self.last_in_pool[pool] = place
+        assert self._takes_decode(gpu)
+        _remove(self.line, index)
+        self.decodes[gpu].append(index)
+        self.started_at[index] = self.iterations[gpu]
+
+    def _end_decode(self, index: int, gpu: int) -> None:
+        _remove(self.decodes[gpu], index)
+        tokens = float(self.stream.output_tokens[index])
+        self._assert_progress(index, gpu, tokens)
+        self.completed.append(index)
+        i = self.class_of(index)
+        self.latencies[1, i] += (self.time - self.first_token[index]) / max(1.0, tokens)
+        self.latencies[2, i] += self.time - self.stream.arrival_time[index]
+
+    def _leave_prefill(self, index: int, _: int) -> None:
+        assert self.instance.patience_rates[self.class_of(index)] > 0.0
+        _remove(self.queues[self.class_of(index)], index)
+        self.left_prefill.append(index)
+
+    def _leave_decode(self, index: int, _: int) -> None:
+        assert self.instance.patience_rates[self.class_of(index)] > 0.0
+        _remove(self.line, index)
+        self.left_decode.append(index)
+
+    # Rules.
+
+    def _is_solo(self, gpu: int) -> bool:
+        if self.rule.pools == "static":
+            return gpu >= self.pool
+        return self.prefill[gpu] is None
+
+    def _gpus(self, solo: bool) -> list[int]:
+        return [gpu for gpu in range(self.n_gpus) if self._is_solo(gpu) == solo]
+
+    def _used(self, gpu: int) -> int:
+        return len(self.decodes[gpu]) + (self.prefill[gpu] is not None)
+
+    def _takes_decode(self, gpu: int) -> bool:
+        if self.rule.pools == "static" and gpu < self.pool:
+            return len(self.decodes[gpu]) < self.slots - 1
+        return self._used(gpu) < self.slots
+
+    def _can_prefill(self, gpu: int) -> bool:
+        return gpu < self.pool and self.prefill[gpu] is None and self._used(gpu) < self.slots
+
+    def _below_target(self, i: int) -> bool:
+        running = sum(r is not None and self.class_of(r) == i for r in self.prefill)
+        return running < self.targets[i] * (1.0 - ROUNDING)
+
+    def _assert_progress(self, index: int, gpu: int, iterations: float) -> None:
+        """It had exactly the iterations that it needs: tokens are conserved at both speeds."""
+        done = self.iterations[gpu] - self.started_at[index]
+        rounding = 1e-9 * (1.0 + self.iterations[gpu])
+        assert math.isclose(done, iterations, rel_tol=1e-9, abs_tol=rounding)
+
+    def _assert_capacities(self, gpu: int) -> None:
+        """(12)-(14); a static mixed GPU keeps a slot for prefill."""
+        assert self._used(gpu) <= self.slots
+        if self.rule.pools == "static":
+            if gpu < self.pool:
+                assert len(self.decodes[gpu]) <= self.slots - 1
+            else:
+                assert self.prefill[gpu] is None
+
+    def _assert_nothing_idles(self) -> None:
+        """Between causes no slot is free that the rule would use."""
+        if self.line and self.rule.router != "randomized":
+            assert not any(map(self._takes_decode, range(self.n_gpus))), "an idle decode slot"
+        if self.rule.gate in {"fcfs", "occupancy"}:
+            waiting = any(self.queues)
+        elif self.rule.gate == "strict-occupancy":
+            waiting = any(queue and self._below_target(i) for i, queue in enumerate(self.queues))
+        else:
+            return
+        if waiting:
+            assert not any(map(self._can_prefill, range(self.n_gpus))), "an idle prefill slot"
+
+
+def _remove(place: list[int], index: int) -> None:
+    assert index in place, "it is not where it leaves from"
+    place.remove(index)
