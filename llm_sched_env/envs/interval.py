@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,6 +83,7 @@ class IntervalControl:
         self._steps = np.zeros(n_clusters, np.int64)
         self._bundled = configuration.pricing == "bundled"
         self._billed = np.zeros((n_clusters, 2))
+        self._unused = IntervalReport(np.empty(0), np.zeros(n_clusters), np.zeros((n_clusters, 2)))
         self._revenue = np.zeros((n_clusters, 2))
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.observation_space = observation_space(instance)
@@ -169,9 +171,9 @@ class IntervalControl:
         )
 
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
-        """Write what a range of rows (default all) shows now into a report; nothing is earned."""
+        """Write what a range of rows (default all) shows now into a report's observations."""
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        self._read(report, first, last)
+        self._read(dataclasses.replace(self._unused, observations=report.observations), first, last)
 
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""

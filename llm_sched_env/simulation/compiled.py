@@ -10,6 +10,8 @@ from typing import Any
 
 import numba
 
+from llm_sched_env.simulation.interpreted import interpreted
+
 # Without reference counting: the engine allocates nothing, and its arrays outlive each call.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -43,6 +45,8 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
     Numba stamps a cached function with its own file only, so a change in a callee's file would
     go unnoticed; the stamp set here covers the whole engine.
     """
+    if numba.config.DISABLE_JIT:
+        return interpreted(function)
     decorator: Any = numba.njit(cache=True, **_OPTIONS)
     dispatcher = decorator(function)
     cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)

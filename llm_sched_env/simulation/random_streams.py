@@ -56,7 +56,7 @@ def mixed_bits(bits: np.uint64) -> np.uint64:
 @compiled
 def random_bits(key: np.uint64, counter: int) -> np.uint64:
     """64 random bits: draw ``counter`` of the stream ``key``."""
-    return mixed_bits(key + np.uint64(counter) * _GOLDEN)
+    return mixed_bits(key + np.uint64(np.int64(counter)) * _GOLDEN)
 
 
 @compiled
