@@ -57,11 +57,11 @@ def memory_line(memory: MemoryUse) -> str:
     return f"Peak resident memory of a run at n = {memory.n_gpus:,}: {shown}."
 
 
-def idle_step_line(step: Spread, num_envs: int) -> str:
+def api_overhead_line(step: Spread, num_envs: int) -> str:
     """The API's share of a vector step in a sentence."""
     return (
-        f"A vector step of {num_envs} environments in which nothing happens: {step.median:.0f} us "
-        f"({step.least:.0f} to {step.greatest:.0f})."
+        f"Of a vector step of {num_envs} environments, {step.median:.0f} us "
+        f"({step.least:.0f} to {step.greatest:.0f}) are spent outside compiled code (1 thread)."
     )
 
 
@@ -96,7 +96,7 @@ def write_speed_page(
 
 
 def write_vector_page(
-    rows: Sequence[VectorRow], idle_step: Spread, notes: Sequence[str], path: Path
+    rows: Sequence[VectorRow], api_overhead: Spread, notes: Sequence[str], path: Path
 ) -> None:
     """``vector.md``: native vector environment and Gymnasium's."""
     lines = ["# Speed of the vector environment", ""]
@@ -106,7 +106,7 @@ def write_vector_page(
         f"under the fluid plan, episode resets included, median of {rows[0].runs} runs; the last "
         "column is the ratio of medians with the range of ratios within a round."
     )
-    lines += ["", idle_step_line(idle_step, rows[0].num_envs)]
+    lines += ["", api_overhead_line(api_overhead, rows[0].num_envs)]
     path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
+from llm_sched_env.envs.actions import apply_actions
 from llm_sched_env.envs.interval_env import LLMSchedEnv
+from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.engine import advance
+from llm_sched_env.simulation.layout import EVENT
+from llm_sched_env.simulation.row_claims import packed
 
 NUM_ENVS, N_GPUS = 64, 20
 _BASELINE = "SyncVectorEnv"
@@ -28,7 +31,7 @@ AnyVectorEnv = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class VectorRow:
-    """Interval steps per second of one way to step N environments; None if not available.
+    """Interval steps per second of one way to step N environments.
 
     Attributes:
         contender: its name.
@@ -41,20 +44,18 @@ class VectorRow:
         ratio: this median over that of ``SyncVectorEnv``.
         ratio_least: the least ratio within a round.
         ratio_greatest: the greatest.
-        note: why there is no number.
     """
 
     contender: str
     num_envs: int
     n_gpus: int
     runs: int
-    median: float | None = None
-    least: float | None = None
-    greatest: float | None = None
-    ratio: float | None = None
-    ratio_least: float | None = None
-    ratio_greatest: float | None = None
-    note: str = ""
+    median: float
+    least: float
+    greatest: float
+    ratio: float
+    ratio_least: float
+    ratio_greatest: float
 
 
 def measure_vector(
@@ -72,25 +73,19 @@ def measure_vector(
     """
 
     def native(threads: int) -> AnyVectorEnv:
-        return LLMSchedVectorEnv(num_envs, n_gpus=n_gpus, instance=instance, **_threads(threads))
+        return LLMSchedVectorEnv(num_envs, n_gpus=n_gpus, instance=instance, threads=threads)
 
     def single() -> LLMSchedEnv:
         return LLMSchedEnv(n_gpus=n_gpus, instance=instance)
 
     works: dict[str, Work] = {
         "native, 1 thread": _stepping(lambda: native(1), seed, 1),
+        "native, 2 threads": _stepping(lambda: native(2), seed, 2),
         _BASELINE: _stepping(lambda: SyncVectorEnv([single] * num_envs), seed, 1),
     }
-    two_threads = "native, 2 threads"
-    if _has_threads():
-        works[two_threads] = _stepping(lambda: native(2), seed, 2)
     measured = speeds(works, runs, seconds, _FIRST_STEPS, on_run)
     rows = []
-    for name in ("native, 1 thread", two_threads, _BASELINE):
-        if name not in measured:
-            note = "not available: the environment has no threads argument"
-            rows.append(VectorRow(name, num_envs, n_gpus, runs, note=note))
-            continue
+    for name in works:
         speed = Spread.of(measured[name])
         ratio = ratio_spread(measured[name], measured[_BASELINE])
         rows.append(
@@ -110,7 +105,7 @@ def measure_vector(
     return rows
 
 
-def measure_idle_step(
+def measure_api_overhead(
     instance: Instance,
     runs: int = 5,
     seed: int = 0,
@@ -118,29 +113,75 @@ def measure_idle_step(
     num_envs: int = NUM_ENVS,
     n_gpus: int = N_GPUS,
 ) -> Spread:
-    """Microseconds of a vector step in which nothing happens: what the API costs."""
+    """Microseconds of a vector step that are not spent in compiled code.
 
-    def idle() -> AnyVectorEnv:
-        return LLMSchedVectorEnv(
+    A step in which nothing happens, less its calls into compiled code with the same arrays.
+    """
+    with pinned():
+        envs = LLMSchedVectorEnv(
             num_envs,
+            threads=1,
             n_gpus=n_gpus,
             instance=instance,
             interval=_IDLE_INTERVAL,
             horizon=_IDLE_HORIZON,
-            **_threads(1),
         )
-
-    works = {"idle": _stepping(idle, seed, 1)}
+        envs.reset(seed=seed)
+    works = {"step": _stepping(lambda: envs, seed, 1), "compiled": _compiled_calls(envs)}
     measured = speeds(works, runs, seconds, _FIRST_STEPS)
-    return Spread.of([_MICROSECONDS * num_envs / speed for speed in measured["idle"]])
+    return Spread.of(
+        [
+            _MICROSECONDS * (num_envs / step - 1.0 / compiled)
+            for step, compiled in zip(measured["step"], measured["compiled"], strict=True)
+        ]
+    )
 
 
-def _has_threads() -> bool:
-    return "threads" in inspect.signature(LLMSchedVectorEnv).parameters
+def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
+    """The calls into compiled code of a vector step in which nothing happens."""
+    control, n = envs.control, envs.num_envs
+    actions = _plan_actions(envs).astype(float)
+    report = control.empty_report()
+    claims, until, status = np.zeros(2, np.int64), control.times(), np.zeros(n, np.int64)
+    logs, revenue = np.zeros((n, 0), EVENT), np.zeros((n, 2))
+    controls, controlled = control.batch.controls.copy(), control.configuration.controlled
+    yes = True
 
+    def call(amount: float) -> float:
+        steps = max(1, round(amount))
+        states, workload = control.batch.states, control.batch.workload
+        with pinned():
+            for _ in range(steps):
+                apply_actions(actions, controlled, control.configuration.n_gpus, controls)
+                claims[:] = packed(1, 0, n), 0
+                advance(
+                    states,
+                    workload,
+                    logs,
+                    controls,
+                    yes,
+                    until,
+                    status,
+                    claims,
+                    1,
+                    0,
+                    n,
+                )
+                read_clusters(
+                    states,
+                    yes,
+                    1.0,
+                    revenue,
+                    report.observations,
+                    revenue,
+                    report.terms,
+                    report.rewards,
+                    0,
+                    n,
+                )
+        return float(steps)
 
-def _threads(number: int) -> dict[str, Any]:
-    return {"threads": number} if _has_threads() else {}
+    return call
 
 
 def _stepping(build: Callable[[], AnyVectorEnv], seed: int, n_cpus: int) -> Work:

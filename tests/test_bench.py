@@ -187,11 +187,11 @@ def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypa
     assert rows["SyncVectorEnv"].ratio == 1.0
     assert rows["native, 1 thread"].ratio > 1.0
     two = rows["native, 2 threads"]
-    assert (two.median is None) == bool(two.note)
+    assert two.median > 0
     monkeypatch.setattr(vector_speed, "NUM_ENVS", 2)
     options = ["--vector", "--runs", "1", "--seconds", "0.02", "--out", str(tmp_path)]
     data = json.loads(run("bench", *options, "--json")[1])
-    assert data["idle_step_microseconds"]["median"] > 0
+    assert data["api_overhead_microseconds"]["median"] > 0
     assert "| SyncVectorEnv |" in (tmp_path / "vector.md").read_text()
     assert (tmp_path / "vector.csv").exists()
 

@@ -143,28 +143,28 @@ def _bench_vector(settings: _Settings) -> None:
     """Native vector environment beside Gymnasium's."""
     from llm_sched_env.benchmarks import result_files as files
     from llm_sched_env.benchmarks.machine import machine
-    from llm_sched_env.benchmarks.vector_speed import NUM_ENVS, measure_idle_step, measure_vector
+    from llm_sched_env.benchmarks.vector_speed import NUM_ENVS, measure_api_overhead, measure_vector
 
     folder = _folder(settings.out, figure=False)
     measured = (settings.instance, settings.runs, settings.seed, settings.seconds)
     with messages.status("measuring") as status:
         rows = measure_vector(*measured, on_run=status.update)
-        idle_step = measure_idle_step(*measured)
+        api_overhead = measure_api_overhead(*measured)
     notes = [settings.seed_note(), files.machine_line(machine())]
     if folder is not None:
         files.write_csv(rows, folder / "vector.csv")
-        files.write_vector_page(rows, idle_step, notes, folder / "vector.md")
+        files.write_vector_page(rows, api_overhead, notes, folder / "vector.md")
     if settings.as_json:
         print_json(
             {
                 "rows": [dataclasses.asdict(row) for row in rows],
-                "idle_step_microseconds": dataclasses.asdict(idle_step),
+                "api_overhead_microseconds": dataclasses.asdict(api_overhead),
                 "machine": machine(),
             }
         )
         return
     print_table(files.VECTOR_HEADER, files.vector_cells(rows))
-    print_lines(files.idle_step_line(idle_step, NUM_ENVS), *notes)
+    print_lines(files.api_overhead_line(api_overhead, NUM_ENVS), *notes)
 
 
 def _folder(out: Path | None, *, figure: bool) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -151,8 +150,8 @@ class IntervalControl:
             raise bad_action(checked)
         self._steps[first:last] += 1
         until = self._origin + self._steps * self.configuration.interval
-        read = partial(self._read, report)
-        self.batch.advance(until, first, last, set_controls=True, then=read)
+        self.batch.advance(until, first, last, set_controls=True)
+        self._read(report, first, last)
         self._billed[first:last] = self._revenue[first:last]
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:

@@ -16,7 +16,7 @@ from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.envs.interval_env import chosen_start, episode_seed
 from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.row_parts import available_processors
+from llm_sched_env.simulation.row_threads import available_processors
 
 _LEAST_PER_THREAD = 8
 

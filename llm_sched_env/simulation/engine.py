@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.atomics import atomic_add, atomic_load
 from llm_sched_env.simulation.compiled import compiled, entry_point
 from llm_sched_env.simulation.event_loop import run_until
 from llm_sched_env.simulation.layout import EngineState, Workload
+from llm_sched_env.simulation.prefetch import prefetch_cluster, prefetch_requests
+from llm_sched_env.simulation.row_claims import claim_row
 from llm_sched_env.simulation.start import fill_to_plan, start_empty
 
 
@@ -71,26 +74,45 @@ def advance(
     workload: Workload,
     logs: np.ndarray,
     controls: np.ndarray,
-    set_controls: np.ndarray,
+    set_controls: bool,
     until: np.ndarray,
     status: np.ndarray,
-    first: int,
-    last: int,
+    claims: np.ndarray,
+    ticket: int,
+    own_part: int,
+    rows: int,
 ) -> None:
-    """Advance clusters first..last-1, each to its own time; releases the interpreter lock.
+    """Advance clusters, each to its own time; releases the interpreter lock.
+
+    Several threads may call it at a time: each takes the rows that it can claim (row_claims.py).
 
     Args:
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
         controls: shape (N, 2I + 1).
-        set_controls: whether to apply the controls now, shape (N,), bool.
+        set_controls: whether to apply the controls now.
         until: seconds, shape (N,).
         status: receives FINISHED or NEEDS_CAPACITY, shape (N,).
-        first: the first cluster.
-        last: one past the last cluster.
+        claims: the parts of this call and, last, the number of rows done.
+        ticket: of this call.
+        own_part: the caller's part; part 0 returns when all rows are done.
+        rows: how many there are.
     """
-    for k in range(first, last):
-        status[k] = run_until(
-            _row(states, k), workload, logs[k], controls[k], set_controls[k], until[k]
-        )
+    parts = len(claims) - 1
+    for step in range(parts):
+        part = (own_part + step) % parts
+        while True:
+            k = claim_row(claims, part, ticket, step == 0)
+            if k < 0:
+                break
+            if k + 1 < len(until):
+                prefetch_cluster(_row(states, k + 1))
+                prefetch_requests(_row(states, k))
+            status[k] = run_until(
+                _row(states, k), workload, logs[k], controls[k], set_controls, until[k]
+            )
+            atomic_add(claims, parts, 1)
+    if own_part == 0:
+        while atomic_load(claims, parts) < rows:
+            pass

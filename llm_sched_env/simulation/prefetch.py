@@ -1,7 +1,8 @@
-"""Ask the processor for memory that a coming event will need (large clusters only).
+"""Ask the processor for memory before it is needed; a prefetch has no effect but on time.
 
 With 10,000 GPUs the state is several times the cache, and an event touches half a dozen places
-of it that nothing else has touched for long. A prefetch has no effect but on time.
+of it that nothing else has touched for long. In a batch of small clusters the same is true of
+the cluster whose turn is next.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from numba.extending import intrinsic
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.layout import EngineState
 
-# Below this many GPUs everything is in the cache anyway.
+# Below this many GPUs a running cluster is in the cache anyway.
 _LARGE_CLUSTER = 512
 _MARKS_PER_LINE = 8
+_TIMES_PER_LINE = 8
 
 
 def _prefetch_code(_typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001 - its type is fixed
@@ -69,3 +71,35 @@ def prefetch_next_requests(state: EngineState, gpu: int) -> None:
     request = state.decode_requests[gpu * state.settings[0].batch_slots]
     _prefetch(state.requests, max(0, request))
     _prefetch(state.requests, max(0, state.gpus[gpu].prefill_request))
+
+
+@compiled
+def prefetch_cluster(state: EngineState) -> None:
+    """A small cluster whose turn is next: everything but its requests."""
+    if is_large(state):
+        return
+    _prefetch(state.clock, 0)
+    _prefetch(state.settings, 0)
+    _prefetch(state.queues, 0)
+    _prefetch(state.waiting, 0)
+    _prefetch(state.patience_keys, 0)
+    _prefetch(state.patience_items, 0)
+    for i in range(len(state.classes)):
+        _prefetch(state.control, i)
+        _prefetch(state.classes, i)
+        _prefetch(state.totals, i)
+        _prefetch(state.parameters, i)
+    for place in range(0, len(state.completion_times), _TIMES_PER_LINE):
+        _prefetch(state.completion_times, place)
+        _prefetch(state.completion_gpus, place)
+    for gpu in range(len(state.gpus)):
+        prefetch_gpu(state, gpu)
+
+
+@compiled
+def prefetch_requests(state: EngineState) -> None:
+    """The requests that may end first on each GPU of a small cluster that starts to run."""
+    if is_large(state):
+        return
+    for gpu in range(len(state.gpus)):
+        prefetch_next_requests(state, gpu)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
-from llm_sched_env.simulation.row_parts import RowParts
+from llm_sched_env.simulation.row_threads import RowThreads
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
@@ -70,10 +70,8 @@ class SimulationBatch:
         )
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
-        self._all = np.ones(self.n_clusters, np.bool_)
-        self._none = np.zeros(self.n_clusters, np.bool_)
         self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
-        self._parts = RowParts(threads)
+        self._threads = RowThreads(threads)
         self.states = allocation.stacked(self._fresh, self.n_clusters)
 
     def start(
@@ -134,15 +132,7 @@ class SimulationBatch:
             self.controls[first:last] = checked[first:last]
         self.advance(until, first, last, set_controls=controls is not None)
 
-    def advance(
-        self,
-        until: np.ndarray,
-        first: int,
-        last: int,
-        *,
-        set_controls: bool,
-        then: Callable[[int, int], None] | None = None,
-    ) -> None:
+    def advance(self, until: np.ndarray, first: int, last: int, *, set_controls: bool) -> None:
         """Advance clusters first..last-1 to their times ``until``, shape (N,), seconds.
 
         Args:
@@ -150,33 +140,32 @@ class SimulationBatch:
             first: the first cluster.
             last: one past the last cluster.
             set_controls: whether :attr:`controls` are set before the first event.
-            then: called with ranges of these clusters once they are there, by several threads;
-                more than once if request records ran out.
         """
-        flags = self._all if set_controls else self._none
 
-        def work(start_row: int, end_row: int) -> None:
+        def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
             advance(
-                self.states,
+                states,
                 self.workload,
                 self._logs,
                 self.controls,
-                flags,
+                set_controls,
                 until,
                 self._status,
-                start_row,
-                end_row,
+                claims,
+                ticket,
+                part,
+                rows,
             )
-            if then is not None:
-                then(start_row, end_row)
 
-        self._parts.run(work, first, last)
-        while self._status[first:last].any():
+        while True:
+            states = self.states
+            self._threads.run(work, first, last)
+            if not self._status[first:last].any():
+                return
             # A cluster that finished has nothing left to do before its time: running it
             # again without controls changes nothing.
-            flags = self._none
+            set_controls = False
             self._grow()
-            self._parts.run(work, first, last)
 
     def _checked_controls(self, controls: np.ndarray, stacked: tuple[int, ...]) -> np.ndarray:
         """Controls as floats of shape (*stacked, 2I + 1), shares in [0, 1], pool in 0..n."""
