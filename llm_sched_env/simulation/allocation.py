@@ -148,16 +148,24 @@ def row(states: EngineState, k: int) -> EngineState:
     return EngineState(*(array[k] for array in states))
 
 
-def clear_requests(states: EngineState, k: int) -> None:
-    """Make every request record and waiting entry of cluster k unused."""
+def reset_row(states: EngineState, k: int, fresh: EngineState) -> None:
+    """Make cluster k what ``fresh`` is, at whatever capacity the states have grown to."""
+    for name, array in fresh._asdict().items():
+        if name not in _PER_REQUEST:
+            _as_bytes(getattr(states, name)[k])[...] = _as_bytes(array[0])
     capacity = states.requests.shape[1]
-    states.requests[k] = np.zeros(1, REQUEST)
-    states.free_requests[k] = np.arange(capacity - 1, -1, -1)
-    states.waiting[k] = np.zeros(1, WAITING)
+    _as_bytes(states.requests[k])[...] = 0
+    _as_bytes(states.waiting[k])[...] = 0
     _chain(states.waiting[k : k + 1], 0)
+    states.free_requests[k] = np.arange(capacity - 1, -1, -1)
     states.patience_keys[k] = np.inf
     states.patience_items[k] = 0
     states.clock["free_size"][k] = capacity
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    """The memory of an array: copying records field by field takes ten times as long."""
+    return array.reshape(-1).view(np.uint8)
 
 
 def with_capacity(states: EngineState, capacity: int) -> EngineState:

@@ -97,11 +97,7 @@ class SimulationBatch:
         needed = int(np.ceil(occupancy.sum() * self.n_gpus)) + 5 * self.instance.n_classes
         while needed > self.states.requests.shape[1]:
             self._grow()
-        for name, array in self._fresh._asdict().items():
-            target = getattr(self.states, name)
-            if target.shape[1:] == array.shape[1:]:
-                target[k] = array[0]
-        allocation.clear_requests(self.states, k)
+        allocation.reset_row(self.states, k, self._fresh)
         self.states.keys[k] = stream_keys(seed)
         self.controls[k] = checked
         start(
