@@ -14,12 +14,15 @@ from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
     from llm_sched_env import presets
+    from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
     from llm_sched_env.errors import LLMSchedError
     from llm_sched_env.evaluation import evaluate
     from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+    from llm_sched_env.length_distributions import LengthDistribution
     from llm_sched_env.planning import FluidPlan, plan
     from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
+    from llm_sched_env.workloads.generated import requests_of_run
     from llm_sched_env.workloads.trace import Trace
     from llm_sched_env.workloads.traces import load_traces
 
@@ -29,27 +32,34 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "ArrivalModulation": "llm_sched_env.arrival_patterns",
+    "ArrivalProfile": "llm_sched_env.arrival_patterns",
     "DispatchRule": "llm_sched_env.simulation.rules",
     "Evaluation": "llm_sched_env.results",
     "FluidPlan": "llm_sched_env.planning",
     "Hardware": "llm_sched_env.instance",
     "Instance": "llm_sched_env.instance",
     "LLMSchedError": "llm_sched_env.errors",
+    "LengthDistribution": "llm_sched_env.length_distributions",
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
     "Trace": "llm_sched_env.workloads.trace",
     "evaluate": "llm_sched_env.evaluation",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
+    "requests_of_run": "llm_sched_env.workloads.generated",
 }
 
 __all__ = [
+    "ArrivalModulation",
+    "ArrivalProfile",
     "DispatchRule",
     "Evaluation",
     "FluidPlan",
     "Hardware",
     "Instance",
     "LLMSchedError",
+    "LengthDistribution",
     "Prices",
     "RequestClass",
     "Trace",
@@ -58,6 +68,7 @@ __all__ = [
     "load_traces",
     "plan",
     "presets",
+    "requests_of_run",
 ]
 
 

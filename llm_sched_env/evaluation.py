@@ -34,6 +34,7 @@ from llm_sched_env.simulation.metrics import (
     Metrics,
     summarize_latency,
 )
+from llm_sched_env.simulation.random_streams import replication_seed
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
@@ -54,11 +55,12 @@ class _Run:
     warmup: float
     seed: int
     stream: RequestStream | None
+    billing: str | None
     environment: dict[str, Any]  # what a Python policy's actions mean
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
-        """Streams of a replication; the policy does not enter: common random numbers."""
-        return np.random.SeedSequence(entropy=self.seed, spawn_key=(replication,))
+        """Streams of a replication."""
+        return replication_seed(self.seed, replication)
 
 
 def evaluate(
@@ -74,6 +76,7 @@ def evaluate(
     trace: Trace | str | Path | Sequence[str | Path] | None = None,
     speed: float = 1.0,
     match_trace: bool = True,
+    billing: str | None = None,
     jobs: int | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
@@ -97,6 +100,9 @@ def evaluate(
         speed: how many times faster than recorded the trace's requests arrive.
         match_trace: plan for means and rates of the trace; False: for the instance as given,
             whose class names must be those of the trace.
+        billing: ``class-means`` or ``own-tokens``, what a request's revenue is computed from;
+            default: class means in the Markov model, a request's own tokens with a trace or
+            other length distributions.
         jobs: replications of a compiled rule run at the same time; default the number of
             processors. It does not change the result. Python policies run one by one.
 
@@ -129,6 +135,7 @@ def evaluate(
         warmup,
         seed,
         _stream(recorded) if recorded else None,
+        billing,
         environment or {},
     )
     if isinstance(resolved, DispatchRule):
@@ -240,7 +247,13 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
     """One replication of a compiled rule steered by the plan."""
     controls = run.fluid_plan.controls(run.n_gpus)
     simulation = Simulation(
-        run.instance, rule, controls, run.n_gpus, run.seed_of(replication), stream=run.stream
+        run.instance,
+        rule,
+        controls,
+        run.n_gpus,
+        run.seed_of(replication),
+        stream=run.stream,
+        billing=run.billing,
     )
     if run.warmup > 0:
         simulation.run(run.warmup)
@@ -258,7 +271,7 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
         horizon=run.horizon,
         **run.environment,
     )
-    control = IntervalControl(configuration, 1, run.stream, latencies=True)
+    control = IntervalControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
     seed = run.seed_of(replication)
     control.start(0, seed)
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))

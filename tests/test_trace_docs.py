@@ -46,7 +46,7 @@ def test_every_format_is_on_the_page() -> None:
 
 @pytest.mark.usefixtures("files")
 def test_commands_run() -> None:
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 6
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stop:
             main(shlex.split(command)[1:])

@@ -196,7 +196,7 @@ class Twin:
         self.credit = [0.0 for _ in self.classes]
         self._set_controls(controls)
         self.credit = [FULL_CREDIT if f > 0.0 else 0.0 for f in self.fraction]
-        self.next_index = 0
+        self.next_index = self.next_candidate = 0
         self._schedule_arrival()
 
     def run(self, until: float, controls: np.ndarray | None = None) -> None:
@@ -270,14 +270,15 @@ class Twin:
             return
         time = self.time
         while True:
+            k = self.next_candidate
+            self.next_candidate += 1
             time += self.draws.exponential("arrival", k) / sum(self.peak_rates)
             i = self._class_of(k)
             rate = self.arrival_rates[i] * self._multiplier(i, time)
             steady = self.peak_rates == self.arrival_rates
             if steady or self.draws.uniform("thinning", k) * self.peak_rates[i] < rate:
                 break
-            k += 1
-        self.next_index, self.next_arrival_time = k, time
+        self.next_class, self.next_arrival_time = i, time
 
     def _class_of(self, k: int) -> int:
         share = self.draws.uniform("class", k) * sum(self.peak_rates)
@@ -325,7 +326,7 @@ class Twin:
             prompt = float(self.stream.prompt_tokens[k])
             output = float(self.stream.output_tokens[k])
         else:
-            i = self._class_of(k)
+            i = self.next_class
             c = self.instance.classes[i]
             prompt = self.draws.length("prompt", k, c.prompt_lengths, c.prompt_tokens)
             output = self.draws.length("output", k, c.output_lengths, c.output_tokens)

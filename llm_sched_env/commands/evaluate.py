@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llm_sched_env.commands.options import (
+    BillingOption,
     JobsOption,
     JsonOption,
     PricingOption,
@@ -21,8 +23,10 @@ from llm_sched_env.commands.options import (
     trace_paths,
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
+from llm_sched_env.workloads.generated import requests_of_run
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +58,21 @@ def register(app: typer.Typer) -> None:
         seed: SeedOption = 0,
         trace: TraceOption = None,
         keep_instance: KeepInstanceOption = False,
+        billing: BillingOption = None,
+        save_requests: Annotated[
+            Path | None,
+            typer.Option(
+                help="Write what arrives in the first replication as a trace (.csv[.gz])."
+            ),
+        ] = None,
         jobs: JobsOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Run a policy: its share of R*, occupancies, latencies, abandonment."""
+        if save_requests is not None and trace:
+            raise ConfigurationError(
+                "--save-requests", str(save_requests), "no trace beside it", "use llmsched trace"
+            )
         result = run(
             policy,
             instance,
@@ -69,8 +84,11 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             trace=reading.load_if_given(trace_paths(trace)),
             match_trace=not keep_instance,
+            billing=billing,
             jobs=jobs,
         )
+        if save_requests is not None:
+            requests_of_run(instance or "base", gpus, result.horizon, seed).save(save_requests)
         if as_json:
             print_json(result.to_dict())
         else:

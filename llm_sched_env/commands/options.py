@@ -28,6 +28,10 @@ TraceOption = Annotated[
     list[str] | None,
     typer.Option(help="Trace files of known formats: comma-separated or repeated."),
 ]
+BillingOption = Annotated[
+    str | None,
+    typer.Option(help="class-means or own-tokens (default: own with a trace or given lengths)."),
+]
 JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 

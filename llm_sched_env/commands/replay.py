@@ -9,6 +9,7 @@ import typer
 
 from llm_sched_env.commands.evaluate import print_evaluation
 from llm_sched_env.commands.options import (
+    BillingOption,
     JsonOption,
     PricingOption,
     SeedOption,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
             float | None, typer.Option(help="Seconds to replay (default: until the last arrival).")
         ] = None,
         keep_instance: KeepInstanceOption = False,
+        billing: BillingOption = None,
         seed: SeedOption = 0,
         as_json: JsonOption = False,
     ) -> None:
@@ -58,6 +60,7 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             trace=reading.load(traces),
             match_trace=not keep_instance,
+            billing=billing,
         )
         if as_json:
             print_json(result.to_dict())

@@ -51,6 +51,7 @@ class IntervalControl:
         stream: recorded requests; default: drawn from the instance.
         threads: rows are split over this many threads; the result does not depend on it.
         latencies: whether latency histograms are kept.
+        billing: as in :class:`SimulationBatch`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class IntervalControl:
         threads: int = 1,
         *,
         latencies: bool = False,
+        billing: str | None = None,
     ) -> None:
         self.configuration = configuration
         instance, n_gpus = configuration.instance, configuration.n_gpus
@@ -73,6 +75,7 @@ class IntervalControl:
             stream,
             latencies=latencies,
             threads=threads,
+            billing=billing,
         )
         self._controlled = configuration.controlled
         self._plan_controls = self.plan.controls(n_gpus)

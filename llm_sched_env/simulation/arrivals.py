@@ -1,9 +1,9 @@
 """Arrivals: the next request, drawn from the arrival model or read from a recorded stream.
 
-With constant rates request k arrives an exponential gap after request k - 1. With profiles or
-modulation candidates come at the greatest rate of each class, and candidate k is kept with the
-probability rate now / greatest rate (thinning); those dropped leave their number unused. All of
-this depends on the streams only, so every rule faces the same requests.
+Candidates come with exponential gaps at the greatest rate of each class. With constant rates each
+is a request; with profiles or modulation one is kept with the probability rate now / greatest
+rate (thinning). Draws of arrivals go by the number of the candidate, lengths and patience by that
+of the request. All of this depends on the streams only, so every rule faces the same requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm_sched_env.simulation.random_streams import (
 
 @compiled
 def _class_of(state: EngineState, k: int) -> int:
-    """The class of request or candidate k."""
+    """The class of candidate k."""
     share = uniform(state.keys[CLASS], k)
     i = 0
     while i < len(state.parameters) - 1 and share >= state.parameters[i].cumulative_share:
@@ -88,9 +88,8 @@ def _modulation_now(state: EngineState, workload: Workload, i: int, time: float)
 
 
 @compiled_apart
-def _is_kept(state: EngineState, workload: Workload, k: int, time: float) -> bool:
-    """Whether candidate k at ``time`` is a request."""
-    i = _class_of(state, k)
+def _is_kept(state: EngineState, workload: Workload, i: int, k: int, time: float) -> bool:
+    """Whether candidate k, of class i, at ``time`` is a request."""
     parameters = state.parameters[i]
     rate = parameters.arrival_rate * _modulation_now(state, workload, i, time)
     profile = workload.profiles[i]
@@ -107,20 +106,23 @@ def _is_kept(state: EngineState, workload: Workload, k: int, time: float) -> boo
 
 @compiled
 def schedule_next_arrival(state: EngineState, workload: Workload) -> None:
-    """Set number and time of the next request, from ``next_index`` on; inf when there is none."""
+    """Set time and class of request ``next_index``; inf when there is none."""
     clock = state.clock[0]
-    k = clock.next_index
     recorded = workload.recorded.arrival_time
     if len(recorded) > 0:
+        k = clock.next_index
         clock.next_arrival_time = recorded[k] if k < len(recorded) else np.inf
         return
     peak_rate = state.settings[0].peak_rate
-    time = clock.time + exponential(state.keys[ARRIVAL], k) / peak_rate
-    if not state.settings[0].steady:
-        while not _is_kept(state, workload, k, time):
-            k += 1
-            time += exponential(state.keys[ARRIVAL], k) / peak_rate
-        clock.next_index = k
+    time = clock.time
+    while True:
+        k = clock.next_candidate
+        clock.next_candidate = k + 1
+        time += exponential(state.keys[ARRIVAL], k) / peak_rate
+        i = _class_of(state, k)
+        if state.settings[0].steady or _is_kept(state, workload, i, k, time):
+            break
+    clock.next_class = i
     clock.next_arrival_time = time
 
 
@@ -137,7 +139,7 @@ def fill_request(state: EngineState, workload: Workload, request: int) -> None:
         record.prompt_tokens = recorded.prompt_tokens[k]
         record.output_tokens = recorded.output_tokens[k]
         return
-    i = _class_of(state, k)
+    i = state.clock[0].next_class
     record.request_class = i
     values = workload.length_values
     record.prompt_tokens = draw_length(workload.lengths[0], values, i, state.keys[PROMPT], k)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.arrivals import (
+    fill_request,
+    schedule_next_arrival,
+    start_modulation,
+)
 from llm_sched_env.simulation.atomics import atomic_add, atomic_load
 from llm_sched_env.simulation.compiled import compiled, entry_point
 from llm_sched_env.simulation.event_loop import run_until
@@ -66,6 +71,38 @@ def start(
     state = _row(states, k)
     start_empty(state, workload, controls[k])
     fill_to_plan(state, workload, logs[k], occupancy)
+
+
+@entry_point
+def draw_requests(states: EngineState, workload: Workload, until: float, drawn: np.ndarray) -> int:
+    """Draw the requests that arrive up to a time, as a run of the fresh cluster 0 would.
+
+    Args:
+        states: stacked states of one cluster at time 0; used up.
+        workload: what arrives.
+        until: seconds.
+        drawn: receives them, shape (L,), DRAWN_REQUEST.
+
+    Returns:
+        How many there are, or L + 1 if there is no room for all.
+    """
+    state = _row(states, 0)
+    clock = state.clock[0]
+    record = state.requests[0]
+    start_modulation(state, workload)
+    schedule_next_arrival(state, workload)
+    while clock.next_arrival_time <= until:
+        if clock.next_index == len(drawn):
+            return len(drawn) + 1
+        clock.time = clock.next_arrival_time
+        fill_request(state, workload, 0)
+        drawn[clock.next_index].arrival_time = record.arrival_time
+        drawn[clock.next_index].request_class = record.request_class
+        drawn[clock.next_index].prompt_tokens = record.prompt_tokens
+        drawn[clock.next_index].output_tokens = record.output_tokens
+        clock.next_index += 1
+        schedule_next_arrival(state, workload)
+    return clock.next_index
 
 
 @entry_point

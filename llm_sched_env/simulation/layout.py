@@ -159,6 +159,8 @@ CLOCK = np.dtype(
         ("credit_time", _f8),  # next credit timer; inf: none
         ("credit_class", _i8),
         ("next_index", _i8),  # of the next arriving request
+        ("next_class", _i8),  # its class, unless it is recorded
+        ("next_candidate", _i8),  # number of the next candidate for an arrival
         ("routing_draws", _i8),
         ("initial_requests", _i8),
         ("waiting_prefills", _i8),  # all classes
@@ -232,6 +234,16 @@ class RequestStream(NamedTuple):
     prompt_tokens: np.ndarray  # (K,)
     output_tokens: np.ndarray  # (K,)
 
+
+DRAWN_REQUEST = np.dtype(
+    [
+        ("arrival_time", _f8),
+        ("request_class", _i4),
+        ("prompt_tokens", _f8),
+        ("output_tokens", _f8),
+    ],
+    align=True,
+)
 
 LENGTHS = np.dtype(
     [

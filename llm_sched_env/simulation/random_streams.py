@@ -40,6 +40,11 @@ _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = (
 _TO_UNIT = 2.0**-53
 
 
+def replication_seed(seed: int, replication: int) -> np.random.SeedSequence:
+    """The streams of a replication; the policy does not enter: common random numbers."""
+    return np.random.SeedSequence(entropy=seed, spawn_key=(replication,))
+
+
 def stream_keys(seed: np.random.SeedSequence) -> np.ndarray:
     """One 64-bit key per stream, in the order of :data:`STREAMS`; shape (9,), uint64."""
     return seed.generate_state(len(STREAMS), np.uint64)

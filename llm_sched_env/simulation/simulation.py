@@ -10,7 +10,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.simulation import allocation, layout
-from llm_sched_env.simulation.engine import advance, start
+from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
@@ -42,6 +42,8 @@ class SimulationBatch:
         log_events: room for this many entries of each cluster's event log.
         latencies: whether latency histograms are kept (135 KB per cluster of two classes).
         threads: rows are split over this many threads; the result does not depend on it.
+        billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
+            tokens with a recorded stream or other length distributions (MODEL section 3).
 
     Attributes:
         controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
@@ -57,6 +59,7 @@ class SimulationBatch:
         log_events: int = 0,
         latencies: bool = True,
         threads: int = 1,
+        billing: str | None = None,
     ) -> None:
         self.instance = instance
         self.rule = rule
@@ -66,7 +69,12 @@ class SimulationBatch:
             stream = checked_stream(stream, instance.n_classes)
         self.workload = workload_tables(instance, stream)
         self._fresh = _fresh_state(
-            instance, rule, self.n_gpus, recorded=stream is not None, latencies=latencies
+            instance,
+            rule,
+            self.n_gpus,
+            latencies=latencies,
+            recorded=stream is not None,
+            own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
@@ -282,6 +290,32 @@ class Simulation:
         self._batch.restore(0, snapshot)
 
 
+def sample_requests(
+    instance: Instance, n_gpus: int, until: float, seed: np.random.SeedSequence
+) -> RequestStream:
+    """The requests that arrive at a cluster up to a time: what a run with this seed serves.
+
+    Args:
+        instance: arrival rates, patterns and length distributions.
+        n_gpus: cluster size n.
+        until: seconds.
+        seed: of the run.
+    """
+    workload = workload_tables(instance)
+    room = int(2.0 * n_gpus * instance.arrival_rates.sum() * until) + 64
+    while True:
+        # Any rule: it has no say in what arrives.
+        states = _fresh_state(
+            instance, DispatchRule(), checked_integer("n_gpus", n_gpus), latencies=False
+        )
+        states.keys[0] = stream_keys(seed)
+        drawn = np.zeros(room, layout.DRAWN_REQUEST)
+        count = draw_requests(states, workload, float(until), drawn)
+        if count <= room:
+            return RequestStream(*(drawn[name][:count].copy() for name in RequestStream._fields))
+        room *= 2
+
+
 def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
     got: Sequence[int] = snapshot.class_decodes.shape
     wanted: Sequence[int] = state.class_decodes.shape
@@ -292,7 +326,13 @@ def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
 
 
 def _fresh_state(
-    instance: Instance, rule: DispatchRule, n_gpus: int, *, recorded: bool, latencies: bool
+    instance: Instance,
+    rule: DispatchRule,
+    n_gpus: int,
+    *,
+    latencies: bool,
+    recorded: bool = False,
+    own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
     hardware = instance.hardware
@@ -313,7 +353,7 @@ def _fresh_state(
     settings["router"] = ROUTERS[rule.router]
     settings["pools"] = POOLS[rule.pools]
     settings["prefill_first"] = rule.prefill_first
-    settings["bill_own_tokens"] = bills_own_tokens(instance, recorded)
+    settings["bill_own_tokens"] = own_tokens
     settings["affine"] = hardware.iteration_law == "affine"
     settings["whole_chunks"] = hardware.chunking == "ceil"
     settings["steady"] = is_steady(instance)

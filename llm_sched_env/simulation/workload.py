@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
 from llm_sched_env.length_distributions import EXPONENTIAL as MARKOV
 from llm_sched_env.length_distributions import LengthDistribution
@@ -25,11 +26,19 @@ def no_recording() -> RequestStream:
     return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
-def bills_own_tokens(instance: Instance, recorded: bool) -> bool:
-    """Whether a request's own token counts are billed (MODEL section 3).
+BILLINGS = ("class-means", "own-tokens")
 
-    The Markov model bills class means; recorded or otherwise given lengths bill their own.
+
+def bills_own_tokens(instance: Instance, recorded: bool, billing: str | None = None) -> bool:
+    """Whether a request's own token counts are billed; raises ConfigurationError.
+
+    By default (MODEL section 3) the Markov model bills class means, recorded or otherwise given
+    lengths bill their own.
     """
+    if billing is not None:
+        if billing not in BILLINGS:
+            raise ConfigurationError("billing", billing, " or ".join(BILLINGS))
+        return billing == "own-tokens"
     markov = all(c.prompt_lengths == c.output_lengths == MARKOV for c in instance.classes)
     return recorded or not markov
 
