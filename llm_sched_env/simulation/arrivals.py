@@ -93,8 +93,8 @@ def _is_kept(state: EngineState, workload: Workload, i: int, k: int, time: float
     parameters = state.parameters[i]
     rate = parameters.arrival_rate * _modulation_now(state, workload, i, time)
     profile = workload.profiles[i]
-    if profile.size > 0:
-        last = profile.first + profile.size
+    if profile.count > 0:
+        last = profile.first + profile.count
         rate *= _profile_now(
             workload.profile_times[profile.first : last],
             workload.profile_multipliers[profile.first : last],

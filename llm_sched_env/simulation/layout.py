@@ -249,13 +249,13 @@ LENGTHS = np.dtype(
     [
         ("kind", _i8),  # EXPONENTIAL ...
         ("scale", _f8),  # tokens; what it means depends on the kind: lengths.py
-        ("shape", _f8),
-        ("first", _i8),  # empirical: values[first:first + size]
-        ("size", _i8),
+        ("shape_parameter", _f8),
+        ("first", _i8),  # empirical: values[first:first + count]
+        ("count", _i8),
     ]
 )
 
-PROFILE = np.dtype([("first", _i8), ("size", _i8), ("period", _f8)])  # size 0: constant
+PROFILE = np.dtype([("first", _i8), ("count", _i8), ("period", _f8)])  # count 0: constant
 
 
 class Workload(NamedTuple):

@@ -63,8 +63,8 @@ def draw_length(
     """Draw ``counter`` of class i's length, tokens.
 
     Args:
-        lengths: shape (I,), LENGTHS. ``scale`` and ``shape`` are the mean (exponential,
-            deterministic), log-mean and log-deviation (log-normal), or the gamma's own.
+        lengths: shape (I,), LENGTHS. ``scale`` and ``shape_parameter`` are the mean
+            (exponential, deterministic), log-mean and log-deviation (log-normal), or the gamma's.
         values: observed lengths of all empirical distributions.
         i: the class.
         key: of the stream of prompts or outputs.
@@ -73,5 +73,5 @@ def draw_length(
     law = lengths[i]
     if law.kind == EXPONENTIAL:
         return exponential(key, counter) * law.scale
-    own = values[law.first : law.first + law.size]
-    return _other_length(law.kind, law.scale, law.shape, own, key, counter)
+    own = values[law.first : law.first + law.count]
+    return _other_length(law.kind, law.scale, law.shape_parameter, own, key, counter)
