@@ -150,11 +150,14 @@ class Hardware:
                 raise ConfigurationError(
                     f"hardware {name}", getattr(self, name), " or ".join(allowed)
                 )
-        if self.iteration_law == "affine" and not (self.beta > 0 and self.flat_tokens >= 0):
+        # b0 between 0 and the chunk: an iteration with a prefill is never the faster one.
+        if self.iteration_law == "affine" and not (
+            self.beta > 0 and 0 <= self.flat_tokens <= self.chunk_tokens
+        ):
             raise ConfigurationError(
                 "hardware alpha and beta",
                 (self.alpha, self.beta),
-                "beta > 0 and alpha <= 1/gamma under the affine law",
+                "beta > 0 and alpha <= 1/gamma <= alpha + beta * chunk_tokens with the affine law",
                 'use iteration_law="two-speed" or fit them anew',
             )
         if self.kv_tokens is not None:

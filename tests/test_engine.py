@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_sched_env as lse
+from llm_sched_env.envs.actions import apply_actions
+from llm_sched_env.envs.interval_env import LLMSchedEnv
+from llm_sched_env.envs.reading import read_clusters
+from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.policies import registered_policies
-from llm_sched_env.simulation.engine import advance, start
+from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.gates import _class_by_occupancy
 from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState, RequestStream
 from llm_sched_env.simulation.rules import STATIC_POOLS, DispatchRule
-from llm_sched_env.simulation.simulation import Simulation, SimulationBatch
+from llm_sched_env.simulation.simulation import Simulation, SimulationBatch, sample_requests
 
 RULES = {
     name: entry.make()
@@ -335,11 +339,15 @@ def test_ties_of_the_occupancy_gate_survive_rounding(longest):
 
 
 def test_compiled_once():
-    """One signature per entry point, whatever was run."""
+    """One signature per compiled function, entry points and inner ones, whatever was run."""
     for seed, name in enumerate(RULES):
         simulation(lse.presets.dolly15k(), RULES[name], seed=seed).run(5)
-    assert len(advance.signatures) == 1
-    assert len(start.signatures) == 1
+    sample_requests(lse.presets.base(), 2, 10.0, np.random.SeedSequence(0))
+    for env in (LLMSchedEnv(controls="admission"), LLMSchedVectorEnv(3, threads=2)):
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+    for function in (advance, start, draw_requests, apply_actions, read_clusters):
+        assert len(function.signatures) == 1, function
 
 
 def test_bad_rules_and_counts_are_named():

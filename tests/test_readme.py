@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import llm_sched_env as lse
+
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -20,6 +22,17 @@ def test_there_are_examples():
 @pytest.mark.parametrize("block", BLOCKS)
 def test_example_runs(block):
     exec(compile(block, str(README), "exec"), {})
+
+
+def test_the_instance_file_of_the_model_page_loads(tmp_path):
+    page = (README.parent / "docs" / "model.md").read_text(encoding="utf-8")
+    path = tmp_path / "chat.toml"
+    path.write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    instance = lse.Instance.load(path)
+    assert instance.hardware.kv_tokens == 60000
+    assert lse.Instance.from_dict(instance.to_dict()) == instance
+    result = lse.evaluate("credit-gate", instance, 3, horizon=200.0, warmup=100.0, replications=1)
+    assert result.requests["completed"] > 10
 
 
 def test_commands_of_the_readme_exist():
