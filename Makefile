@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme test lint format typecheck wheel bench clean
+.PHONY: compare readme test test-bounds lint format typecheck wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,10 @@ readme: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q
+
+# The same with every array access of the compiled engine checked; several minutes more.
+test-bounds: $(INSTALLED)
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=build/bounds-cache $(BIN)/python -m pytest -n 2 -q
 
 lint: $(LINTERS)
 	$(BIN)/ruff format --check .

@@ -212,6 +212,24 @@ def test_a_decode_slows_down_only_while_a_prefill_runs_beside_it():
     assert ends[1] == pytest.approx(1.0 + 4 * mixed + 100 * solo)
 
 
+def test_a_credit_timer_does_not_outlive_the_last_request_that_waits():
+    """The fourth request gives up before its class has credit again: the run ends then."""
+    instance = lse.presets.base()
+    stream = RequestStream(
+        np.arange(4.0), np.zeros(4, np.int32), np.full(4, 256.0), np.full(4, 10.0)
+    )
+    rule = DispatchRule("credit", "solo-first", "static")
+    controls = np.array([1e-3, 0.0, 1.0, 1.0, 1.0])  # a credit in 2000 s; patience is 10 s
+    sim = Simulation(
+        instance, rule, controls, 1, np.random.SeedSequence(0), stream=stream, log_events=50
+    )
+    sim.run(np.inf)
+    metrics = sim.metrics()
+    assert metrics.counts["completed"][0] == 3
+    assert metrics.counts["abandoned_prefill"][0] == 1
+    assert metrics.end == sim.events()["time"][-1] < 200.0
+
+
 def test_zero_token_requests_pass_through():
     stream = RequestStream(np.zeros(3), np.zeros(3, np.int32), np.zeros(3), np.zeros(3))
     sim = simulation(lse.presets.base(), RULES["gate-and-route"], n_gpus=2, stream=stream)

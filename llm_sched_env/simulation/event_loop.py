@@ -2,9 +2,9 @@
 
 At equal times: completions (lower GPU index first; on one GPU decodes before its prefill, decodes
 by arrival order), then abandonments (by arrival order), then credit timers, then arrivals. After
-each event the dispatcher runs once, but not after an abandonment, which frees no slot (with a
-limit of KV tokens it does run: the next in line may need less). An event is an arrival, a
-completion of a prefill or decode, or an abandonment; a credit timer is not counted as one.
+each event the dispatcher runs once, but not after an abandonment, which frees no slot, unless
+KV tokens are limited (the next in line may need less) or a credit timer waits for nobody now. An
+event is an arrival, a completion of a prefill or decode, or an abandonment, not a credit timer.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ def _handle(
     if time == first_deadline(state):
         clock.events += 1
         _abandon(state, log, now)
-        return (-1 if len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
+        stale = clock.credit_time < np.inf and state.queues[clock.credit_class].head < 0
+        return (-1 if stale or len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
     if time == clock.credit_time:
         _grant_credit(state, now)
         return -1, -1

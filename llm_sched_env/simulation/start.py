@@ -80,22 +80,10 @@ def _rounded(state: EngineState, expected: float, draw_number: int) -> int:
 
 
 @compiled
-def _place_initial_prefill(state: EngineState, workload: Workload, log: np.ndarray, i: int) -> None:
-    if state.available_sizes[PREFILL] == 0:
-        return
-    request = _initial_request(state, workload, i)
-    record = state.requests[request]
-    gpu = random_available(state, PREFILL, record.prompt_tokens + record.output_tokens)
-    if gpu < 0:
-        _discard(state, request)
-        return
-    start_prefill(state, log, gpu, request, 0.0)
-    reschedule_gpus(state)
-
-
-@compiled
-def _place_initial_decode(state: EngineState, workload: Workload, log: np.ndarray, i: int) -> None:
-    which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
+def _place_initial(
+    state: EngineState, workload: Workload, log: np.ndarray, i: int, which: int
+) -> None:
+    """Create a request of class i in service on a GPU of a set, if one has room."""
     if state.available_sizes[which] == 0:
         return
     request = _initial_request(state, workload, i)
@@ -104,7 +92,10 @@ def _place_initial_decode(state: EngineState, workload: Workload, log: np.ndarra
     if gpu < 0:
         _discard(state, request)
         return
-    start_decode(state, log, gpu, request, 0.0)
+    if which == PREFILL:
+        start_prefill(state, log, gpu, request, 0.0)
+    else:
+        start_decode(state, log, gpu, request, 0.0)
     reschedule_gpus(state)
 
 
@@ -134,9 +125,10 @@ def fill_to_plan(
     n_classes = len(state.classes)
     for i in range(n_classes):
         for _ in range(_rounded(state, n * occupancy[1, i], 4 * i)):
-            _place_initial_prefill(state, workload, log, i)
+            _place_initial(state, workload, log, i, PREFILL)
         for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]), 4 * i + 1)):
-            _place_initial_decode(state, workload, log, i)
+            which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
+            _place_initial(state, workload, log, i, which)
         waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
         prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
         for k in range(waiting + prefilled):
