@@ -37,6 +37,18 @@ CREDIT_GATE = _registered(
     "this project",
 )
 
+TRUNK_RESERVATION = _registered(
+    DispatchRule(gate="bid-price", router="solo-first", pools="dynamic"),
+    "highest bid price first; classes the plan does not want whole leave a reserve of slots",
+    "this project",
+)
+
+PRIORITIZE_AND_ROUTE = _registered(
+    DispatchRule(gate="decode-per-prompt", router="solo-first", pools="static"),
+    "largest D/P first, for separate charging (--pricing separate)",
+    "section 4.2",
+)
+
 FCFS_IMMEDIATE = _registered(
     DispatchRule(gate="fcfs", router="coupled", pools="dynamic"),
     "Sarathi-style serving system: oldest request first, decodes stay in their slot",

@@ -254,6 +254,7 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
         run.seed_of(replication),
         stream=run.stream,
         billing=run.billing,
+        ranks=run.fluid_plan.admission_ranks,
     )
     if run.warmup > 0:
         simulation.run(run.warmup)

@@ -34,9 +34,10 @@ def controls_of(instance, n_gpus, pricing="bundled"):
 
 
 def simulation(instance, rule, n_gpus=7, seed=0, **more):
-    return Simulation(
-        instance, rule, controls_of(instance, n_gpus), n_gpus, np.random.SeedSequence(seed), **more
-    )
+    plan = lse.plan(instance)
+    seeds = np.random.SeedSequence(seed)
+    more.setdefault("ranks", plan.admission_ranks)
+    return Simulation(instance, rule, plan.controls(n_gpus), n_gpus, seeds, **more)
 
 
 def same_bytes(a, b):

@@ -107,6 +107,7 @@ def clusters(draw: st.DrawFn, rules: list[DispatchRule]) -> dict[str, Any]:
         "seed": np.random.SeedSequence(draw(st.integers(0, 2**32))),
         "stream": stream,
         "log_events": 6 * len(stream.arrival_time),
+        "ranks": np.arange(2.0 * instance.n_classes).reshape(2, -1),
     }
 
 

@@ -54,13 +54,19 @@ every_rule = pytest.mark.parametrize("rule", RULES, ids=rule_name)
 
 
 def test_rules_are_all_but_a_coupled_router_with_pools_or_priority() -> None:
-    assert sum(rule.router != "coupled" for rule in RULES) == 5 * 2 * 2 * 2
-    assert sum(rule.router == "coupled" and not rule.prefill_first for rule in RULES) == 5
+    assert sum(rule.router != "coupled" for rule in RULES) == 7 * 2 * 2 * 2
+    assert sum(rule.router == "coupled" and not rule.prefill_first for rule in RULES) == 7
 
 
 @cache
 def preset_plan(name: str) -> FluidPlan:
     return plan(presets.PRESETS[name]())
+
+
+def ranks(n_classes: int) -> np.ndarray:
+    """Priorities of which some tie, and reserves of free slots, one of them a fraction."""
+    places = np.arange(n_classes)
+    return np.stack([1.0 * (places % 3), np.array([0.0, 4.5, 2.0])[places % 3]])
 
 
 def plan_controls(fluid: FluidPlan, n_gpus: int) -> np.ndarray:
@@ -92,11 +98,13 @@ def assert_same_log(simulation: Simulation, twin: Twin, at_least: int) -> None:
 def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> None:
     fluid = preset_plan(name)
     controls = plan_controls(fluid, n_gpus)
-    seed = np.random.SeedSequence([n_gpus, 11])
+    seed, order = np.random.SeedSequence([n_gpus, 11]), ranks(fluid.instance.n_classes)
     horizon = ARRIVALS / (n_gpus * float(fluid.instance.arrival_rates.sum()))
-    twin = Twin(fluid.instance, rule, controls, n_gpus, seed)
+    twin = Twin(fluid.instance, rule, controls, n_gpus, seed, None, order)
     twin.run(horizon)
-    simulation = Simulation(fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
+    simulation = Simulation(
+        fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+    )
     # Running in pieces changes nothing.
     simulation.run(0.3 * horizon)
     simulation.run(horizon)
@@ -113,11 +121,13 @@ def random_controls(n_classes: int, n_gpus: int, rng: np.random.Generator) -> np
 @every_rule
 def test_same_log_when_controls_change(rule: DispatchRule) -> None:
     instance, n_gpus, changes = presets.overload(), 4, 12
-    seed = np.random.SeedSequence(5)
+    seed, order = np.random.SeedSequence(5), ranks(instance.n_classes)
     rng = np.random.default_rng(6)
     controls = random_controls(instance.n_classes, n_gpus, rng)
-    twin = Twin(instance, rule, controls, n_gpus, seed)
-    simulation = Simulation(instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
+    twin = Twin(instance, rule, controls, n_gpus, seed, None, order)
+    simulation = Simulation(
+        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+    )
     horizon = ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
     for until in np.linspace(0.0, horizon, changes + 1)[1:]:
         controls = random_controls(instance.n_classes, n_gpus, rng)
@@ -166,11 +176,13 @@ def test_same_log_beyond_the_markov_model(rule: DispatchRule, kind: str) -> None
     instance, n_gpus = general_instance(kind), 4
     controls = random_controls(3, n_gpus, np.random.default_rng(2))
     controls[-1] = 2.0  # solo and mixed GPUs
-    seed = np.random.SeedSequence(9)
+    seed, order = np.random.SeedSequence(9), ranks(3)
     horizon = 0.6 * ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
-    twin = Twin(instance, rule, controls, n_gpus, seed)
+    twin = Twin(instance, rule, controls, n_gpus, seed, None, order)
     twin.run(horizon)
-    simulation = Simulation(instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES)
+    simulation = Simulation(
+        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+    )
     simulation.run(0.4 * horizon)
     simulation.run(horizon)
     assert_same_log(simulation, twin, at_least=ARRIVALS)
@@ -234,10 +246,17 @@ def count_ties(events: np.ndarray) -> Counter[str]:
 @every_rule
 def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
     instance, stream = tie_instance(patience_rate), tie_stream()
-    seed = np.random.SeedSequence(8)
-    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream)
+    seed, order = np.random.SeedSequence(8), ranks(3)
+    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream, order)
     simulation = Simulation(
-        instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream=stream, log_events=LOG_ENTRIES
+        instance,
+        rule,
+        TIE_CONTROLS,
+        TIE_GPUS,
+        seed,
+        stream=stream,
+        log_events=LOG_ENTRIES,
+        ranks=order,
     )
     for cluster in (twin, simulation):
         # The controls change on a tick, after the events of that time.
@@ -246,7 +265,7 @@ def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
         cluster.run(math.inf)
     assert_same_log(simulation, twin, at_least=3 * len(stream.arrival_time))
     ties = count_ties(simulation.events())
-    if rule.router != "solo-first" or rule.pools != "static":
+    if rule.router != "solo-first" or rule.pools != "static" or rule.gate == "bid-price":
         del ties["two decodes of a GPU"]  # too rare elsewhere
     if rule.gate not in {"credit", "largest-credit"}:
         del ties["credit timer and arrival"]

@@ -168,8 +168,10 @@ class Twin:
         n_gpus: int,
         seed: np.random.SeedSequence,
         stream: RequestStream | None = None,
+        ranks: np.ndarray | None = None,
     ) -> None:
         self.instance = instance
+        self.ranks = ranks
         self.hardware = instance.hardware
         self.rule = rule
         self.stream = stream
@@ -433,6 +435,9 @@ class Twin:
         def credit(i: int) -> tuple[float, tuple[float, int]]:
             return -self._credit(i), age(i)
 
+        def rank(i: int) -> tuple[float, tuple[float, int]]:
+            return -self._rank(i), age(i)
+
         waiting = [i for i in self.classes if self.queues[i]]
         if self.rule.gate == "strict-occupancy":
             full = [
@@ -441,7 +446,13 @@ class Twin:
             waiting = [i for i in waiting if not full[i]]
         if self.rule.gate in {"credit", "largest-credit"}:
             waiting = [i for i in waiting if self._has_credit(i)]
+        if self.rule.gate == "bid-price":
+            slots = self.hardware.batch_slots
+            free = sum(slots - len(gpu.in_service) for gpu in self.gpus)
+            waiting = [i for i in waiting if free >= self.ranks[1, i]]
         first: Callable[[int], object] = {
+            "bid-price": rank,
+            "decode-per-prompt": rank,
             "occupancy": occupancy,
             "strict-occupancy": occupancy,
             "credit": age,
@@ -449,6 +460,12 @@ class Twin:
             "fcfs": age,
         }[self.rule.gate]
         return min(waiting, key=first, default=None)  # type: ignore[arg-type]
+
+    def _rank(self, i: int) -> float:
+        c = self.instance.classes[i]
+        if self.rule.gate == "decode-per-prompt":
+            return c.output_tokens / c.prompt_tokens
+        return float(self.ranks[0, i])
 
     # Slots.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
+from llm_sched_env.planning.admission_ranks import bid_prices, slot_reserves
 from llm_sched_env.planning.linear_program import canonical_split, objective, solve
 from llm_sched_env.presets import resolve_instance
 
@@ -78,6 +79,11 @@ class FluidPlan:
         controls = self.action
         controls[-1] = self.pool_size(n_gpus)
         return controls
+
+    @property
+    def admission_ranks(self) -> np.ndarray:
+        """Rows bid price (currency) and reserve (free slots of the cluster); shape (2, I)."""
+        return np.stack([bid_prices(self), slot_reserves(self)])
 
     @property
     def occupancy(self) -> np.ndarray:

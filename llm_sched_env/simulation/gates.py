@@ -10,6 +10,7 @@ from llm_sched_env.simulation.rules import (
     CREDIT_GATE,
     FCFS_GATE,
     LARGEST_CREDIT_GATE,
+    PRIORITY_GATE,
     STRICT_OCCUPANCY_GATE,
 )
 
@@ -112,11 +113,33 @@ def _class_by_age(state: EngineState) -> int:
 
 
 @compiled
+def _class_by_priority(state: EngineState) -> int:
+    """The highest rank among the waiting whose reserve is free; ties: the longest waiting head."""
+    free = len(state.gpus) * state.settings[0].batch_slots
+    for i in range(len(state.classes)):
+        own = state.classes[i]
+        free -= own.x + own.y_mixed + own.y_solo
+    best = -1
+    for i in range(len(state.classes)):
+        if state.classes[i].q_prefill == 0 or free < state.parameters[i].reserve:
+            continue
+        if best < 0:
+            best = i
+            continue
+        rank, best_rank = state.parameters[i].priority, state.parameters[best].priority
+        if rank > best_rank or (rank == best_rank and _longer_waiting(state, i, best)):
+            best = i
+    return best
+
+
+@compiled
 def choose_class(state: EngineState, time: float) -> int:
     """The class to admit now, or -1; a credit gate leaves the time of its next credit."""
     gate = state.settings[0].gate
     if gate == FCFS_GATE:
         return _class_by_age(state)
+    if gate == PRIORITY_GATE:
+        return _class_by_priority(state)
     if gate in (CREDIT_GATE, LARGEST_CREDIT_GATE):
         state.clock[0].credit_time = np.inf
         return _class_by_credit(state, time, gate == LARGEST_CREDIT_GATE)

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from llm_sched_env.errors import ConfigurationError
 
-OCCUPANCY_GATE, STRICT_OCCUPANCY_GATE, CREDIT_GATE, LARGEST_CREDIT_GATE, FCFS_GATE = range(5)
+(
+    OCCUPANCY_GATE,
+    STRICT_OCCUPANCY_GATE,
+    CREDIT_GATE,
+    LARGEST_CREDIT_GATE,
+    FCFS_GATE,
+    PRIORITY_GATE,
+) = range(6)
 SOLO_FIRST_ROUTER, RANDOMIZED_ROUTER, COUPLED_ROUTER = range(3)
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
@@ -16,6 +23,8 @@ GATES = {
     "credit": CREDIT_GATE,
     "largest-credit": LARGEST_CREDIT_GATE,
     "fcfs": FCFS_GATE,
+    "bid-price": PRIORITY_GATE,
+    "decode-per-prompt": PRIORITY_GATE,
 }
 ROUTERS = {
     "solo-first": SOLO_FIRST_ROUTER,
@@ -34,7 +43,10 @@ class DispatchRule:
         ``strict-occupancy``: the same, but a class at or above n x_i* waits;
         ``credit``: of the classes with credit, the longest waiting head;
         ``largest-credit``: most credit first, ties by the longest waiting head;
-        ``fcfs``: the longest waiting head of all.
+        ``fcfs``: the longest waiting head of all;
+        ``bid-price``: the class of the highest bid price of those whose reserve of free slots of
+        the cluster is there (trunk reservation);
+        ``decode-per-prompt``: the largest D/P (section 4.2).
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
         probability, one line per pool) or ``coupled`` (in the slot of its prefill).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).

@@ -44,6 +44,8 @@ class SimulationBatch:
         threads: rows are split over this many threads; the result does not depend on it.
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
             tokens with a recorded stream or other length distributions (MODEL section 3).
+        ranks: rows priority and reserve of the gate ``bid-price``, shape (2, I): see
+            :attr:`llm_sched_env.planning.fluid.FluidPlan.admission_ranks`.
 
     Attributes:
         controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
@@ -60,6 +62,7 @@ class SimulationBatch:
         latencies: bool = True,
         threads: int = 1,
         billing: str | None = None,
+        ranks: np.ndarray | None = None,
     ) -> None:
         self.instance = instance
         self.rule = rule
@@ -76,6 +79,9 @@ class SimulationBatch:
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
+        priority, reserve = _checked_ranks(rule, instance, ranks)
+        self._fresh.parameters["priority"] = priority
+        self._fresh.parameters["reserve"] = reserve
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
@@ -288,6 +294,22 @@ class Simulation:
     def restore(self, snapshot: EngineState) -> None:
         """Continue from a snapshot of a cluster of the same instance and size."""
         self._batch.restore(0, snapshot)
+
+
+def _checked_ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
+    """Priority and reserve by class, shape (2, I)."""
+    if rule.gate == "decode-per-prompt":
+        ratio = instance.output_tokens / instance.prompt_tokens
+        return np.stack([ratio, np.zeros_like(ratio)])
+    if rule.gate != "bid-price":
+        return np.zeros((2, instance.n_classes))
+    wanted = (2, instance.n_classes)
+    checked = np.asarray(np.nan if ranks is None else ranks, float)
+    if checked.shape != wanted or np.isnan(checked).any():
+        raise ConfigurationError(
+            "ranks", ranks, f"numbers of shape {wanted} for the gate bid-price", "the plan has them"
+        )
+    return checked
 
 
 def sample_requests(
