@@ -41,7 +41,7 @@ from llm_sched_env.policies import resolve_policy
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.traces import load_traces
 
-DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate-static,credit-gate"
+DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate,trunk-reservation"
 # On this many GPUs the Azure traces at their own speed load the cluster a little beyond capacity.
 TRACE_REFERENCE_GPUS = 2
 TRACE_INSTANCE = "azure2023"
