@@ -42,7 +42,7 @@ class LengthDistribution:
             object.__setattr__(self, "values", _checked_values(self.values))
         elif self.values is not None:
             raise ConfigurationError(
-                "length values", "some", f"none for {self.kind}", 'remove them or use "empirical"'
+                "length values", self.values, f"none for {self.kind}", "remove them"
             )
 
     def require_mean(self, field: str, mean: float) -> None:
