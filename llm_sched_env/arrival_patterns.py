@@ -14,6 +14,9 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 
+# Far beyond any use, and far from where sums overflow.
+_GREATEST = 1e100
+
 
 def _numbers(field: str, values: Any) -> tuple[float, ...]:
     """A non-empty sequence of finite numbers >= 0, as plain floats."""
@@ -21,10 +24,13 @@ def _numbers(field: str, values: Any) -> tuple[float, ...]:
         values = values.tolist()
     if not isinstance(values, (list, tuple)) or not values:
         raise ConfigurationError(field, values, "a non-empty list of numbers >= 0")
-    for value in values:
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    for value in plain:
         if not is_finite_number(value):
             raise ConfigurationError(field, value, "finite numbers >= 0")
-    return tuple(float(value) for value in values)
+        if value > _GREATEST:
+            raise ConfigurationError(field, value, f"numbers up to {_GREATEST:g}")
+    return tuple(float(value) for value in plain)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class ArrivalModulation:
     @property
     def stationary_probabilities(self) -> np.ndarray:
         """Long-run share of time in each state; shape (S,)."""
-        generator = np.array(self.switch_rates)
+        generator = np.array(self.switch_rates) / np.max(self.switch_rates)
         np.fill_diagonal(generator, -generator.sum(axis=1))
         equations = np.vstack([generator.T, np.ones(self.n_states)])
         right = np.append(np.zeros(self.n_states), 1.0)
@@ -161,8 +167,10 @@ class ArrivalModulation:
 
 def _is_irreducible(rates: np.ndarray) -> bool:
     """Whether every state of a chain can be reached from every other."""
-    steps = ((rates > 0) | np.eye(len(rates), dtype=bool)).astype(float)
-    return bool((np.linalg.matrix_power(steps, len(rates)) > 0).all())
+    reachable = (rates > 0) | np.eye(len(rates), dtype=bool)
+    for _ in range(len(rates).bit_length()):  # paths of twice as many jumps each time
+        reachable = reachable @ reachable
+    return bool(reachable.all())
 
 
 def _rows(field: str, values: Any) -> Sequence[Any]:

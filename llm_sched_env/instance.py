@@ -97,7 +97,9 @@ class RequestClass:
         if self.arrival_profile is not None and not isinstance(
             self.arrival_profile, ArrivalProfile
         ):
-            raise ConfigurationError(at + "arrival_profile", self.arrival_profile, "ArrivalProfile")
+            raise ConfigurationError(
+                at + "arrival_profile", self.arrival_profile, "an ArrivalProfile"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Hardware:
         batch_slots: B, requests in service on one GPU; a prefill takes one slot.
         iteration_law: ``two-speed`` (3), or ``affine``: law (1), in which every decode of an
             iteration counts as a token, tau(b) = c + a max(0, b - b0) with c = 1/gamma, a = beta
-            and b0 = (1/gamma - alpha) / beta.
+            and b0 = (1/gamma - alpha) / beta. ``tau_mixed`` is then its least: the plan keeps
+            the two speeds, at least those of any iteration, so it stays a bound.
         chunking: ``exact``: a prefill takes P/C iterations; ``ceil``: P/C rounded up.
         kv_tokens: KV-cache tokens that fit on a GPU; None: no limit. A prefill reserves its
             prompt, a decode its prompt and output.
@@ -307,13 +310,11 @@ class Instance:
         top["classes"] = tuple(
             _request_class(c, f"{source} classes[{k}]") for k, c in enumerate(top["classes"])
         )
-        for key, kind in (
-            ("hardware", Hardware),
-            ("prices", Prices),
-            ("modulation", ArrivalModulation),
-        ):
-            if key in top:
-                top[key] = kind(**_checked(top[key], kind, f"{source} {key}"))
+        for key, kind in (("hardware", Hardware), ("prices", Prices)):
+            top[key] = kind(**_checked(top[key], kind, f"{source} {key}"))
+        if top.get("modulation") is not None:
+            table = _checked(top["modulation"], ArrivalModulation, f"{source} modulation")
+            top["modulation"] = ArrivalModulation(**table)
         return cls(**top)
 
     def save(self, path: str | Path) -> None:
@@ -347,13 +348,13 @@ def _plain_value(value: Any) -> Any:
 
 def _request_class(data: Any, where: str) -> RequestClass:
     fields = _checked(data, RequestClass, where)
-    for key, kind in (
-        ("prompt_lengths", LengthDistribution),
-        ("output_lengths", LengthDistribution),
-        ("arrival_profile", ArrivalProfile),
-    ):
+    for key in ("prompt_lengths", "output_lengths"):
         if key in fields:
-            fields[key] = kind(**_checked(fields[key], kind, f"{where} {key}"))
+            table = _checked(fields[key], LengthDistribution, f"{where} {key}")
+            fields[key] = LengthDistribution(**table)
+    if fields.get("arrival_profile") is not None:
+        table = _checked(fields["arrival_profile"], ArrivalProfile, f"{where} arrival_profile")
+        fields["arrival_profile"] = ArrivalProfile(**table)
     return RequestClass(**fields)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
 
 LENGTH_KINDS = ("exponential", "deterministic", "log-normal", "gamma", "empirical")
 _WITH_CV = ("log-normal", "gamma")
+_LEAST_CV, _GREATEST_CV = 1e-3, 1e3
 _MEAN_TOLERANCE = 1e-6
 
 
@@ -20,8 +22,8 @@ class LengthDistribution:
     Args:
         kind: ``exponential`` (the Markov model), ``deterministic``, ``log-normal``, ``gamma`` or
             ``empirical``.
-        cv: coefficient of variation (standard deviation / mean) > 0 of ``log-normal`` and
-            ``gamma``; None otherwise.
+        cv: coefficient of variation (standard deviation / mean) of ``log-normal`` and ``gamma``,
+            from 0.001 to 1000; None otherwise.
         values: observed lengths in tokens of ``empirical``, each equally likely; None otherwise.
     """
 
@@ -33,17 +35,14 @@ class LengthDistribution:
         if self.kind not in LENGTH_KINDS:
             raise ConfigurationError("length kind", self.kind, f"one of {', '.join(LENGTH_KINDS)}")
         if self.kind in _WITH_CV:
-            if not is_finite_number(self.cv, positive=True):
-                raise ConfigurationError(
-                    f"length cv of {self.kind}", self.cv, "a finite number > 0", "give its cv"
-                )
+            object.__setattr__(self, "cv", _checked_cv(self.kind, self.cv))
         elif self.cv is not None:
             raise ConfigurationError("length cv", self.cv, f"none for {self.kind}", "remove it")
         if self.kind == "empirical":
             object.__setattr__(self, "values", _checked_values(self.values))
         elif self.values is not None:
             raise ConfigurationError(
-                "length values", "some", f"none for {self.kind}", 'remove them or use "empirical"'
+                "length values", self.values, f"none for {self.kind}", "remove them"
             )
 
     def require_mean(self, field: str, mean: float) -> None:
@@ -55,18 +54,33 @@ class LengthDistribution:
             raise ConfigurationError(field, mean, f"the mean of the observed lengths, {own!r}")
 
 
+def _checked_cv(kind: str, cv: Any) -> float:
+    """A coefficient of variation as a plain float."""
+    cv = _plain(cv)
+    if not is_finite_number(cv) or not _LEAST_CV <= cv <= _GREATEST_CV:
+        raise ConfigurationError(
+            f"length cv of {kind}", cv, f"a number from {_LEAST_CV:g} to {_GREATEST_CV:g}"
+        )
+    return float(cv)
+
+
+def _plain(number: Any) -> Any:
+    return number.item() if isinstance(number, np.generic) else number
+
+
 def _checked_values(values: object) -> tuple[float, ...]:
     """Observed lengths as plain numbers."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, (list, tuple)) or not values:
         raise ConfigurationError("length values", values, "a non-empty list of token counts")
-    for value in values:
+    plain = [_plain(value) for value in values]
+    for value in plain:
         if not is_finite_number(value):
             raise ConfigurationError("length values", value, "finite numbers >= 0")
-    if not any(value > 0 for value in values):
-        raise ConfigurationError("length values", values[0], "at least one length > 0")
-    return tuple(float(value) for value in values)
+    if not any(value > 0 for value in plain):
+        raise ConfigurationError("length values", plain[0], "at least one length > 0")
+    return tuple(float(value) for value in plain)
 
 
 EXPONENTIAL = LengthDistribution()

@@ -15,6 +15,7 @@ from llm_sched_env.simulation.layout import (
     LEAVE_PREFILL,
     PREFILL_END,
     PREFILL_START,
+    REJECT,
     RequestStream,
 )
 from llm_sched_env.simulation.rules import DispatchRule
@@ -32,6 +33,7 @@ class Books:
         prefilled, completed: indices, in order.
         first_token, end: times by index.
         left_prefill, left_decode: indices of those who gave up.
+        rejected: indices of those who fit on no GPU.
         latencies: sums of TTFT, TPOT and end-to-end times by class, shape (3, I).
     """
 
@@ -46,6 +48,9 @@ class Books:
         self.instance, self.rule, self.stream, self.n_gpus = instance, rule, stream, n_gpus
         n_classes = instance.n_classes
         self.slots = instance.hardware.batch_slots
+        self.kv_tokens = math.inf
+        if instance.hardware.kv_tokens is not None:
+            self.kv_tokens = instance.hardware.kv_tokens * (1.0 + ROUNDING)
         self.pool = int(controls[-1]) if rule.pools == "static" else n_gpus
         self.targets = (
             controls[:n_classes] * n_gpus * instance.arrival_rates / instance.prefill_rates
@@ -64,6 +69,7 @@ class Books:
         self.completed: list[int] = []
         self.left_prefill: list[int] = []
         self.left_decode: list[int] = []
+        self.rejected: list[int] = []
         self.first_token: dict[int, float] = {}
         self.latencies = np.zeros((3, n_classes))
         self.last_in_pool = {"solo": -1, "mixed": -1}
@@ -77,6 +83,7 @@ class Books:
             DECODE_END: self._end_decode,
             LEAVE_PREFILL: self._leave_prefill,
             LEAVE_DECODE: self._leave_decode,
+            REJECT: self._reject,
         }
         for time, kind, index, gpu in events.tolist():
             assert time >= self.time, "the clock runs backwards"
@@ -109,20 +116,31 @@ class Books:
             self.areas[0, i] += seconds * len(queue)
         for index in self.line:
             self.areas[2, self.class_of(index)] += seconds
-        hardware = self.instance.hardware
         for gpu, prefill in enumerate(self.prefill):
             mixed = prefill is not None
             if prefill is not None:
                 self.areas[1, self.class_of(prefill)] += seconds
             for index in self.decodes[gpu]:
                 self.areas[3 if mixed else 4, self.class_of(index)] += seconds
-            self.iterations[gpu] += seconds / (hardware.tau_mixed if mixed else hardware.tau_solo)
+            self.iterations[gpu] += seconds / self._iteration_seconds(gpu)
+
+    def _iteration_seconds(self, gpu: int) -> float:
+        hardware, mixed = self.instance.hardware, self.prefill[gpu] is not None
+        if hardware.iteration_law == "two-speed":
+            return hardware.tau_mixed if mixed else hardware.tau_solo
+        tokens = len(self.decodes[gpu]) + (hardware.chunk_tokens if mixed else 0)
+        return max(hardware.tau_solo, hardware.alpha + hardware.beta * tokens)
 
     def _arrive(self, index: int, _: int) -> None:
         assert index == self.arrived
         assert self.time == self.stream.arrival_time[index]
         self.arrived += 1
         self.queues[self.class_of(index)].append(index)
+
+    def _reject(self, index: int, _: int) -> None:
+        assert self._tokens(index) > self.kv_tokens
+        assert self.queues[self.class_of(index)].pop() == index
+        self.rejected.append(index)
 
     def _start_prefill(self, index: int, gpu: int) -> None:
         queue = self.queues[self.class_of(index)]
@@ -131,7 +149,7 @@ class Books:
             assert index == min(waiting[0] for waiting in self.queues if waiting)
         if self.rule.gate == "strict-occupancy":
             assert self._below_target(self.class_of(index))
-        assert self._can_prefill(gpu)
+        assert self._can_prefill(gpu, self._prefill_tokens(index))
         queue.pop(0)
         self.prefill[gpu] = index
         self.started_at[index] = self.iterations[gpu]
@@ -139,7 +157,10 @@ class Books:
 
     def _end_prefill(self, index: int, gpu: int) -> None:
         assert self.prefill[gpu] == index
-        chunks = self.stream.prompt_tokens[index] / self.instance.hardware.chunk_tokens
+        hardware = self.instance.hardware
+        chunks = self.stream.prompt_tokens[index] / hardware.chunk_tokens
+        if hardware.chunking == "ceil":
+            chunks = math.ceil(chunks)
         self._assert_progress(index, gpu, chunks)
         self.prefill[gpu] = None
         self.line.append(index)
@@ -152,7 +173,8 @@ class Books:
         if self.rule.router == "solo-first":
             assert self.line[:1] == [index], "not the head of the decode line"
             if not self._is_solo(gpu):
-                assert not any(self._takes_decode(g) for g in self._gpus(solo=True))
+                tokens = self._tokens(index)
+                assert not any(self._takes_decode(g, tokens) for g in self._gpus(solo=True))
         elif self.rule.router == "coupled":
             assert gpu == self.prefill_gpu.get(index)
         elif self.rule.pools == "static":
@@ -162,7 +184,7 @@ class Books:
             place = self.prefilled.index(index)
             assert place > self.last_in_pool[pool]
             self.last_in_pool[pool] = place
-        assert self._takes_decode(gpu)
+        assert self._takes_decode(gpu, self._tokens(index))
         _remove(self.line, index)
         self.decodes[gpu].append(index)
         self.started_at[index] = self.iterations[gpu]
@@ -199,13 +221,29 @@ class Books:
     def _used(self, gpu: int) -> int:
         return len(self.decodes[gpu]) + (self.prefill[gpu] is not None)
 
-    def _takes_decode(self, gpu: int) -> bool:
+    def _tokens(self, index: int) -> float:
+        return float(self.stream.prompt_tokens[index] + self.stream.output_tokens[index])
+
+    def _prefill_tokens(self, index: int) -> float:
+        """A coupled decode stays where its prompt was: there must be room for both."""
+        coupled = self.rule.router == "coupled"
+        return self._tokens(index) if coupled else float(self.stream.prompt_tokens[index])
+
+    def _has_room(self, gpu: int, tokens: float) -> bool:
+        prefill = self.prefill[gpu]
+        reserved = 0.0 if prefill is None else self._prefill_tokens(prefill)
+        return reserved + sum(map(self._tokens, self.decodes[gpu])) + tokens <= self.kv_tokens
+
+    def _takes_decode(self, gpu: int, tokens: float) -> bool:
+        if not self._has_room(gpu, tokens):
+            return False
         if self.rule.pools == "static" and gpu < self.pool:
             return len(self.decodes[gpu]) < self.slots - 1
         return self._used(gpu) < self.slots
 
-    def _can_prefill(self, gpu: int) -> bool:
-        return gpu < self.pool and self.prefill[gpu] is None and self._used(gpu) < self.slots
+    def _can_prefill(self, gpu: int, tokens: float) -> bool:
+        free = self.prefill[gpu] is None and self._used(gpu) < self.slots
+        return gpu < self.pool and free and self._has_room(gpu, tokens)
 
     def _below_target(self, i: int) -> bool:
         running = sum(r is not None and self.class_of(r) == i for r in self.prefill)
@@ -220,6 +258,7 @@ class Books:
     def _assert_capacities(self, gpu: int) -> None:
         """(12)-(14); a static mixed GPU keeps a slot for prefill."""
         assert self._used(gpu) <= self.slots
+        assert self._has_room(gpu, 0.0), "more KV tokens than fit"
         if self.rule.pools == "static":
             if gpu < self.pool:
                 assert len(self.decodes[gpu]) <= self.slots - 1
@@ -229,15 +268,22 @@ class Books:
     def _assert_nothing_idles(self) -> None:
         """Between causes no slot is free that the rule would use."""
         if self.line and self.rule.router != "randomized":
-            assert not any(map(self._takes_decode, range(self.n_gpus))), "an idle decode slot"
-        if self.rule.gate in {"fcfs", "occupancy"}:
-            waiting = any(self.queues)
+            tokens = self._tokens(self.line[0])
+            idle = [g for g in range(self.n_gpus) if self._takes_decode(g, tokens)]
+            assert not idle, "an idle decode slot"
+        heads = [queue[0] for queue in self.queues if queue]
+        if self.rule.gate == "fcfs":
+            heads = [min(heads)] if heads else []
         elif self.rule.gate == "strict-occupancy":
-            waiting = any(queue and self._below_target(i) for i, queue in enumerate(self.queues))
-        else:
+            heads = [head for head in heads if self._below_target(self.class_of(head))]
+        elif self.rule.gate != "occupancy":
             return
-        if waiting:
-            assert not any(map(self._can_prefill, range(self.n_gpus))), "an idle prefill slot"
+        # One of them is next: at least that one must find no room.
+        takers = [
+            any(self._can_prefill(g, self._prefill_tokens(head)) for g in range(self.n_gpus))
+            for head in heads
+        ]
+        assert not heads or not all(takers), "an idle prefill slot"
 
 
 def _remove(place: list[int], index: int) -> None:

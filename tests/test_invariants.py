@@ -59,12 +59,18 @@ def instances(draw: st.DrawFn) -> Instance:
         )
         for k in range(draw(st.integers(1, 3)))
     ]
+    alpha = draw(st.sampled_from([0.0, 0.0174]))
+    gamma = draw(st.sampled_from([10.0, 45.45, 100.0]))
+    affine = alpha <= 1.0 / gamma and draw(st.booleans())
     hardware = Hardware(
-        alpha=draw(st.sampled_from([0.0, 0.0174])),
+        alpha=alpha,
         beta=draw(st.sampled_from([6.2e-5, 1e-3])),
-        gamma=draw(st.sampled_from([10.0, 45.45, 100.0])),
+        gamma=gamma,
         chunk_tokens=draw(st.sampled_from([64, 256])),
         batch_slots=draw(st.integers(2, 6)),
+        iteration_law="affine" if affine else "two-speed",
+        chunking=draw(st.sampled_from(["exact", "ceil"])),
+        kv_tokens=draw(st.sampled_from([None, None, 700, 4000])),
     )
     return Instance("random", tuple(classes), hardware, Prices(0.1, 0.2))
 
@@ -131,13 +137,13 @@ def check_books(arguments: dict[str, Any]) -> Books:
     metrics, n, classes = cluster.metrics(), instance.n_classes, stream.request_class
     # Requests.
     size = len(stream.arrival_time)
-    gone = (books.completed, books.left_prefill, books.left_decode)
+    gone = (books.completed, books.left_prefill, books.left_decode, books.rejected)
     assert books.arrived == size
     assert sum(map(len, gone)) + books.inside() == size
     assert metrics.inside.sum() == books.inside()
     ones = np.ones(size)
     for name, indices in zip(
-        ("completed", "abandoned_prefill", "abandoned_decode", "prefilled"),
+        ("completed", "abandoned_prefill", "abandoned_decode", "rejected", "prefilled"),
         (*gone, books.prefilled),
         strict=True,
     ):
@@ -256,6 +262,38 @@ def test_books_notice_one_wrong_entry(kind: int, field: str, change: float) -> N
         books.replay(events)
 
 
+@pytest.mark.parametrize(
+    ("ran", "checked"),
+    [
+        ({"iteration_law": "affine"}, {}),
+        ({}, {"iteration_law": "affine"}),
+        ({"chunking": "ceil"}, {}),
+        ({}, {"chunking": "ceil"}),
+        ({"kv_tokens": 20_000}, {"kv_tokens": 19_000}),
+        ({"kv_tokens": 20_000}, {"kv_tokens": 21_000}),
+        ({"kv_tokens": 20_000}, {}),
+    ],
+    ids=str,
+)
+def test_books_of_other_hardware_do_not_balance(
+    ran: dict[str, Any], checked: dict[str, Any]
+) -> None:
+    """Power: the law of iterations, whole chunks and room for KV tokens are really checked."""
+    arguments = long_path(WORK_CONSERVING[1])
+    instance = arguments["instance"]
+
+    def on(changes: dict[str, Any]) -> dict[str, Any]:
+        hardware = dataclasses.replace(instance.hardware, **changes)
+        return arguments | {"instance": dataclasses.replace(instance, hardware=hardware)}
+
+    check_books(on(ran))
+    events = finished(on(ran)).events()
+    other = on(checked)
+    books = Books(*(other[k] for k in ("instance", "rule", "controls", "n_gpus", "stream")))
+    with pytest.raises(AssertionError):
+        books.replay(events)
+
+
 # The same cluster in other words.
 
 
@@ -287,6 +325,8 @@ def test_units_of_time_and_tokens_do_not_matter(arguments: dict[str, Any]) -> No
     )
     other = {"instance": slower, "stream": stream._replace(arrival_time=4 * stream.arrival_time)}
     assert_same_events(arguments, arguments | other, 4.0)
+    if hardware.iteration_law == "affine" or hardware.kv_tokens is not None:
+        return  # there prompt and output tokens add up
     halves = dataclasses.replace(
         own,
         classes=tuple(
