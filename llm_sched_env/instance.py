@@ -153,14 +153,11 @@ class Hardware:
                 raise ConfigurationError(
                     f"hardware {name}", getattr(self, name), " or ".join(allowed)
                 )
-        # b0 between 0 and the chunk: an iteration with a prefill is never the faster one.
-        if self.iteration_law == "affine" and not (
-            self.beta > 0 and 0 <= self.flat_tokens <= self.chunk_tokens
-        ):
+        if self.iteration_law == "affine" and not (self.beta > 0 and self.flat_tokens >= 0):
             raise ConfigurationError(
                 "hardware alpha and beta",
                 (self.alpha, self.beta),
-                "beta > 0 and alpha <= 1/gamma <= alpha + beta * chunk_tokens with the affine law",
+                "beta > 0 and alpha <= 1/gamma under the affine law",
                 'use iteration_law="two-speed" or fit them anew',
             )
         if self.kv_tokens is not None:
@@ -168,7 +165,7 @@ class Hardware:
 
     @property
     def flat_tokens(self) -> float:
-        """b0 of law (1): tokens up to which an iteration takes 1/gamma seconds."""
+        """b0 of law (1): tokens up to which an iteration takes 1/gamma seconds; needs beta > 0."""
         return (1.0 / self.gamma - self.alpha) / self.beta
 
     @property
@@ -178,7 +175,10 @@ class Hardware:
 
     @property
     def tau_mixed(self) -> float:
-        """Seconds per iteration with a prefill, alpha + beta * C, equation (3)."""
+        """Seconds per iteration with a prefill, alpha + beta * C, equation (3).
+
+        Under the affine law the least that the plan reckons with.
+        """
         return self.alpha + self.beta * self.chunk_tokens
 
 

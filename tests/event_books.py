@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from llm_sched_env.instance import Instance
+from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.simulation.layout import (
     ARRIVE,
     DECODE_END,
@@ -52,9 +53,8 @@ class Books:
         if instance.hardware.kv_tokens is not None:
             self.kv_tokens = instance.hardware.kv_tokens * (1.0 + ROUNDING)
         self.pool = int(controls[-1]) if rule.pools == "static" else n_gpus
-        self.targets = (
-            controls[:n_classes] * n_gpus * instance.arrival_rates / instance.prefill_rates
-        )
+        served = fitting_requests(instance)
+        self.targets = controls[:n_classes] * n_gpus * served.arrival_rates / served.prefill_rates
         self.time = 0.0
         self.queues: list[list[int]] = [[] for _ in range(n_classes)]
         self.line: list[int] = []

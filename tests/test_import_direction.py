@@ -24,7 +24,7 @@ LAYERS = [
     {"errors"},
     {"instance_files", "length_distributions", "arrival_patterns"},
     {"instance"},
-    {"presets"},
+    {"presets", "kv_limit"},
     {"planning", "simulation"},
     {"workloads", "policies", "results"},
     {"envs"},

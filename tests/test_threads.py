@@ -144,9 +144,6 @@ def test_helpers_start_with_the_first_step_only() -> None:
     assert len(helpers() - before) == 3
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a waiting helper keeps its last task, which holds the environment"
-)
 def test_helpers_end_with_their_environment() -> None:
     before = helpers()
     for _ in range(15):

@@ -18,6 +18,7 @@ from operator import attrgetter
 import numpy as np
 
 from llm_sched_env.instance import Instance
+from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.length_distributions import LengthDistribution
 from llm_sched_env.simulation.layout import (
     ARRIVE,
@@ -115,9 +116,9 @@ class Draws:
             return mean * math.exp(math.sqrt(variance) * self.normal(own, 0) - variance / 2)
         if law.kind == "gamma":
             return mean * law.cv**2 * self.gamma(own, law.cv**-2)
-        return law.values[int(self.uniform(own, 0) * len(law.values))]
+        return law.values[self.below(own, 0, len(law.values))]
 
-    def below(self, stream: str, k: int, size: int) -> int:
+    def below(self, stream: str | int, k: int, size: int) -> int:
         """An integer in 0..size-1: the lowest bits, mixed again until they are small enough."""
         bits = self.bits(stream, k)
         mask = (1 << (size - 1).bit_length()) - 1
@@ -181,6 +182,9 @@ class Twin:
         self.peak_rates = [
             rate * peak for rate, peak in zip(self.arrival_rates, _peaks(instance), strict=True)
         ]
+        served = fitting_requests(instance)
+        self.served_rates = [n_gpus * c.arrival_rate for c in served.classes]
+        self.prefill_rates = served.prefill_rates.tolist()
         self.kv_tokens = instance.hardware.kv_tokens or math.inf
         self.time = 0.0
         self.log: list[tuple[float, int, int, int]] = []
@@ -233,7 +237,7 @@ class Twin:
             for request in gpu.in_service:
                 request.remaining -= iterations
         for i in self.classes:
-            earned = self.fraction[i] * self.arrival_rates[i] * seconds
+            earned = self.fraction[i] * self.served_rates[i] * seconds
             self.credit[i] = min(FULL_CREDIT, self._credit(i) + earned)
         self.time = max(self.time, time)
 
@@ -256,7 +260,7 @@ class Twin:
                 yield first.deadline, ABANDONMENT, first.index, 0, leave
         if self.rule.gate in {"credit", "largest-credit"} and self.prefill_slots:
             for i in self.classes:
-                rate = self.fraction[i] * self.arrival_rates[i]
+                rate = self.fraction[i] * self.served_rates[i]
                 if self.queues[i] and not self._has_credit(i) and rate > 0.0:
                     ready = self.time + (1.0 - self.credit[i]) / rate
                     yield ready, CREDIT_TIMER, i, 0, partial(self._grant_credit, i)
@@ -395,14 +399,14 @@ class Twin:
         self.credit = [self._credit(i) for i in self.classes]
         self.fraction = [float(f) for f in controls[:n]]
         self.solo_probability = [float(p) for p in controls[n : 2 * n]]
-        admitted = [f * r for f, r in zip(self.fraction, self.arrival_rates, strict=True)]
+        admitted = [f * r for f, r in zip(self.fraction, self.served_rates, strict=True)]
         self.prefill_targets = [
-            rate / float(mu) for rate, mu in zip(admitted, self.instance.prefill_rates, strict=True)
+            rate / mu for rate, mu in zip(admitted, self.prefill_rates, strict=True)
         ]
         self.queue_targets = [
             _ratio(arriving - rate, c.patience_rate)
             for arriving, rate, c in zip(
-                self.arrival_rates, admitted, self.instance.classes, strict=True
+                self.served_rates, admitted, self.instance.classes, strict=True
             )
         ]
         self.pool_size = int(controls[2 * n])

@@ -12,6 +12,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
+from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.planning.admission_ranks import bid_prices, slot_reserves
 from llm_sched_env.planning.linear_program import canonical_split, objective, solve
 from llm_sched_env.presets import resolve_instance
@@ -32,7 +33,7 @@ class FluidPlan:
     long-run revenue rate of every policy at every cluster size.
 
     Attributes:
-        instance: what was planned.
+        instance: what was planned; with a KV limit, the requests that fit.
         pricing: ``bundled`` (40) or ``separate`` (42).
         value: R*, currency per GPU and second.
         x: prefills in service.
@@ -146,7 +147,7 @@ def plan(
         ConfigurationError: for a pricing that does not exist.
         PlanError: if no revenue can be earned or the solver fails.
     """
-    instance = resolve_instance(instance)
+    instance = fitting_requests(resolve_instance(instance))
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     solution, duals = solve(instance, pricing)

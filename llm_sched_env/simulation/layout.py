@@ -53,9 +53,10 @@ SETTINGS = np.dtype(
 
 CLASS_PARAMETERS = np.dtype(
     [
-        ("prompt_tokens", _f8),  # mean
-        ("output_tokens", _f8),  # mean
+        ("prompt_tokens", _f8),  # mean of the requests that are not rejected
+        ("output_tokens", _f8),
         ("arrival_rate", _f8),  # long-run mean, whole cluster, 1/s
+        ("admissible_rate", _f8),  # of these, the requests that a KV limit does not reject
         ("peak_rate", _f8),  # greatest rate, whole cluster, 1/s
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
-from llm_sched_env.simulation.random_streams import exponential, random_bits, uniform
+from llm_sched_env.simulation.random_streams import exponential, random_below, random_bits, uniform
 
 EXPONENTIAL, DETERMINISTIC, LOG_NORMAL, GAMMA, EMPIRICAL = range(5)
 
@@ -53,7 +53,7 @@ def _other_length(
         return math.exp(scale + shape * _normal(own_key, 0))
     if kind == GAMMA:
         return scale * _gamma(own_key, shape)
-    return values[int(uniform(own_key, 0) * len(values))]
+    return values[random_below(own_key, 0, len(values))]
 
 
 @compiled

@@ -66,7 +66,7 @@ def random_bits(key: np.uint64, counter: int) -> np.uint64:
 
 @compiled
 def uniform(key: np.uint64, counter: int) -> float:
-    """A double strictly inside (0, 1)."""
+    """A double in (0, 1]: a multiple of 2^-53 plus half of one."""
     return (np.int64(random_bits(key, counter) >> _SHIFT_11) + 0.5) * _TO_UNIT
 
 

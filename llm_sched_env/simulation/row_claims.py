@@ -16,6 +16,7 @@ from llm_sched_env.simulation.compiled import compiled
 _ROW_BITS = 21
 _ROW_MASK = (1 << _ROW_BITS) - 1
 MOST_ROWS = _ROW_MASK
+"""Clusters that a batch may have."""
 TICKETS = 1 << 20
 
 

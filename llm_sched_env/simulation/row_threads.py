@@ -27,8 +27,12 @@ def available_processors() -> int:
 
 
 def _serve(tasks: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (task := tasks.get()) is not None:
+    while True:
+        task = tasks.get()
+        if task is None:
+            return
         task()
+        del task  # it holds the batch, whose end ends this thread
 
 
 class RowThreads:
@@ -40,8 +44,6 @@ class RowThreads:
 
     def __init__(self, threads: int) -> None:
         self.threads = checked_integer("threads", threads) if COMPILED else 1
-        # One int64 per part, and the number of rows that are done.
-        self._claims = np.zeros(self.threads + 1, np.int64)
         self._ticket = 0
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] | None = None
 
@@ -49,8 +51,10 @@ class RowThreads:
         """Run rows first..last-1 and return when all are done."""
         parts = min(self.threads, last - first)
         self._ticket = (self._ticket + 1) % TICKETS
-        ticket, claims, rows = self._ticket, self._claims, last - first
-        claims[-1] = 0
+        ticket, rows = self._ticket, last - first
+        # One int64 per part, and the number of rows done. New for each call: nothing that a thread
+        # of an interrupted call still does can reach it.
+        claims = np.zeros(self.threads + 1, np.int64)
         for part in range(self.threads):
             start = first + rows * min(part, parts) // max(parts, 1)
             end = first + rows * min(part + 1, parts) // max(parts, 1)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
+from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.simulation import allocation, layout
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
+from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
 from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.workload import (
@@ -68,6 +69,8 @@ class SimulationBatch:
         self.rule = rule
         self.n_gpus = checked_integer("n_gpus", n_gpus)
         self.n_clusters = checked_integer("n_clusters", n_clusters)
+        if n_clusters > MOST_ROWS:
+            raise ConfigurationError("n_clusters", n_clusters, f"at most {MOST_ROWS}")
         if stream is not None:
             stream = checked_stream(stream, instance.n_classes)
         self.workload = workload_tables(instance, stream)
@@ -206,8 +209,8 @@ class SimulationBatch:
         return EngineState(*(array[k].copy() for array in self.states))
 
     def restore(self, k: int, snapshot: EngineState) -> None:
-        """Continue cluster k from a snapshot of a cluster of the same instance and size."""
-        _require_same_shape(self.state(k), snapshot)
+        """Continue cluster k from a snapshot of a cluster of the same instance, rule and size."""
+        _require_same_cluster(self.state(k), snapshot)
         capacity = max(len(snapshot.requests), self.states.requests.shape[1])
         if capacity > self.states.requests.shape[1]:
             self.states = allocation.with_capacity(self.states, capacity)
@@ -224,7 +227,7 @@ class SimulationBatch:
     def events(self, k: int) -> np.ndarray:
         """The event log of cluster k, a record array (time, kind, request index, GPU).
 
-        Kinds are ``ARRIVE`` to ``LEAVE_DECODE`` of :mod:`llm_sched_env.simulation.layout`.
+        Kinds are ``ARRIVE`` to ``REJECT`` of :mod:`llm_sched_env.simulation.layout`.
         """
         logged = int(self.states.clock["logged"][k, 0])
         if logged > self._logs.shape[1]:
@@ -338,13 +341,16 @@ def sample_requests(
         room *= 2
 
 
-def _require_same_shape(state: EngineState, snapshot: EngineState) -> None:
-    got: Sequence[int] = snapshot.class_decodes.shape
-    wanted: Sequence[int] = state.class_decodes.shape
-    if got != wanted or len(snapshot.decode_marks) != len(state.decode_marks):
-        raise ConfigurationError(
-            "snapshot (GPUs, classes)", tuple(got), f"{tuple(wanted)} with the same batch slots"
-        )
+def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
+    """Raise ConfigurationError unless size, instance, rule and billing are the same."""
+    if snapshot.gpus.shape != state.gpus.shape:
+        raise ConfigurationError("snapshot of GPUs", len(snapshot.gpus), f"{len(state.gpus)}")
+    for name in ("settings", "parameters"):
+        own, other = getattr(state, name), getattr(snapshot, name)
+        if own.shape != other.shape or own.tobytes() != other.tobytes():
+            raise ConfigurationError(
+                f"snapshot {name}", other.tolist(), f"those of this cluster, {own.tolist()}"
+            )
 
 
 def _fresh_state(
@@ -390,11 +396,14 @@ def _fresh_state(
     settings["prefill_price"] = instance.prices.prefill
     settings["decode_price"] = instance.prices.decode
     parameters = states.parameters
-    parameters["prompt_tokens"] = instance.prompt_tokens
-    parameters["output_tokens"] = instance.output_tokens
+    # What is billed and what the gates reckon with: the requests that are not rejected.
+    served = fitting_requests(instance)
+    parameters["prompt_tokens"] = served.prompt_tokens
+    parameters["output_tokens"] = served.output_tokens
+    parameters["admissible_rate"] = n_gpus * served.arrival_rates
     parameters["arrival_rate"] = rates
     parameters["peak_rate"] = peaks
     parameters["patience_rate"] = instance.patience_rates
     parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
-    parameters["prefill_rate"] = instance.prefill_rates
+    parameters["prefill_rate"] = served.prefill_rates
     return states

@@ -88,7 +88,10 @@ def _place_initial(
         return
     request = _initial_request(state, workload, i)
     record = state.requests[request]
-    gpu = random_available(state, which, record.prompt_tokens + record.output_tokens)
+    tokens = record.prompt_tokens + record.output_tokens
+    gpu = random_available(state, which, tokens)
+    if gpu < 0 and which == SOLO_DECODE:
+        gpu = random_available(state, MIXED_DECODE, tokens)
     if gpu < 0:
         _discard(state, request)
         return
