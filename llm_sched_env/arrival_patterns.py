@@ -137,8 +137,9 @@ class ArrivalModulation:
         np.fill_diagonal(generator, -generator.sum(axis=1))
         equations = np.vstack([generator.T, np.ones(self.n_states)])
         right = np.append(np.zeros(self.n_states), 1.0)
-        solution: np.ndarray = np.linalg.lstsq(equations, right, rcond=None)[0]
-        return np.maximum(solution, 0.0) / np.maximum(solution, 0.0).sum()
+        shares: np.ndarray = np.maximum(np.linalg.lstsq(equations, right, rcond=None)[0], 0.0)
+        shares /= shares.sum()
+        return shares
 
     def relative_rates(self, n_classes: int) -> np.ndarray:
         """Rate in each state over the long-run mean; shape (S, I). Raises ConfigurationError."""

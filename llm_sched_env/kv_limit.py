@@ -46,17 +46,16 @@ def _fitting_class(own: RequestClass, limit: float) -> RequestClass:
     room = np.maximum(limit - prompts, 0.0)
     share, tokens = _partial_moments(own.output_lengths, own.output_tokens, room)
     fits = float(weights @ share)
-    plain = {"prompt_lengths": EXPONENTIAL, "output_lengths": EXPONENTIAL}
+    plain = dataclasses.replace(own, prompt_lengths=EXPONENTIAL, output_lengths=EXPONENTIAL)
     if fits <= 0.0:
-        return dataclasses.replace(own, arrival_rate=0.0, **plain)
+        return dataclasses.replace(plain, arrival_rate=0.0)
     # A class of empty requests would have no rates: keep its means above zero.
     least = np.finfo(float).tiny
     return dataclasses.replace(
-        own,
+        plain,
         arrival_rate=own.arrival_rate * fits,
         prompt_tokens=max(least, float(weights @ (share * prompts)) / fits),
         output_tokens=max(least, float(weights @ tokens) / fits),
-        **plain,
     )
 
 

@@ -7,6 +7,8 @@ credit. The reward is the revenue of an interval as a share of what the fluid bo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, entry_point
@@ -15,7 +17,7 @@ from llm_sched_env.simulation.layout import N_AVAILABLE_SETS, EngineState
 
 
 @compiled
-def _credit_now(states: EngineState, k: int, i: int) -> float:
+def _credit_now(states: EngineState, k: int, i: int) -> Any:
     """Admission credit of class i at cluster k's own time, as a share of full credit."""
     control = states.control[k, i]
     if control.unlimited:

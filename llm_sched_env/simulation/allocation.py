@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from llm_sched_env.simulation.completion_tree import tree_entries
 from llm_sched_env.simulation.layout import (
@@ -90,7 +91,7 @@ def allocate_state(
         kv_limited: whether GPUs count reserved KV tokens.
     """
     tree = tree_entries(n_gpus)
-    shapes = {
+    shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
         "settings": ((1,), SETTINGS),
         "keys": ((len(STREAMS),), np.uint64),
         "clock": ((1,), CLOCK),

@@ -8,6 +8,8 @@ of the request. All of this depends on the streams only, so every rule faces the
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
@@ -39,7 +41,7 @@ def _class_of(state: EngineState, k: int) -> int:
 def _profile_now(times: np.ndarray, multipliers: np.ndarray, period: float, time: float) -> float:
     """A piecewise-linear periodic profile at ``time``; its first point is at 0."""
     phase = time % period
-    after = np.searchsorted(times, phase, side="right")
+    after: Any = np.searchsorted(times, phase, side="right")
     before = after - 1
     # The last point, at the end of the period, is never passed.
     after = min(after, len(times) - 1)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from llm_sched_env.simulation.compiled import COMPILED
 
 _BYTES = 8
 
@@ -65,8 +66,6 @@ def _plain_swap(array: Any, index: int, old: int, new: int) -> bool:
     array[index] = new
     return True
 
-
-COMPILED = not numba.config.DISABLE_JIT
 
 atomic_load: Any = intrinsic(_load_code) if COMPILED else _plain_load
 """``atomic_load(array, index)``: the value, with everything written before it."""

@@ -12,6 +12,10 @@ import numba
 
 from llm_sched_env.simulation.interpreted import interpreted
 
+_numba_config: Any = numba.config
+COMPILED: bool = not _numba_config.DISABLE_JIT
+"""False with NUMBA_DISABLE_JIT=1."""
+
 # Without reference counting: the engine allocates nothing, and its arrays outlive each call.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -45,7 +49,7 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
     Numba stamps a cached function with its own file only, so a change in a callee's file would
     go unnoticed; the stamp set here covers the whole engine.
     """
-    if numba.config.DISABLE_JIT:
+    if not COMPILED:
         return interpreted(function)
     decorator: Any = numba.njit(cache=True, **_OPTIONS)
     dispatcher = decorator(function)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.compiled import COMPILED, compiled
 from llm_sched_env.simulation.layout import EngineState
 
 # Below this many GPUs a running cluster is in the cache anyway.
@@ -45,7 +44,7 @@ def _no_prefetch(array: Any, index: int) -> None:
     """What runs when compilation is switched off."""
 
 
-_prefetch: Any = _no_prefetch if numba.config.DISABLE_JIT else intrinsic(_prefetch_code)
+_prefetch: Any = intrinsic(_prefetch_code) if COMPILED else _no_prefetch
 
 
 @compiled

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.simulation.atomics import COMPILED
+from llm_sched_env.simulation.compiled import COMPILED
 from llm_sched_env.simulation.row_claims import TICKETS, packed
 
 Work = Callable[[np.ndarray, int, int, int], None]

@@ -8,6 +8,8 @@ queue) or 2k + 1 (decode line) of its stream for request k.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled
@@ -17,7 +19,7 @@ from llm_sched_env.simulation.random_streams import PATIENCE, exponential
 
 
 @compiled
-def join_queue(state: EngineState, request: int, queue: int, time: float) -> int:
+def join_queue(state: EngineState, request: int, queue: int, time: float) -> Any:
     """Append a request to the prefill queue of its class or to a decode line.
 
     Returns:
