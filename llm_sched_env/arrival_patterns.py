@@ -12,25 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
-
-# Far beyond any use, and far from where sums overflow.
-_GREATEST = 1e100
-
-
-def _numbers(field: str, values: Any) -> tuple[float, ...]:
-    """A non-empty sequence of finite numbers >= 0, as plain floats."""
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    if not isinstance(values, (list, tuple)) or not values:
-        raise ConfigurationError(field, values, "a non-empty list of numbers >= 0")
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-    for value in plain:
-        if not is_finite_number(value):
-            raise ConfigurationError(field, value, "finite numbers >= 0")
-        if value > _GREATEST:
-            raise ConfigurationError(field, value, f"numbers up to {_GREATEST:g}")
-    return tuple(float(value) for value in plain)
+from llm_sched_env.errors import ConfigurationError, checked_numbers
 
 
 @dataclass(frozen=True)
@@ -47,8 +29,8 @@ class ArrivalProfile:
     multipliers: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        times = _numbers("arrival profile times", self.times)
-        multipliers = _numbers("arrival profile multipliers", self.multipliers)
+        times = checked_numbers("arrival profile times", self.times)
+        multipliers = checked_numbers("arrival profile multipliers", self.multipliers)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "multipliers", multipliers)
         if len(times) != len(multipliers) or len(times) < 2:
@@ -98,16 +80,16 @@ class ArrivalModulation:
 
     def __post_init__(self) -> None:
         rates = tuple(
-            _numbers("modulation switch_rates", row)
+            checked_numbers("modulation switch_rates", row)
             for row in _rows("modulation switch_rates", self.switch_rates)
         )
         states = _rows("modulation multipliers", self.multipliers)
         if any(isinstance(state, (list, tuple, np.ndarray)) for state in states):
             multipliers: tuple[Any, ...] = tuple(
-                _numbers("modulation multipliers", state) for state in states
+                checked_numbers("modulation multipliers", state) for state in states
             )
         else:
-            multipliers = _numbers("modulation multipliers", states)
+            multipliers = checked_numbers("modulation multipliers", states)
         object.__setattr__(self, "multipliers", multipliers)
         object.__setattr__(self, "switch_rates", rates)
         size = len(rates)

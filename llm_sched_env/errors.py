@@ -6,6 +6,9 @@ import sys
 from numbers import Integral, Real
 from typing import Any
 
+# Sums and ratios of a few such numbers stay within the range of floats.
+_GREATEST = 1e100
+
 
 class LLMSchedError(ValueError):
     """Base of this package's errors; the command line prints it as one line and exits with 2."""
@@ -44,6 +47,20 @@ def checked_integer(field: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ConfigurationError(field, value, f"an integer >= {least}")
     return int(value)
+
+
+def checked_numbers(field: str, values: Any) -> tuple[float, ...]:
+    """A non-empty list, tuple or array of finite numbers >= 0 as plain floats, or an error."""
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ConfigurationError(field, values, "a non-empty list of numbers >= 0")
+    for value in values:
+        if not is_finite_number(value):
+            raise ConfigurationError(field, value, "finite numbers >= 0")
+        if float(value) > _GREATEST:
+            raise ConfigurationError(field, value, f"numbers up to {_GREATEST:g}")
+    return tuple(float(value) for value in values)
 
 
 class PlanError(LLMSchedError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_numbers, is_finite_number
 
 LENGTH_KINDS = ("exponential", "deterministic", "log-normal", "gamma", "empirical")
 _WITH_CV = ("log-normal", "gamma")
@@ -70,17 +70,10 @@ def _plain(number: Any) -> Any:
 
 def _checked_values(values: object) -> tuple[float, ...]:
     """Observed lengths as plain numbers."""
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    if not isinstance(values, (list, tuple)) or not values:
-        raise ConfigurationError("length values", values, "a non-empty list of token counts")
-    plain = [_plain(value) for value in values]
-    for value in plain:
-        if not is_finite_number(value):
-            raise ConfigurationError("length values", value, "finite numbers >= 0")
-    if not any(value > 0 for value in plain):
-        raise ConfigurationError("length values", plain[0], "at least one length > 0")
-    return tuple(float(value) for value in plain)
+    lengths = checked_numbers("length values", values)
+    if not any(lengths):
+        raise ConfigurationError("length values", lengths, "at least one length > 0")
+    return lengths
 
 
 EXPONENTIAL = LengthDistribution()
