@@ -130,13 +130,13 @@ def _print(calibration: Calibration) -> None:
             ),
         ),
     )
-    for title, fit, coefficients in laws:
+    for title, held, coefficients in laws:
         print_table(
             ("", "value", "95% interval", "unit"),
             [(name, *_shown(c, factor), unit) for name, c, factor, unit in coefficients],
             title=title,
         )
-        print_lines(_fit_line(fit))
+        print_lines(_fit_line(held))
     chunk = calibration.chunk
     measured = "-" if chunk.measured is None else f"{1e3 * chunk.measured:.4g} ms"
     print_lines(

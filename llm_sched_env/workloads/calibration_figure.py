@@ -1,4 +1,4 @@
-"""How do the fits look beside the measured iterations? The figure, drawn by the extra ``report``."""
+"""How do the fits look beside the measured iterations? Drawn with the extra ``report``."""
 
 from __future__ import annotations
 

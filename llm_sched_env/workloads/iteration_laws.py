@@ -66,8 +66,10 @@ def fit_mixed_line(times: IterationTimes) -> MixedLine:
     equal = np.ones(len(times))
     alpha, beta = weighted_line(times.tokens, times.seconds, equal)
     _require_growth(beta)
+    fitted = alpha + beta * times.tokens
+    _require_positive(fitted)
     jacobian = np.column_stack((equal, times.tokens))
-    known = Uncertainty(jacobian, times.seconds - alpha - beta * times.tokens, equal)
+    known = Uncertainty(jacobian, times.seconds, fitted, equal)
     return MixedLine(times, known.coefficient(alpha, (1, 0)), known.coefficient(beta, (0, 1)))
 
 
@@ -86,8 +88,9 @@ def fit_affine_law(times: IterationTimes, weights: str = "relative") -> AffineLa
     c, a, b0 = _least_squares_hinge(tokens, seconds, weight)
     _require_growth(a)
     beyond = np.maximum(0.0, tokens - b0)
+    _require_positive(c + a * beyond)
     jacobian = np.column_stack((np.ones(len(times)), beyond, -a * (tokens > b0)))
-    known = Uncertainty(jacobian, seconds - c - a * beyond, weight)
+    known = Uncertainty(jacobian, seconds, c + a * beyond, weight)
     return AffineLaw(
         times,
         known.coefficient(c, (1, 0, 0)),
@@ -138,4 +141,12 @@ def _require_growth(slope: float) -> None:
         raise CalibrationError(
             f"iteration times: got {slope:.3g} s per further token, allowed are times that grow "
             "with the tokens; widen --from and --to or measure iterations of more tokens"
+        )
+
+
+def _require_positive(fitted: np.ndarray) -> None:
+    if fitted.min() <= 0:
+        raise CalibrationError(
+            f"iteration times: got a fit of {fitted.min():.3g} s for some iterations measured, "
+            "allowed are times near a line; choose --from and --to where they are"
         )
