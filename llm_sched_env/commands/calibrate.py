@@ -98,10 +98,11 @@ def register(app: typer.Typer) -> None:
         if plot is not None:
             write_calibration_figure(calibration, plot)
             print_note(f"wrote {plot}")
-        for note in calibration.notes():
+        notes = calibration.notes(batch_slots)
+        for note in notes:
             print_note(note)
         if as_json:
-            print_json({**calibration.to_dict(), **asdict(result)})
+            print_json({**calibration.to_dict(), **asdict(result), "notes": notes})
         else:
             _print(calibration)
 

@@ -95,8 +95,8 @@ class Calibration:
         )
         return HardwareFile(self.hardware(batch_slots, iteration_law), source)
 
-    def notes(self) -> list[str]:
-        """What a user should know before trusting the numbers, one line each."""
+    def notes(self, batch_slots: int) -> list[str]:
+        """What a user should know before trusting the numbers with B slots, one line each."""
         notes = []
         chunk, fewest = self.chunk, float(self.times.tokens[0])
         fits = (
@@ -115,10 +115,15 @@ class Calibration:
                     f"({_range(fit.valid_tokens)}) in which the {name} is within "
                     f"{fit.tolerance:.0%}: {1e3 * seconds:.2f} ms, beside {beside}"
                 )
-        if self.affine.b0.ci95[0] < fewest:
+        if fewest > batch_slots:
             notes.append(
-                f"warning: the interval of b0 reaches below {fewest:g}, the fewest tokens "
-                "measured: no flat part shows, and gamma is extrapolated; measure fewer tokens"
+                f"warning: gamma is that of iterations of {fewest:g} tokens and more, the fewest "
+                f"measured; decode-only ones have at most {batch_slots}: measure those too"
+            )
+        elif self.affine.b0.value < batch_slots:
+            notes.append(
+                f"warning: iterations take longer from b0 = {self.affine.b0.value:.3g} tokens on, "
+                f"and decode-only ones have up to {batch_slots}: gamma is too high for full ones"
             )
         return notes
 
@@ -142,7 +147,6 @@ class Calibration:
                 **asdict(self.affine_validity),
             },
             "chunk": asdict(self.chunk),
-            "notes": self.notes(),
         }
 
 

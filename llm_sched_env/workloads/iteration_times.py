@@ -137,7 +137,10 @@ def _one_of(
     left = [pair for pair in pairs if device in (None, pair[0]) and model in (None, pair[1])]
     if len(left) == 1:
         return left[0]
-    got = f"{len(left)} pairs of device and model" if left else f"no {device or 'any'} with {model}"
+    got = f"{len(left)} pairs of device and model"
+    if not left:
+        asked = (f"device {device!r}" if device else "device", f"model {model!r}" if model else "")
+        got = " with ".join(("no " + asked[0], asked[1] or "any model"))
     known = "; ".join(f"--device {d} --model {m}" for d, m in left or pairs)
     raise CalibrationError(f"{_WHAT} {path}: got {got}, allowed is one of: {known}")
 

@@ -3,7 +3,7 @@
 Iteration times go up in steps (kernels work on whole tiles), and longer iterations vary more: the
 usual intervals, for independent residuals of one size, would be too short. Here errors have a
 standard deviation that is a power of the time, its exponent by maximum likelihood (Harvey,
-Econometrica 44, 1976), and are correlated from one row to the next like a first-order autoregression
+Econometrica 44, 1976), and are correlated from row to row like a first-order autoregression
 (after correction of the small-sample bias of its coefficient; Kendall, Biometrika 41, 1954).
 Intervals follow by the delta method, with Student's t of as many degrees of freedom as so many
 correlated rows are worth.
