@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import date as calendar_date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llm_sched_env
 from llm_sched_env.errors import CalibrationError, checked_integer
 from llm_sched_env.hardware_sources import HardwareSource, require_date
 from llm_sched_env.instance import Hardware, HardwareFile
@@ -91,7 +91,7 @@ class Calibration:
             self.times.file or "measured here",
             fit.tokens,
             fit.r_squared,
-            llm_sched_env.__version__,
+            version("llm-sched-env"),
         )
         return HardwareFile(self.hardware(batch_slots, iteration_law), source)
 
