@@ -141,6 +141,15 @@ def test_classes_without_lengths_or_with_one_have_no_fits():
     assert json.loads(json.dumps(many.to_dict()))["fits"][0]["kind"] in KINDS
 
 
+@pytest.mark.parametrize(
+    "lengths", [[500.0] * 999 + [501.0], [1.0] * 9999 + [1e6], [7.0, 7.000001] * 50, [0.5, 1e-9]]
+)
+def test_lengths_far_from_every_law_have_finite_divergences(lengths):
+    (found,) = lse.fit_output_lengths(trace_of(a=np.array(lengths)))
+    plain = json.dumps(found.to_dict(), allow_nan=False)
+    assert len(json.loads(plain)["fits"]) == 3
+
+
 def test_the_nearest_fits_go_into_an_instance():
     base = lse.presets.base()
     chat = base.classes[0].name

@@ -43,10 +43,17 @@ def register(app: typer.Typer) -> None:
 
 
 def _print(classes: tuple[ClassLengths, ...]) -> None:
-    numbers = [(c, *("-" if v is None else f"{v:.5g}" for v in (c.mean, c.cv))) for c in classes]
     print_table(
         ("class", "requests", "no output", "mean", "cv"),
-        [(c.name, f"{c.requests:,}", f"{c.without_output:,}", *shown) for c, *shown in numbers],
+        [
+            (
+                c.name,
+                f"{c.requests:,}",
+                f"{c.without_output:,}",
+                *("-" if value is None else f"{value:.5g}" for value in (c.mean, c.cv)),
+            )
+            for c in classes
+        ],
     )
     rows = []
     for c in classes:

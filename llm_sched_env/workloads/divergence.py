@@ -47,12 +47,12 @@ def divergences(
     for row in drawn:
         again = sample.resampled(rng)
         row[:] = [binned_kl(again, law, bins, whole)[0] for law in likeliest_laws(again)]
-    high, low = np.percentile(drawn, (2.5, 97.5), axis=0)
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     results = []
     for k, law in enumerate(laws):
         kl, used = binned_kl(sample, law, bins, whole)
         # Reflected at kl: what sampling adds to a sample's divergence, it added to kl itself.
-        interval = (max(0.0, 2 * kl - low[k]), max(0.0, 2 * kl - high[k]))
+        interval = max(0.0, 2 * kl - float(high[k])), max(0.0, 2 * kl - float(low[k]))
         bias = max(0, used - 1 - law.fitted_parameters) / (2 * sample.size)
         results.append((law, Divergence(kl, bias, interval, used, kolmogorov_smirnov(sample, law))))
     return results
@@ -72,6 +72,8 @@ def binned_kl(sample: Sample, law: LengthLaw, bins: int, whole: bool) -> tuple[f
         ends = np.maximum(np.floor(ends) + 0.5, _FIRST_HALF_TOKEN)
     ends = np.unique(ends)
     expected = np.diff(law.below(ends), prepend=0.0, append=1.0)
+    # Lengths beyond a narrow law's reach are as unlikely as a float can say, not impossible.
+    expected = np.maximum(expected, np.finfo(float).tiny)
     shares = np.diff(_shares(sample, ends), prepend=0.0, append=1.0)
     seen = shares > 0
     kl = float(shares[seen] @ np.log(shares[seen] / expected[seen]))
