@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
     from llm_sched_env.errors import LLMSchedError
     from llm_sched_env.evaluation import evaluate
-    from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+    from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass, load_hardware
     from llm_sched_env.length_distributions import LengthDistribution
     from llm_sched_env.planning import FluidPlan, plan
     from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
+    from llm_sched_env.workloads.calibration import calibrate
     from llm_sched_env.workloads.generated import requests_of_run
+    from llm_sched_env.workloads.length_fits import fit_output_lengths
     from llm_sched_env.workloads.trace import Trace
     from llm_sched_env.workloads.traces import load_traces
 
@@ -44,7 +46,10 @@ _HOMES = {
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
     "Trace": "llm_sched_env.workloads.trace",
+    "calibrate": "llm_sched_env.workloads.calibration",
     "evaluate": "llm_sched_env.evaluation",
+    "fit_output_lengths": "llm_sched_env.workloads.length_fits",
+    "load_hardware": "llm_sched_env.instance",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
     "requests_of_run": "llm_sched_env.workloads.generated",
@@ -64,7 +69,10 @@ __all__ = [
     "RequestClass",
     "Trace",
     "__version__",
+    "calibrate",
     "evaluate",
+    "fit_output_lengths",
+    "load_hardware",
     "load_traces",
     "plan",
     "presets",

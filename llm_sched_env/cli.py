@@ -8,9 +8,11 @@ import typer
 
 from llm_sched_env.commands import (
     bench,
+    calibrate,
     compare,
     evaluate,
     instances,
+    lengths,
     plan,
     policies,
     replay,
@@ -29,7 +31,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (plan, evaluate, compare, train, replay, trace, instances, policies, bench):
+COMMANDS = (
+    plan,
+    evaluate,
+    compare,
+    train,
+    replay,
+    trace,
+    lengths,
+    calibrate,
+    instances,
+    policies,
+    bench,
+)
+for module in COMMANDS:
     module.register(app)
 
 

@@ -71,5 +71,9 @@ class TraceError(LLMSchedError):
     """A trace file that cannot be read as a stream of requests."""
 
 
+class CalibrationError(LLMSchedError):
+    """Iteration times that cannot be read, or to which a law cannot be fitted."""
+
+
 class CheckpointError(LLMSchedError):
     """A trained agent that cannot be loaded or does not fit the instance."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.hardware_sources import HardwareSource
 from llm_sched_env.instance_files import read_table, write_table
 from llm_sched_env.length_distributions import EXPONENTIAL, LengthDistribution
 
@@ -183,6 +184,33 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class HardwareFile:
+    """A hardware with where it was measured: what ``llmsched calibrate --out`` writes."""
+
+    hardware: Hardware
+    source: HardwareSource | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write a hardware file, JSON or TOML by its ending."""
+        write_table(_plain_table(self), Path(path), "hardware file")
+
+    @classmethod
+    def load(cls, path: str | Path) -> HardwareFile:
+        """Read a hardware file, JSON or TOML by its ending; unknown keys are rejected by name."""
+        name = Path(path).name
+        table = _checked(read_table(Path(path), "hardware file"), cls, name)
+        for key, kind in (("hardware", Hardware), ("source", HardwareSource)):
+            if key in table:
+                table[key] = kind(**_checked(table[key], kind, f"{name} {key}"))
+        return cls(**table)
+
+
+def load_hardware(path: str | Path) -> Hardware:
+    """The hardware of a hardware file (``llmsched calibrate --out``)."""
+    return HardwareFile.load(path).hardware
+
+
+@dataclass(frozen=True)
 class Prices:
     """Revenue per prompt token and per output token, in the same currency."""
 
@@ -302,9 +330,20 @@ class Instance:
         return _plain_table(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = "instance") -> Instance:
-        """Build an instance from plain data; unknown or missing keys are rejected by name."""
+    def from_dict(
+        cls, data: Mapping[str, Any], source: str = "instance", folder: str | Path = ""
+    ) -> Instance:
+        """Build an instance from plain data; unknown or missing keys are rejected by name.
+
+        Args:
+            data: in the form of an instance file; ``hardware`` is a table or the path of a
+                hardware file.
+            source: what the data is, for messages.
+            folder: where a relative path of a hardware file starts.
+        """
         top = _checked(data, cls, source)
+        if isinstance(top["hardware"], str):
+            top["hardware"] = _plain_table(load_hardware(Path(folder) / top["hardware"]))
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
         top["classes"] = tuple(
@@ -324,7 +363,8 @@ class Instance:
     @classmethod
     def load(cls, path: str | Path) -> Instance:
         """Read an instance file, JSON or TOML by its ending."""
-        return cls.from_dict(read_table(Path(path)), source=Path(path).name)
+        path = Path(path)
+        return cls.from_dict(read_table(path), source=path.name, folder=path.parent)
 
 
 def _plain_table(owner: Any) -> dict[str, Any]:

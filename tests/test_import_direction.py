@@ -22,7 +22,7 @@ FOLDERS = {
 # A part may import the parts of lower rows, and itself; of its own row only what is stated.
 LAYERS = [
     {"errors"},
-    {"instance_files", "length_distributions", "arrival_patterns"},
+    {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
     {"instance"},
     {"presets", "kv_limit"},
     {"planning", "simulation"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from llm_sched_env.commands.options import (
     print_table,
     trace_paths,
 )
+from llm_sched_env.instance import load_hardware
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import PRESETS, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 
@@ -28,6 +30,9 @@ def register(app: typer.Typer) -> None:
         load: Annotated[
             float, typer.Option(help="Requests per second and GPU of azure2023.")
         ] = TRACE_ARRIVAL_RATE,
+        hardware: Annotated[
+            Path | None, typer.Option(help="Put in the hardware of a hardware file.")
+        ] = None,
         save: Annotated[
             Path | None, typer.Option(help="Write it as an instance file (.json, .toml).")
         ] = None,
@@ -40,6 +45,9 @@ def register(app: typer.Typer) -> None:
             chosen = [resolve_instance(show)]
         else:
             chosen = [make() for make in PRESETS.values()]
+        if hardware is not None:
+            measured = load_hardware(hardware)
+            chosen = [replace(instance, hardware=measured) for instance in chosen]
         if save is not None:
             if len(chosen) > 1:
                 raise typer.BadParameter(

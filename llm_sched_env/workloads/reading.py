@@ -1,4 +1,4 @@
-"""How is a trace file opened, and its lines taken apart? Plain or gzip, CSV or JSON lines."""
+"""How is a file opened, and its lines taken apart? Plain or gzip, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -12,32 +12,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from llm_sched_env.errors import TraceError
+from llm_sched_env.errors import LLMSchedError, TraceError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST_SHOWN = 80
 
 
 @contextmanager
-def open_trace(path: Path) -> Iterator[TextIO]:
-    """The text of a file, unzipped if its first bytes say so; every failure one line."""
+def open_text(
+    path: Path, what: str = "trace", error: type[LLMSchedError] = TraceError
+) -> Iterator[TextIO]:
+    """The text of a file, unzipped if its first bytes say so; every failure one line.
+
+    Args:
+        path: of the file.
+        what: the file is, for messages.
+        error: what a failure raises.
+    """
     try:
         with _open_bytes(path) as binary:
             yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise TraceError(
-            f"trace {path}: got a gzip file that is cut off or damaged, allowed is a whole one; "
+        raise error(
+            f"{what} {path}: got a gzip file that is cut off or damaged, allowed is a whole one; "
             "copy it again"
         ) from None
     except UnicodeDecodeError:
-        raise TraceError(
-            f"trace {path}{_first_line_of_no_text(path)}: got bytes that are no text, allowed is "
+        raise error(
+            f"{what} {path}{_first_line_of_no_text(path)}: got bytes that are no text, allowed is "
             "CSV or JSON lines in UTF-8"
         ) from None
-    except OSError as error:
-        raise TraceError(
-            f"trace {path}: got no readable file ({error.strerror or error}), allowed is the path "
-            "of a trace; check it"
+    except OSError as failure:
+        raise error(
+            f"{what} {path}: got no readable file ({failure.strerror or failure}), allowed is the "
+            "path of one; check it"
         ) from None
 
 
@@ -60,10 +68,17 @@ def _first_line_of_no_text(path: Path) -> str:
     return ""
 
 
-def bad_line(path: Path, line: int, text: str, allowed: str) -> TraceError:
+def bad_line(
+    path: Path,
+    line: int,
+    text: str,
+    allowed: str,
+    what: str = "trace",
+    error: type[LLMSchedError] = TraceError,
+) -> LLMSchedError:
     """The error for a line that does not say what it should."""
     shown = text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
-    return TraceError(f"trace {path} line {line}: got {shown!r}, allowed is {allowed}")
+    return error(f"{what} {path} line {line}: got {shown!r}, allowed is {allowed}")
 
 
 def csv_columns(lines: Sequence[str], width: int, wanted: Sequence[int]) -> list[list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.workloads import columns
 from llm_sched_env.workloads.formats import CALENDAR, CANONICAL, UNITS, TraceFormat, recognized
-from llm_sched_env.workloads.reading import bad_line, csv_columns, json_columns, open_trace
+from llm_sched_env.workloads.reading import bad_line, csv_columns, json_columns, open_text
 
 _CHUNK_CHARACTERS = 1 << 16  # small enough for the processor's cache
 _NO_DATE = "a timestamp like 2023-11-16 18:15:46.6805900"
@@ -116,7 +116,7 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         TraceError: naming file and line.
         ConfigurationError: for an option that the file's format does not have.
     """
-    with open_trace(path) as text:
+    with open_text(path) as text:
         first = text.readline()
         if not first:
             raise TraceError(f"trace {path}: got an empty file, allowed is at least one row")
