@@ -11,7 +11,7 @@ from llm_sched_env.errors import ConfigurationError, checked_numbers, is_finite_
 
 LENGTH_KINDS = ("exponential", "deterministic", "log-normal", "gamma", "empirical")
 _WITH_CV = ("log-normal", "gamma")
-_LEAST_CV, _GREATEST_CV = 1e-3, 1e3
+LEAST_CV, GREATEST_CV = 1e-3, 1e3
 _MEAN_TOLERANCE = 1e-6
 
 
@@ -57,9 +57,9 @@ class LengthDistribution:
 def _checked_cv(kind: str, cv: Any) -> float:
     """A coefficient of variation as a plain float."""
     cv = _plain(cv)
-    if not is_finite_number(cv) or not _LEAST_CV <= cv <= _GREATEST_CV:
+    if not is_finite_number(cv) or not LEAST_CV <= cv <= GREATEST_CV:
         raise ConfigurationError(
-            f"length cv of {kind}", cv, f"a number from {_LEAST_CV:g} to {_GREATEST_CV:g}"
+            f"length cv of {kind}", cv, f"a number from {LEAST_CV:g} to {GREATEST_CV:g}"
         )
     return float(cv)
 

@@ -337,7 +337,12 @@ BAD_DISTRIBUTIONS = [
     ({"kind": "empirical", "values": []}, "length values", "[]", "a non-empty list"),
     ({"kind": "empirical", "values": "12"}, "length values", "'12'", "a non-empty list"),
     ({"kind": "empirical", "values": 5}, "length values", "5", "a non-empty list"),
-    ({"kind": "empirical", "values": [0, 0.0]}, "length values", "(0.0, 0.0)", "at least one length > 0"),
+    (
+        {"kind": "empirical", "values": [0, 0.0]},
+        "length values",
+        "(0.0, 0.0)",
+        "at least one length > 0",
+    ),
     ({"kind": "empirical", "values": [1, -1]}, "length values", "-1", "finite numbers >= 0"),
     ({"kind": "empirical", "values": [1, math.nan]}, "length values", "nan", "finite numbers >= 0"),
     ({"kind": "empirical", "values": [[1]]}, "length values", "[1]", "finite numbers >= 0"),

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llm_sched_env.length_distributions import GREATEST_CV, LEAST_CV
+
 _STEPS = 30
-_SMALLEST_CV = 1e-6
+_NO_GAP = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +103,21 @@ def likeliest_laws(sample: Sample) -> tuple[LengthLaw, ...]:
     variance = 2 * (math.sqrt(1 + sample.average(logs**2)) - 1)
     return (
         LengthLaw("exponential", mean, 1.0),
-        LengthLaw("log-normal", mean, max(_SMALLEST_CV, math.sqrt(math.expm1(variance)))),
-        LengthLaw("gamma", mean, max(_SMALLEST_CV, _gamma_cv(-sample.average(logs)))),
+        LengthLaw("log-normal", mean, _allowed_cv(math.sqrt(math.expm1(variance)))),
+        LengthLaw("gamma", mean, _allowed_cv(_gamma_cv(-sample.average(logs)))),
     )
+
+
+def _allowed_cv(cv: float) -> float:
+    """The nearest cv that a length distribution may have."""
+    return min(GREATEST_CV, max(LEAST_CV, cv))
 
 
 def _gamma_cv(gap: float) -> float:
     """The cv at which log k - digamma(k) = ``gap``, k = cv^-2 (Minka's Newton steps in 1/k)."""
     from scipy.special import digamma, polygamma
 
-    if gap <= _SMALLEST_CV**2:
+    if gap <= _NO_GAP:
         return 0.0
     inverse = 12 * gap / (3 - gap + math.sqrt((gap - 3) ** 2 + 24 * gap))
     for _ in range(_STEPS):
