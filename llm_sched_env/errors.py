@@ -37,9 +37,12 @@ def is_finite_number(value: Any, *, positive: bool = False) -> bool:
     """Whether a value is a real number (not a bool) within the range of floats, >= 0 or > 0."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    number: Any = value
-    # The bounds also turn away NaN and integers beyond the range of floats.
-    return bool(0 <= number <= sys.float_info.max and not (positive and number == 0))
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    # The bounds also turn away NaN.
+    return 0 <= number <= sys.float_info.max and not (positive and number == 0)
 
 
 def checked_integer(field: str, value: Any, least: int = 1) -> int:
