@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_sched_env.simulation.atomics import atomic_load, compare_and_swap
-from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.compiled import compiled, entry_point
 
 _ROW_BITS = 21
 _ROW_MASK = (1 << _ROW_BITS) - 1
@@ -23,6 +23,13 @@ TICKETS = 1 << 20
 def packed(ticket: int, first: int, last: int) -> int:
     """A part with rows first..last-1."""
     return (ticket << 2 * _ROW_BITS) | (first << _ROW_BITS) | last
+
+
+@entry_point
+def await_change(values: np.ndarray, old: int, reads: int) -> None:
+    """Return when ``values[0]`` is no longer ``old``, or after so many reads; holds no lock."""
+    while reads > 0 and atomic_load(values, 0) == old:
+        reads -= 1
 
 
 @compiled

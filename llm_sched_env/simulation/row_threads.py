@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.simulation.compiled import COMPILED
-from llm_sched_env.simulation.row_claims import TICKETS, packed
+from llm_sched_env.simulation.row_claims import TICKETS, await_change, packed
 
 Work = Callable[[np.ndarray, int, int, int], None]
 """``work(claims, ticket, part, rows)``: claims and runs rows; part 0 waits until all are done."""
@@ -26,8 +27,32 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _serve(tasks: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+# Reads of a counter before a helper sleeps, some tenths of a millisecond: waking a processor that
+# has gone idle can take as long as a step, and the next step is often near.
+_READS_BEFORE_SLEEP = 300_000
+
+Tasks = queue.SimpleQueue[Callable[[], None] | None]
+
+
+def _processor_reader() -> Callable[[], int] | None:
+    """A function that tells the calling thread's processor, where the system can move threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    try:
+        reader: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):
+        return None
+    return reader
+
+
+_current_processor = _processor_reader()
+
+
+def _serve(tasks: Tasks, posted: np.ndarray) -> None:
+    """Run tasks until one is None."""
     while True:
+        if tasks.empty():
+            await_change(posted, int(posted[0]), _READS_BEFORE_SLEEP)
         task = tasks.get()
         if task is None:
             return
@@ -45,7 +70,11 @@ class RowThreads:
     def __init__(self, threads: int) -> None:
         self.threads = checked_integer("threads", threads) if COMPILED else 1
         self._ticket = 0
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._tasks: Tasks | None = None
+        self._posted = np.zeros(1, np.int64)  # tasks so far
+        self._helpers: list[int] = []  # thread ids
+        self._process = 0  # where they run
+        self._processor = -1  # that they stay off
 
     def run(self, work: Work, first: int, last: int) -> None:
         """Run rows first..last-1 and return when all are done."""
@@ -59,19 +88,46 @@ class RowThreads:
             start = first + rows * min(part, parts) // max(parts, 1)
             end = first + rows * min(part + 1, parts) // max(parts, 1)
             claims[part] = packed(ticket, start, end)
-        for part in range(1, parts):
-            self._helpers().put(lambda part=part: work(claims, ticket, part, rows))  # type: ignore[misc]
+        if parts > 1:
+            tasks = self._started()
+            self._keep_helpers_away()
+            self._posted += parts - 1
+            for part in range(1, parts):
+                tasks.put(lambda part=part: work(claims, ticket, part, rows))  # type: ignore[misc]
         work(claims, ticket, 0, rows)
 
-    def _helpers(self) -> queue.SimpleQueue[Callable[[], None] | None]:
-        if self._tasks is None:
-            self._tasks = queue.SimpleQueue()
+    def _started(self) -> Tasks:
+        """The queue that the helpers serve; they start with its first use in this process."""
+        if self._tasks is None or self._process != os.getpid():
+            self._tasks, self._process, self._helpers = queue.SimpleQueue(), os.getpid(), []
             for _ in range(self.threads - 1):
-                threading.Thread(
-                    target=_serve, args=(self._tasks,), name="llm-sched-env", daemon=True
-                ).start()
+                thread = threading.Thread(
+                    target=_serve,
+                    args=(self._tasks, self._posted),
+                    name="llm-sched-env",
+                    daemon=True,
+                )
+                thread.start()
+                self._helpers.append(thread.native_id or 0)
                 weakref.finalize(self, self._tasks.put, None)
         return self._tasks
+
+    def _keep_helpers_away(self) -> None:
+        """Keep helpers off the caller's processor.
+
+        Some schedulers wake a helper there, where it gets nothing done, and leave it: each call
+        is over before they balance the load.
+        """
+        if _current_processor is None:
+            return
+        processor = _current_processor()
+        if processor == self._processor:
+            return
+        self._processor = processor
+        others = os.sched_getaffinity(0) - {processor}
+        if others:
+            for helper in self._helpers:
+                os.sched_setaffinity(helper, others)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"threads": self.threads}
