@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from llm_sched_env.evaluation import evaluate
     from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
     from llm_sched_env.length_distributions import LengthDistribution
-    from llm_sched_env.planning import FluidPlan, plan
+    from llm_sched_env.planning import (
+        DecodeFairness,
+        FluidPlan,
+        PrefillFairness,
+        ServiceLevel,
+        TokenTime,
+        plan,
+    )
     from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
     from llm_sched_env.workloads.generated import requests_of_run
@@ -34,6 +41,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 _HOMES = {
     "ArrivalModulation": "llm_sched_env.arrival_patterns",
     "ArrivalProfile": "llm_sched_env.arrival_patterns",
+    "DecodeFairness": "llm_sched_env.planning",
     "DispatchRule": "llm_sched_env.simulation.rules",
     "Evaluation": "llm_sched_env.results",
     "FluidPlan": "llm_sched_env.planning",
@@ -41,8 +49,11 @@ _HOMES = {
     "Instance": "llm_sched_env.instance",
     "LLMSchedError": "llm_sched_env.errors",
     "LengthDistribution": "llm_sched_env.length_distributions",
+    "PrefillFairness": "llm_sched_env.planning",
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
+    "ServiceLevel": "llm_sched_env.planning",
+    "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "evaluate": "llm_sched_env.evaluation",
     "load_traces": "llm_sched_env.workloads.traces",
@@ -53,6 +64,7 @@ _HOMES = {
 __all__ = [
     "ArrivalModulation",
     "ArrivalProfile",
+    "DecodeFairness",
     "DispatchRule",
     "Evaluation",
     "FluidPlan",
@@ -60,8 +72,11 @@ __all__ = [
     "Instance",
     "LLMSchedError",
     "LengthDistribution",
+    "PrefillFairness",
     "Prices",
     "RequestClass",
+    "ServiceLevel",
+    "TokenTime",
     "Trace",
     "__version__",
     "evaluate",

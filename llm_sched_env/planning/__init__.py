@@ -4,5 +4,23 @@ Never imports the simulator, so that each is an independent check of the other.
 """
 
 from llm_sched_env.planning.fluid import PRICINGS, FluidPlan, plan
+from llm_sched_env.planning.service_levels import (
+    AttainedLevel,
+    DecodeFairness,
+    Indicator,
+    PrefillFairness,
+    ServiceLevel,
+    TokenTime,
+)
 
-__all__ = ["PRICINGS", "FluidPlan", "plan"]
+__all__ = [
+    "PRICINGS",
+    "AttainedLevel",
+    "DecodeFairness",
+    "FluidPlan",
+    "Indicator",
+    "PrefillFairness",
+    "ServiceLevel",
+    "TokenTime",
+    "plan",
+]
