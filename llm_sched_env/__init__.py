@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from llm_sched_env.length_distributions import LengthDistribution
     from llm_sched_env.planning import (
         DecodeFairness,
+        FluidPath,
         FluidPlan,
         PrefillFairness,
         ServiceLevel,
         TokenTime,
+        fluid_path,
         plan,
     )
     from llm_sched_env.results import Evaluation
@@ -44,6 +46,7 @@ _HOMES = {
     "DecodeFairness": "llm_sched_env.planning",
     "DispatchRule": "llm_sched_env.simulation.rules",
     "Evaluation": "llm_sched_env.results",
+    "FluidPath": "llm_sched_env.planning",
     "FluidPlan": "llm_sched_env.planning",
     "Hardware": "llm_sched_env.instance",
     "Instance": "llm_sched_env.instance",
@@ -56,6 +59,7 @@ _HOMES = {
     "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "evaluate": "llm_sched_env.evaluation",
+    "fluid_path": "llm_sched_env.planning",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
     "requests_of_run": "llm_sched_env.workloads.generated",
@@ -67,6 +71,7 @@ __all__ = [
     "DecodeFairness",
     "DispatchRule",
     "Evaluation",
+    "FluidPath",
     "FluidPlan",
     "Hardware",
     "Instance",
@@ -80,6 +85,7 @@ __all__ = [
     "Trace",
     "__version__",
     "evaluate",
+    "fluid_path",
     "load_traces",
     "plan",
     "presets",

@@ -20,6 +20,8 @@ import numpy as np
 _NONE = 1e-9
 # The head of the line leaves the requests of time 0 when this little of them is left.
 _BLOCK = 1e-8
+# Seconds.
+_INSTANT = 1e-6
 
 PerClass = Callable[[float], np.ndarray]
 
@@ -67,6 +69,8 @@ class DecodeDynamics:
 
     def settle(self, time: float, state: np.ndarray) -> tuple[np.ndarray, Line]:
         """Fill free slots from the line at once, then say which pools are full."""
+        # Before rounding below 0 is cut off by class: only the sum says that the line has ended.
+        waits = self.parts(state)[1].sum() > _NONE
         pools, line, block, head = self.parts(np.maximum(state, 0.0))
         if block.sum() <= 2 * _BLOCK:
             line, block = np.maximum(line - block, 0.0), np.zeros_like(block)
@@ -76,25 +80,34 @@ class DecodeDynamics:
                 moved = line * min(1.0, free / waiting)
                 pools[k] += moved
                 line, block = line - moved, block - moved
-        waits = line.sum() > _NONE
-        if not waits:
+        if not waits or line.sum() <= _NONE:
+            waits = False
             line, block, head = np.zeros_like(line), np.zeros_like(block), time
+        if waits and not block.any():
+            head = self._first_inflow(head, time)
         full, left = 0, float(self.inflow(time).sum())
         for k, slots in enumerate(self.slots):
-            if pools[k].sum() < slots - _NONE:
+            if not waits and pools[k].sum() < slots - _NONE:
                 break
             if slots > 0:
                 pools[k] *= slots / pools[k].sum()
             freed = self._freed(time, pools)[k].sum()
-            if not waits and left < freed:
+            if not waits and left <= freed:
                 break
             left -= freed
             full += 1
         settled = np.concatenate([pools.ravel(), line, block, [head]])
         return settled, Line(full, bool(block.any()))
 
+    def _first_inflow(self, head: float, time: float) -> float:
+        """The head, past an instant at which nothing came, as at the start of an empty cluster."""
+        step = _INSTANT
+        while head < time and self.inflow(head).sum() == 0:
+            head, step = min(head + step, time), 2 * step
+        return head
+
     def derivative(self, time: float, state: np.ndarray, regime: Line) -> np.ndarray:
-        """y' per pool, q_d' of the line, and the movement of its head."""
+        """Changes of the pools and of the line, and the movement of its head."""
         pools, line, block, head = self.parts(state)
         came, freed = self.inflow(time), self._freed(time, pools)
         by_pool = freed.sum(axis=1)

@@ -9,7 +9,6 @@ than decodes, so what is left out is a term of relative order mu_s / mu_p.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,7 +152,8 @@ class _Occupancy:
         self.stations.append((station, which, path))
 
     def x(self, time: float) -> np.ndarray:
-        return np.maximum(self.prefills(time).reshape(2, -1)[1], 0.0)
+        x: np.ndarray = np.maximum(self.prefills(time).reshape(2, -1)[1], 0.0)
+        return x
 
     def beside_prefill(self, time: float) -> float:
         """Share of the mixed pool's GPUs with a running prefill."""
@@ -178,13 +178,15 @@ class _Occupancy:
         beside = self.beside_prefill(time)
         q = self.prefills(time).reshape(2, -1)[0]
         rows = [q, self.x(time), line, beside * pools[1], pools[0] + (1 - beside) * pools[1]]
-        return np.maximum(np.array(rows), 0.0)
+        values: np.ndarray = np.maximum(np.array(rows), 0.0)
+        return values
 
 
 def _sampled(occupancy: _Occupancy, times: np.ndarray, switches: np.ndarray) -> FluidPath:
     values = np.array([occupancy(time) for time in times])
-    values = values.reshape(len(times), 5, occupancy.instance.n_classes)
-    return FluidPath(times, *np.moveaxis(values, 1, 0), switches, occupancy)
+    rows = np.moveaxis(values.reshape(len(times), 5, occupancy.instance.n_classes), 1, 0)
+    q_prefill, x, q_decode, y_mixed, y_solo = rows
+    return FluidPath(times, q_prefill, x, q_decode, y_mixed, y_solo, switches, occupancy)
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], most: float) -> np.ndarray:
@@ -211,17 +213,3 @@ def _pools(start: np.ndarray, pool: float, slots: np.ndarray) -> np.ndarray:
             f"prefills, solo and mixed pool's decodes up to {[pool, *slots.tolist()]}",
         )
     return pools
-
-
-def write_figure(path: FluidPath, names: list[str], file: Path) -> None:
-    """The five rows against time, a panel each, a line per class."""
-    from matplotlib.figure import Figure
-
-    rows = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
-    figure = Figure(figsize=(15, 3.2), layout="constrained")
-    for axis, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
-        axis.plot(path.times, getattr(path, row), label=names)
-        axis.set(title=row, xlabel="s", ylim=(0, None))
-    figure.axes[0].set_ylabel("per GPU")
-    figure.axes[0].legend()
-    figure.savefig(file, dpi=150)

@@ -41,7 +41,7 @@ def share_out(total: float, slope: np.ndarray, offset: np.ndarray, most: np.ndar
         most: >= 0, may be infinite, shape (K,).
     """
     if most.sum() <= total:
-        return most.copy()
+        return np.array(most)
     starts, stops = -offset / slope, (most - offset) / slope
     bends = np.sort(np.concatenate([starts, stops[np.isfinite(stops)]]))
     sums = np.array([np.clip(slope * bend + offset, 0.0, most).sum() for bend in bends])
@@ -50,7 +50,8 @@ def share_out(total: float, slope: np.ndarray, offset: np.ndarray, most: np.ndar
         return np.zeros_like(offset)
     rising = slope[(starts <= bends[k]) & (bends[k] < stops)].sum()
     level = bends[k] + ((total - sums[k]) / rising if rising > 0 else 0.0)
-    return np.clip(slope * level + offset, 0.0, most)
+    amounts: np.ndarray = np.clip(slope * level + offset, 0.0, most)
+    return amounts
 
 
 class PrefillDynamics:
@@ -77,11 +78,13 @@ class PrefillDynamics:
     def ranks(self, q: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The gate's order inside a tier, smallest first; rank' = (u - steady) / slope."""
         finite = np.where(np.isfinite(self.queue_targets), self.queue_targets, 0.0)
-        return np.where(self.tier == 0, x / self.slope, finite - q)
+        ranks: np.ndarray = np.where(self.tier == 0, x / self.slope, finite - q)
+        return ranks
 
     def steady(self, q: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Admissions per second that leave the ranks as they are."""
-        return np.where(self.tier == 0, self.mu * x, self.arrivals - self.theta * q)
+        kept: np.ndarray = np.where(self.tier == 0, self.mu * x, self.arrivals - self.theta * q)
+        return kept
 
     def settle(self, time: float, state: np.ndarray) -> tuple[np.ndarray, Gate]:  # noqa: ARG002
         """Fill free capacity at once, then say who is admitted."""

@@ -11,7 +11,7 @@ from llm_sched_env.errors import PlanError
 
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-11
 # A regime ends when a margin exceeds this, so that rounding on its boundary does not end it.
-_CLEARLY = 1e-10
+_CLEARLY = 1e-9
 _MOST_SWITCHES = 10_000
 
 
@@ -65,7 +65,8 @@ def integrate(
     from scipy.integrate import solve_ivp
 
     ends = [*(stop for stop in stops if 0 < stop < horizon), horizon]
-    time, pieces, grid = 0.0, [], [np.zeros(1)]
+    pieces: list[Any] = []
+    time, grid = 0.0, [np.zeros(1)]
     while time < horizon:
         state, regime = system.settle(time, state)
         end = next(end for end in ends if end > time)
