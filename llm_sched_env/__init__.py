@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from llm_sched_env.evaluation import evaluate
     from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass, load_hardware
     from llm_sched_env.length_distributions import LengthDistribution
-    from llm_sched_env.planning import FluidPlan, plan
+    from llm_sched_env.planning import (
+        DecodeFairness,
+        FluidPath,
+        FluidPlan,
+        PrefillFairness,
+        ServiceLevel,
+        TokenTime,
+        fluid_path,
+        plan,
+    )
     from llm_sched_env.results import Evaluation
     from llm_sched_env.simulation.rules import DispatchRule
     from llm_sched_env.workloads.calibration import calibrate
@@ -36,20 +45,26 @@ except PackageNotFoundError:  # a source tree that is not installed
 _HOMES = {
     "ArrivalModulation": "llm_sched_env.arrival_patterns",
     "ArrivalProfile": "llm_sched_env.arrival_patterns",
+    "DecodeFairness": "llm_sched_env.planning",
     "DispatchRule": "llm_sched_env.simulation.rules",
     "Evaluation": "llm_sched_env.results",
+    "FluidPath": "llm_sched_env.planning",
     "FluidPlan": "llm_sched_env.planning",
     "Hardware": "llm_sched_env.instance",
     "Instance": "llm_sched_env.instance",
     "LLMSchedError": "llm_sched_env.errors",
     "LengthDistribution": "llm_sched_env.length_distributions",
+    "PrefillFairness": "llm_sched_env.planning",
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
+    "ServiceLevel": "llm_sched_env.planning",
+    "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "calibrate": "llm_sched_env.workloads.calibration",
     "evaluate": "llm_sched_env.evaluation",
     "fit_output_lengths": "llm_sched_env.workloads.length_fits",
     "load_hardware": "llm_sched_env.instance",
+    "fluid_path": "llm_sched_env.planning",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
     "requests_of_run": "llm_sched_env.workloads.generated",
@@ -58,20 +73,26 @@ _HOMES = {
 __all__ = [
     "ArrivalModulation",
     "ArrivalProfile",
+    "DecodeFairness",
     "DispatchRule",
     "Evaluation",
+    "FluidPath",
     "FluidPlan",
     "Hardware",
     "Instance",
     "LLMSchedError",
     "LengthDistribution",
+    "PrefillFairness",
     "Prices",
     "RequestClass",
+    "ServiceLevel",
+    "TokenTime",
     "Trace",
     "__version__",
     "calibrate",
     "evaluate",
     "fit_output_lengths",
+    "fluid_path",
     "load_hardware",
     "load_traces",
     "plan",

@@ -1,4 +1,4 @@
-"""Figure and self-contained page of a comparison (extra ``report``)."""
+"""Figures of comparisons and fluid paths, and a self-contained page (extra ``report``)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.comparison import rows
+from llm_sched_env.planning import FluidPath
 from llm_sched_env.results import Evaluation
 
 Results = Sequence[tuple[str, Evaluation]]
@@ -57,6 +58,20 @@ def write_figure(results: Results, path: Path) -> None:
         handles.update(zip(names, drawn, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=150)
+
+
+def write_path_figure(path: FluidPath, names: Sequence[str], file: Path) -> None:
+    """A fluid path against time, a panel per kind of occupancy, a line per class."""
+    from matplotlib.figure import Figure
+
+    rows = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
+    figure = Figure(figsize=(15, 3.2), layout="constrained")
+    for axis, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
+        axis.plot(path.times, getattr(path, row), label=list(names))
+        axis.set(title=row, xlabel="s", ylim=(0, None))
+    figure.axes[0].set_ylabel("per GPU")
+    figure.axes[0].legend()
+    figure.savefig(file, dpi=150)
 
 
 def write_page(results: Results, notes: Sequence[str], path: Path) -> None:

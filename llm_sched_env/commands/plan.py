@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from llm_sched_env.commands.options import (
@@ -15,19 +17,31 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning import plan as solve
+from llm_sched_env.planning.service_levels import SERVICE_LEVELS, named_service_level
+
+SliOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Service level NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; NAME is "
+        f"{', '.join(SERVICE_LEVELS)}; repeatable."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(epilog="Example: llmsched plan --instance base --json")
+    @app.command(
+        epilog="Example: llmsched plan --instance base --sli prefill-fairness@limit=0.1 --json"
+    )
     def plan(
         instance: InstanceOption = "base",
         pricing: PricingOption = "bundled",
+        sli: SliOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Solve the fluid program: R*, occupancies, admission fractions, shadow prices."""
-        result = solve(instance, pricing)
+        result = solve(instance, pricing, slis=[named_service_level(text) for text in sli or ()])
         if as_json:
             print_json(result.to_dict())
         else:
@@ -41,6 +55,11 @@ def _print(result: FluidPlan) -> None:
         f"R* = {result.value:.4f} per GPU and second ({result.instance.name}, {result.pricing}); "
         f"mixed pool {result.mixed_fraction:.4f} of the GPUs"
     )
+    if result.slis:
+        print_lines(
+            f"with service levels: revenue {result.revenue_rate:.4f}, "
+            f"{result.revenue_rate / result.value:.4f} of R*; less penalties {result.objective:.4f}"
+        )
     columns = [*result.occupancy[[1, 3, 4, 0, 2]]]
     columns += [result.admission_fraction, result.solo_probability]
     print_table(
@@ -53,3 +72,9 @@ def _print(result: FluidPlan) -> None:
     for name, dual in result.duals.items():
         values = dual.tolist() if hasattr(dual, "tolist") else [dual]
         print_lines(f"shadow price {name}: {', '.join(f'{v:.4f}' for v in values)}")
+    for name, level in result.slis.items():
+        limited = "" if level.limit is None else f", limit {level.limit:g}, dual {level.dual:.4f}"
+        priced = (
+            "" if level.price is None else f", price {level.price:g}, penalty {level.penalty:.4f}"
+        )
+        print_lines(f"service level {name}: {level.value:.6g}{limited}{priced}")

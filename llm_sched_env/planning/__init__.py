@@ -1,8 +1,29 @@
-"""The fluid plan: linear programs, their certificate, and what a scheduler reads off them.
+"""The fluid plan: linear programs, service levels, dynamics, and what a scheduler reads off them.
 
 Never imports the simulator, so that each is an independent check of the other.
 """
 
 from llm_sched_env.planning.fluid import PRICINGS, FluidPlan, plan
+from llm_sched_env.planning.fluid_dynamics import FluidPath, fluid_path
+from llm_sched_env.planning.service_levels import (
+    AttainedLevel,
+    DecodeFairness,
+    Indicator,
+    PrefillFairness,
+    ServiceLevel,
+    TokenTime,
+)
 
-__all__ = ["PRICINGS", "FluidPlan", "plan"]
+__all__ = [
+    "PRICINGS",
+    "AttainedLevel",
+    "DecodeFairness",
+    "FluidPath",
+    "FluidPlan",
+    "Indicator",
+    "PrefillFairness",
+    "ServiceLevel",
+    "TokenTime",
+    "fluid_path",
+    "plan",
+]

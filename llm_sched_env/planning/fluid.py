@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,20 @@ from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.planning.admission_ranks import bid_prices, slot_reserves
-from llm_sched_env.planning.linear_program import canonical_split, objective, solve
+from llm_sched_env.planning.level_program import solve_with_levels
+from llm_sched_env.planning.linear_program import (
+    canonical_split,
+    fluid_program,
+    maximize,
+    needs_decode_queue,
+    objective,
+    shadow_prices,
+)
+from llm_sched_env.planning.service_levels import (
+    AttainedLevel,
+    ServiceLevel,
+    checked_service_levels,
+)
 from llm_sched_env.presets import resolve_instance
 
 PRICINGS = ("bundled", "separate")
@@ -23,6 +37,8 @@ VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
 _ALL = 1.0 - 1e-9
 # A queue that grows by less than this share of its arrivals does not grow: solver noise.
 _NO_GROWTH = 1e-9
+# Less than this share of R*, or of all decodes, is nothing: solver noise.
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +46,20 @@ class FluidPlan:
     """An optimum of the fluid program; arrays have shape (I,) and are read-only.
 
     All quantities are per GPU. ``value`` is R*, revenue per GPU and second, which bounds the
-    long-run revenue rate of every policy at every cluster size.
+    long-run revenue rate of every policy at every cluster size. With service levels it stays
+    that bound, of the program without them; ``revenue_rate`` is what this plan earns and
+    ``objective`` what it maximises. Without service levels all three are the same number.
 
     Attributes:
         instance: what was planned; with a KV limit, the requests that fit.
         pricing: ``bundled`` (40) or ``separate`` (42).
         value: R*, currency per GPU and second.
+        revenue_rate: revenue of this plan, currency per GPU and second, at most R*.
+        objective: revenue_rate less the penalties of the service levels.
         x: prefills in service.
-        y_mixed: decodes beside a running prefill, canonical split (one p_s for all classes).
-        y_solo: decodes without a prefill beside them, canonical split.
+        y_mixed: decodes beside a running prefill; canonical split (one p_s for all classes)
+            unless a service level weighs the split.
+        y_solo: decodes without a prefill beside them, split as y_mixed.
         q_prefill: waiting for prefill; ``inf`` for an overloaded class without abandonment.
         q_decode: prefilled and waiting for a decode slot; ``inf`` as above.
         solo_probability: p_s, probability that a decode belongs to the solo pool.
@@ -47,12 +68,15 @@ class FluidPlan:
         duals: shadow prices: ``prefill_capacity``, ``mixed_decode_capacity``,
             ``solo_decode_capacity`` (revenue rate per unit of capacity) and per class ``arrival``
             (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
+        slis: per service level, by name, what is attained, its penalty and its shadow price.
         unstable_classes: names of classes whose queue grows without bound under this plan.
     """
 
     instance: Instance
     pricing: str
     value: float
+    revenue_rate: float
+    objective: float
     x: np.ndarray
     y_mixed: np.ndarray
     y_solo: np.ndarray
@@ -62,6 +86,7 @@ class FluidPlan:
     admission_fraction: np.ndarray
     mixed_fraction: float
     duals: dict[str, Any]
+    slis: dict[str, AttainedLevel]
     unstable_classes: tuple[str, ...]
 
     def pool_size(self, n_gpus: int) -> int:
@@ -93,10 +118,15 @@ class FluidPlan:
 
     def note(self) -> str:
         """What a reader must know about this plan, in a line; empty if nothing."""
-        if not self.unstable_classes:
-            return ""
-        names = ", ".join(self.unstable_classes)
-        return f"overloaded without abandonment: the queue of {names} grows without bound"
+        notes = []
+        if self.unstable_classes:
+            names = ", ".join(self.unstable_classes)
+            notes.append(
+                f"overloaded without abandonment: the queue of {names} grows without bound"
+            )
+        if self.revenue_rate <= _NOTHING * self.value:
+            notes.append("earns nothing under these service levels")
+        return "; ".join(notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; an infinite queue is ``None``."""
@@ -105,6 +135,8 @@ class FluidPlan:
             "classes": [c.name for c in self.instance.classes],
             "pricing": self.pricing,
             "value": self.value,
+            "revenue_rate": self.revenue_rate,
+            "objective": self.objective,
         }
         for name in (*VARIABLES, "solo_probability", "admission_fraction"):
             plain[name] = [v if math.isfinite(v) else None for v in getattr(self, name).tolist()]
@@ -113,6 +145,7 @@ class FluidPlan:
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in self.duals.items()
         }
+        plain["slis"] = {name: asdict(level) for name, level in self.slis.items()}
         plain["note"] = self.note()
         return plain
 
@@ -131,34 +164,53 @@ def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
 
 
 def plan(
-    instance: Instance | str | Path | dict[str, object], pricing: str = "bundled"
+    instance: Instance | str | Path | dict[str, object],
+    pricing: str = "bundled",
+    *,
+    slis: Sequence[ServiceLevel] = (),
 ) -> FluidPlan:
     """Solve the fluid program of an instance.
 
-    Bundled plans have q_d = 0 where Proposition 3.2 says that such an optimum exists. Decodes
-    are then split so that every class has the same solo probability, as large as the solo slots
-    allow. With several optimal x the solver's vertex is taken; it is deterministic.
+    Bundled plans have q_d = 0 where Proposition 3.2 says that such an optimum exists, plans with
+    service levels always, as (49) has it. Decodes are then split so that every class has the same
+    solo probability, as large as the solo slots allow; if a service level weighs the split, it is
+    the program's own. With several optimal x the solver's vertex is taken; it is deterministic.
 
     Args:
         instance: an instance, a preset's name, a file or plain data.
         pricing: ``bundled`` or ``separate``.
+        slis: service levels, in any combination: :class:`PrefillFairness`,
+            :class:`DecodeFairness`, :class:`TokenTime` or subclasses of :class:`ServiceLevel`.
 
     Raises:
-        ConfigurationError: for a pricing that does not exist.
-        PlanError: if no revenue can be earned or the solver fails.
+        ConfigurationError: for a pricing that does not exist or service levels that cannot be.
+        PlanError: if no revenue can be earned, a limit cannot be met or the solver fails.
     """
     instance = fitting_requests(resolve_instance(instance))
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
-    solution, duals = solve(instance, pricing)
-    value = float(objective(instance, pricing) @ solution)
+    slis = checked_service_levels(slis)
+    revenue, n = objective(instance, pricing), instance.n_classes
+    program = fluid_program(instance, pricing, needs_decode_queue(instance, pricing))
+    optimum = maximize(program)
+    solution = np.maximum(optimum.columns, 0.0)
+    value = float(revenue @ solution)
     if value < sys.float_info.min:
         raise PlanError(
             f"plan of {instance.name!r}: got the value {value:g}, allowed is a normal "
             "floating-point value > 0; give a price to tokens that arrive"
         )
+    duals, own_split = shadow_prices(optimum, n), False
+    attained: dict[str, AttainedLevel] = {}
+    if slis:
+        solution, duals, attained, own_split = solve_with_levels(instance, pricing, slis)
+    revenue_rate = float(revenue @ solution.ravel())
     x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
-    y_mixed, y_solo, p_solo = canonical_split(instance, float(x.sum()), y_mixed, y_solo)
+    if own_split:
+        solo_probability = _solo_probability(instance, y_mixed, y_solo)
+    else:
+        y_mixed, y_solo, p_solo = canonical_split(instance, float(x.sum()), y_mixed, y_solo)
+        solo_probability = np.where(y_mixed + y_solo > 0, p_solo, 1.0)
     rates = instance.arrival_rates
     admitted = instance.prefill_rates * x
     fraction = np.clip(np.divide(admitted, rates, out=np.zeros_like(x), where=rates > 0), 0, 1)
@@ -171,7 +223,7 @@ def plan(
         "y_solo": y_solo,
         "q_prefill": q_prefill,
         "q_decode": q_decode,
-        "solo_probability": np.where(y_mixed + y_solo > 0, p_solo, 1.0),
+        "solo_probability": solo_probability,
         "admission_fraction": fraction,
     }
     for array in (*plan_arrays.values(), duals["arrival"], duals["prefilled"]):
@@ -180,13 +232,25 @@ def plan(
         instance=instance,
         pricing=pricing,
         value=value,
+        revenue_rate=revenue_rate,
+        objective=revenue_rate - sum(level.penalty for level in attained.values()),
         mixed_fraction=min(1.0, float(x.sum())),
         duals=duals,
+        slis=attained,
         unstable_classes=tuple(
             c.name for c, grows in zip(instance.classes, growing, strict=True) if grows
         ),
         **plan_arrays,
     )
+
+
+def _solo_probability(instance: Instance, y_mixed: np.ndarray, y_solo: np.ndarray) -> np.ndarray:
+    """p_s per class, the share of its decode throughput in the solo pool; 1 without any."""
+    solo = instance.solo_decode_rates * y_solo
+    decoded = instance.mixed_decode_rates * y_mixed + solo
+    served = decoded > _NOTHING * decoded.sum()
+    share: np.ndarray = np.divide(solo, decoded, out=np.ones_like(solo), where=served)
+    return share
 
 
 def _endless(instance: Instance, queue: np.ndarray) -> np.ndarray:

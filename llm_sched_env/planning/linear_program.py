@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,39 @@ from llm_sched_env.errors import PlanError
 from llm_sched_env.instance import Instance
 
 _SAFE = (1e-3, 1e6)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Maximise ``objective @ v`` over columns v between bounds, under linear rows.
+
+    Attributes:
+        name: of the instance, for messages.
+        objective: currency per GPU and second and unit of the column, shape (N,).
+        rows: ``rows @ v <= levels``, shape (R, N).
+        levels: shape (R,).
+        equations: ``equations @ v == amounts``, shape (E, N).
+        amounts: shape (E,).
+        lower: bounds, shape (N,).
+        upper: bounds, shape (N,).
+    """
+
+    name: str
+    objective: np.ndarray
+    rows: np.ndarray
+    levels: np.ndarray
+    equations: np.ndarray
+    amounts: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+class Optimum(NamedTuple):
+    """An optimum and its shadow prices: gain of the objective per unit of a right-hand side."""
+
+    columns: np.ndarray
+    row_prices: np.ndarray
+    equation_prices: np.ndarray
 
 
 def objective(instance: Instance, pricing: str) -> np.ndarray:
@@ -28,16 +62,20 @@ def objective(instance: Instance, pricing: str) -> np.ndarray:
     return np.concatenate([*parts, zeros, zeros])
 
 
-def solve(instance: Instance, pricing: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """The optimum, shape (5I,) as in :func:`objective`, and the shadow prices.
-
-    Raises:
-        PlanError: if the solver reports anything but an optimum.
-    """
-    from scipy.optimize import linprog
-
+def needs_decode_queue(instance: Instance, pricing: str) -> bool:
+    """Whether an optimum may need prefilled requests waiting: not by Proposition 3.2."""
     hardware = instance.hardware
-    slots, n = hardware.batch_slots, instance.n_classes
+    slots = hardware.batch_slots
+    return pricing != "bundled" or hardware.gamma * hardware.tau_mixed < (slots - 1) / slots
+
+
+def fluid_program(instance: Instance, pricing: str, decode_queue: bool) -> Program:
+    """The program over columns as in :func:`objective`; without ``decode_queue`` q_d is 0.
+
+    Rows: prefill, mixed decode and solo decode capacity. Equations: per class the arrivals, then
+    per class what is prefilled.
+    """
+    slots, n = instance.hardware.batch_slots, instance.n_classes
     ones, zeros = np.ones(n), np.zeros(n)
     theta, mu_p = instance.patience_rates, instance.prefill_rates
     capacities = np.array(
@@ -61,45 +99,64 @@ def solve(instance: Instance, pricing: str) -> tuple[np.ndarray, dict[str, Any]]
             -np.diag(slack),
         ]
     )
-    # Proposition 3.2: an optimum without prefilled requests waiting exists.
-    no_decode_queue = pricing == "bundled" and (
-        hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
-    )
     upper = np.full(5 * n, np.inf)
-    if no_decode_queue:
+    if not decode_queue:
         upper[4 * n :] = 0.0
-    revenue = objective(instance, pricing)
+    return Program(
+        name=instance.name,
+        objective=objective(instance, pricing),
+        rows=capacities,
+        levels=np.array([1.0, 0.0, float(slots)]),
+        equations=np.vstack([arrivals, prefilled]),
+        amounts=np.concatenate([instance.arrival_rates, zeros]),
+        lower=np.zeros(5 * n),
+        upper=upper,
+    )
+
+
+def maximize(program: Program) -> Optimum:
+    """An optimum of a program.
+
+    Raises:
+        PlanError: if the solver reports anything but an optimum.
+    """
+    from scipy.optimize import linprog
+
     # Very small or large currencies are rescaled into the range of the solver's tolerances.
-    largest = float(revenue.max())
+    largest = float(np.abs(program.objective).max())
     currency = 1.0 if largest == 0 or _SAFE[0] <= largest <= _SAFE[1] else largest
     result = linprog(
-        -revenue / currency,
-        A_ub=capacities,
-        b_ub=np.array([1.0, 0.0, float(slots)]),
-        A_eq=np.vstack([arrivals, prefilled]),
-        b_eq=np.concatenate([instance.arrival_rates, zeros]),
-        bounds=np.column_stack([np.zeros(5 * n), upper]),
+        -program.objective / currency,
+        A_ub=program.rows,
+        b_ub=program.levels,
+        A_eq=program.equations,
+        b_eq=program.amounts,
+        bounds=np.column_stack([program.lower, program.upper]),
         method="highs",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if result.status != 0:
         raise PlanError(
-            f"plan of {instance.name!r}: got no optimum from the solver "
+            f"plan of {program.name!r}: got no optimum from the solver "
             f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
             "numbers; check the units of rates, tokens and times"
         )
-    solution = np.maximum(result.x, 0.0)
-    capacity_duals = -result.ineqlin.marginals * currency
-    balance_duals = -result.eqlin.marginals * currency
-    duals = {
-        "prefill_capacity": float(capacity_duals[0]),
-        "mixed_decode_capacity": float(capacity_duals[1]),
-        "solo_decode_capacity": float(capacity_duals[2]),
-        "arrival": balance_duals[:n],
+    return Optimum(
+        result.x, -result.ineqlin.marginals * currency, -result.eqlin.marginals * currency
+    )
+
+
+def shadow_prices(optimum: Optimum, n_classes: int) -> dict[str, Any]:
+    """The prices of capacities and balances by name, as :class:`FluidPlan` documents them."""
+    capacity, balance = optimum.row_prices, optimum.equation_prices
+    return {
+        "prefill_capacity": float(capacity[0]),
+        "mixed_decode_capacity": float(capacity[1]),
+        "solo_decode_capacity": float(capacity[2]),
+        "arrival": balance[:n_classes],
         # One more prefilled request lowers the right-hand side of its balance.
-        "prefilled": -balance_duals[n:],
+        "prefilled": -balance[n_classes : 2 * n_classes],
     }
-    return solution, duals
 
 
 def canonical_split(
