@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command(
         epilog="Example: llmsched replay AzureLLMInferenceTrace_conv.csv "
-        "AzureLLMInferenceTrace_code.csv --gpus 5 --policy credit-gate"
+        "AzureLLMInferenceTrace_code.csv --gpus 5 --policy trunk-reservation"
     )
     @reads_traces
     def replay(
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         reading: TraceReading,
         policy: Annotated[
             str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
-        ] = "credit-gate",
+        ] = "trunk-reservation",
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 5,
         instance: Annotated[
             str, typer.Option(help="Hardware, prices and patience: azure2023, a preset, a file.")
