@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from llm_sched_env.benchmarks.contenders import CONTENDERS, ENGINE, Contender
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
@@ -117,10 +117,6 @@ def _row(
         contender.model,
         n_gpus,
         runs,
-        speed.median,
-        speed.least,
-        speed.greatest,
-        ratio.median,
-        ratio.least,
-        ratio.greatest,
+        *astuple(speed),
+        *astuple(ratio),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
@@ -88,20 +88,7 @@ def measure_vector(
     for name in works:
         speed = Spread.of(measured[name])
         ratio = ratio_spread(measured[name], measured[_BASELINE])
-        rows.append(
-            VectorRow(
-                name,
-                num_envs,
-                n_gpus,
-                runs,
-                speed.median,
-                speed.least,
-                speed.greatest,
-                ratio.median,
-                ratio.least,
-                ratio.greatest,
-            )
-        )
+        rows.append(VectorRow(name, num_envs, n_gpus, runs, *astuple(speed), *astuple(ratio)))
     return rows
 
 

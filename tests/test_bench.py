@@ -18,23 +18,9 @@ from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.engine_speed import measure
 from llm_sched_env.benchmarks.peak_memory import measure_memory
 from llm_sched_env.benchmarks.rounds import Spread, pinned, ratio_spread, speeds
-from llm_sched_env.cli import main
 from llm_sched_env.errors import ConfigurationError
 
 BASE = lse.presets.base()
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -10,23 +10,9 @@ import sys
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.cli import main
 from llm_sched_env.workloads.locations import find_azure_2023
 
 SHORT = ["--horizon", "60", "--warmup", "20", "--replications", "2"]
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

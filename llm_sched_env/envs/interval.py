@@ -85,10 +85,10 @@ class IntervalControl:
         self._steps = np.zeros(n_clusters, np.int64)
         self._bundled = configuration.pricing == "bundled"
         self._billed = np.zeros((n_clusters, 2))
-        self._unused = IntervalReport(np.empty(0), np.zeros(n_clusters), np.zeros((n_clusters, 2)))
         self._revenue = np.zeros((n_clusters, 2))
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.observation_space = observation_space(instance)
+        self._scratch = self.empty_report()
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
 
     @property
@@ -115,7 +115,7 @@ class IntervalControl:
                 occupancy = np.where(np.isfinite(self.plan.occupancy), self.plan.occupancy, 0.0)
             self.batch.start(k, seed, self._plan_controls, occupancy)
         self._origin[k] = self.batch.states.clock["time"][k, 0]
-        self._read(self.empty_report(), k, k + 1)
+        self._read(self._scratch, k, k + 1)
         self._billed[k] = self._revenue[k]
 
     def reset_metrics(self, k: int) -> None:
@@ -175,7 +175,8 @@ class IntervalControl:
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
         """Write what a range of rows (default all) shows now into a report's observations."""
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        self._read(dataclasses.replace(self._unused, observations=report.observations), first, last)
+        seen = dataclasses.replace(self._scratch, observations=report.observations)
+        self._read(seen, first, last)
 
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""

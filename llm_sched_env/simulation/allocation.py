@@ -1,7 +1,6 @@
 """Memory of the engine's state: one block for all arrays, which start on cache lines.
 
-One block rather than twenty-four: the system backs a large one with large pages, and an event
-that touches ten places of a large cluster then misses far fewer page translations.
+The system backs one large block with large pages, where many small ones would not have them.
 """
 
 from __future__ import annotations
@@ -122,19 +121,24 @@ def allocate_state(
     for name, value in (
         ("decode_marks", np.inf),
         ("completion_times", np.inf),
-        ("patience_keys", np.inf),
-        ("available_positions", -1),
     ):
         getattr(state, name)[...] = value
     state.completion_gpus[:, :n_gpus] = np.arange(n_gpus)
-    state.free_requests[...] = np.arange(capacity - 1, -1, -1)
-    _chain(state.waiting, 0)
+    _free_requests(state, 0)
     state.gpus["prefill_mark"] = np.inf
     state.gpus["prefill_request"] = -1
     state.queues["head"] = state.queues["tail"] = -1
     state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
-    state.clock["free_size"] = capacity
     return state
+
+
+def _free_requests(states: EngineState, k: int) -> None:
+    """Make the zeroed request records and waiting entries of cluster k unused."""
+    capacity = states.requests.shape[1]
+    states.free_requests[k] = np.arange(capacity - 1, -1, -1)
+    states.clock["free_size"][k] = capacity
+    states.patience_keys[k] = np.inf
+    _chain(states.waiting[k : k + 1], 0)
 
 
 def _chain(waiting: np.ndarray, first: int) -> None:
@@ -154,14 +158,9 @@ def reset_row(states: EngineState, k: int, fresh: EngineState) -> None:
     for name, array in fresh._asdict().items():
         if name not in _PER_REQUEST:
             _as_bytes(getattr(states, name)[k])[...] = _as_bytes(array[0])
-    capacity = states.requests.shape[1]
-    _as_bytes(states.requests[k])[...] = 0
-    _as_bytes(states.waiting[k])[...] = 0
-    _chain(states.waiting[k : k + 1], 0)
-    states.free_requests[k] = np.arange(capacity - 1, -1, -1)
-    states.patience_keys[k] = np.inf
-    states.patience_items[k] = 0
-    states.clock["free_size"][k] = capacity
+        else:
+            _as_bytes(getattr(states, name)[k])[...] = 0
+    _free_requests(states, k)
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:

@@ -38,7 +38,6 @@ def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> N
         last = state.available[which, size - 1]
         state.available[which, place] = last
         state.available_positions[last, which] = place
-        state.available_positions[gpu, which] = -1
         state.available_sizes[which] = size - 1
 
 

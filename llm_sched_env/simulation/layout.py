@@ -219,7 +219,7 @@ class EngineState(NamedTuple):
     completion_gpus: np.ndarray  # the GPU of each node
     rescheduled: np.ndarray  # (n,) GPUs whose next completion has changed in this event
     available: np.ndarray  # (3, n) members of each set of GPUs
-    available_positions: np.ndarray  # (n, 3) place of a GPU in a set; -1: not in it
+    available_positions: np.ndarray  # (n, 3) place of a GPU in each set that it is in
     available_sizes: np.ndarray  # (3,)
     queues: np.ndarray  # (I + 2,) QUEUE: prefill queues by class, then decode lines
     requests: np.ndarray  # (R,) REQUEST

@@ -78,16 +78,15 @@ class RowThreads:
 
     def run(self, work: Work, first: int, last: int) -> None:
         """Run rows first..last-1 and return when all are done."""
-        parts = min(self.threads, last - first)
+        parts = max(1, min(self.threads, last - first))
         self._ticket = (self._ticket + 1) % TICKETS
         ticket, rows = self._ticket, last - first
         # One int64 per part, and the number of rows done. New for each call: nothing that a thread
         # of an interrupted call still does can reach it.
-        claims = np.zeros(self.threads + 1, np.int64)
-        for part in range(self.threads):
-            start = first + rows * min(part, parts) // max(parts, 1)
-            end = first + rows * min(part + 1, parts) // max(parts, 1)
-            claims[part] = packed(ticket, start, end)
+        claims = np.zeros(parts + 1, np.int64)
+        for part in range(parts):
+            bounds = (first + rows * edge // parts for edge in (part, part + 1))
+            claims[part] = packed(ticket, *bounds)
         if parts > 1:
             tasks = self._started()
             self._keep_helpers_away()
