@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from llm_sched_env.simulation.metrics import (
     summarize_latency,
 )
 from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.row_threads import available_processors
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
@@ -112,7 +112,7 @@ def evaluate(
     started = time.perf_counter()
     n_gpus = checked_integer("n_gpus", n_gpus)
     replications = checked_integer("replications", replications)
-    jobs = checked_integer("jobs", jobs if jobs is not None else os.cpu_count() or 1)
+    jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     seed = checked_integer("seed", seed, least=0)

@@ -13,7 +13,7 @@ def run(capsys):
 
     def call(*arguments):
         with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
+            main(list(map(str, arguments)))
         captured = capsys.readouterr()
         return stop.value.code, captured.out, captured.err
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.cli import main
 from llm_sched_env.errors import CalibrationError, ConfigurationError
 from llm_sched_env.hardware_sources import HardwareSource
 from llm_sched_env.instance import HardwareFile
@@ -68,17 +67,6 @@ def real_file() -> Path:
         if (folder / REAL_FILE).is_file():
             return folder / REAL_FILE
     pytest.skip(f"{REAL_FILE} is in none of the data folders; name one with {DATA_VARIABLE}")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(list(map(str, arguments)))
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("weights", ["relative", "equal"])

@@ -378,3 +378,16 @@ def test_sb3_form_reports_the_end_of_episodes():
             assert info.get("TimeLimit.truncated", False) == bool(dones[k])
     assert not np.array_equal(infos[0]["terminal_observation"], observations[0])
     env.close()
+
+
+def test_a_step_that_only_resets_still_checks_its_actions():
+    env = LLMSchedVectorEnv(2, horizon=2.0)
+    env.reset(seed=0)
+    actions = env.action_space.sample()
+    for _ in range(2):
+        *_, truncated, _ = env.step(actions)
+    assert truncated.all()
+    with pytest.raises(ConfigurationError, match="action"):
+        env.step(actions + 2.0)
+    env.step(actions)
+    assert env.control.times().tolist() == [0.0, 0.0]

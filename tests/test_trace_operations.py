@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.cli import main
 from llm_sched_env.errors import ConfigurationError, LLMSchedError, TraceError
 from llm_sched_env.workloads.trace import Trace, ZeroRows
 from llm_sched_env.workloads.traces import load_traces, merged, reading_notes, summarize
@@ -31,17 +30,6 @@ def burst(tmp_path: Path) -> Path:
     path = tmp_path / "burst.csv"
     path.write_text("\n".join(BURST) + "\n")
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str) -> tuple[Any, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 def of_base(n: int = 400, seed: int = 0) -> Trace:

@@ -132,7 +132,8 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 'running ones; reset them with options={"reset_mask": ...}'
             )
         report = self.control.empty_report()
-        for first, last in _runs(~finished):
+        # With none to step, an empty range still checks the actions.
+        for first, last in _runs(~finished) or [(0, 0)]:
             self.control.step(actions, report, (first, last))
         for k in np.flatnonzero(finished).tolist():
             self.control.start(k, episode_seed(self._generators[k]))
