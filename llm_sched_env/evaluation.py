@@ -255,6 +255,7 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
         stream=run.stream,
         billing=run.billing,
         ranks=run.fluid_plan.admission_ranks,
+        weights=run.fluid_plan.decode_weights,
     )
     if run.warmup > 0:
         simulation.run(run.warmup)

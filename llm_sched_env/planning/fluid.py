@@ -112,6 +112,21 @@ class FluidPlan:
         return np.stack([bid_prices(self), slot_reserves(self)])
 
     @property
+    def decode_weights(self) -> np.ndarray:
+        """Weights by which a free slot picks a class, section 13: solo, mixed; shape (2, I), 1/s.
+
+        Rows mu_s y_s and mu_m y_m, completions per GPU and second in each pool.
+        """
+        instance = self.instance
+        rates = np.stack(
+            [
+                instance.solo_decode_rates * self.y_solo,
+                instance.mixed_decode_rates * self.y_mixed,
+            ]
+        )
+        return np.where(rates > _NOTHING * rates.sum(), rates, 0.0)
+
+    @property
     def occupancy(self) -> np.ndarray:
         """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""
         return np.array([self.q_prefill, self.x, self.q_decode, self.y_mixed, self.y_solo])
