@@ -439,6 +439,11 @@ class Misshapen(ServiceLevel):
         return Indicator(np.zeros((1, 4, 7)), np.zeros(1))
 
 
+class Nameless(ServiceLevel):
+    def indicator(self, instance: Instance) -> Indicator:
+        raise AssertionError
+
+
 class Dividing(ServiceLevel):
     name = "dividing"
 
@@ -454,7 +459,18 @@ class Dividing(ServiceLevel):
         (lambda: TokenTime(limit=math.nan), "token-time limit: got nan"),
         (lambda: TokenTime(price=-1), "token-time price: got -1, allowed is a finite number >= 0"),
         (lambda: DecodeFairness(limit=False), "decode-fairness limit: got False"),
-        (lambda: plan("base", slis=["token-time"]), "slis: got 'token-time'"),
+        (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', allowed is"),
+        (lambda: plan("base", slis="token-time@limit=1"), "a list of service levels"),
+        (lambda: plan("base", slis=[7]), "slis: got 7, allowed is ServiceLevel objects, texts"),
+        (lambda: plan("base", slis=[{"limit": 1}]), "slis: got {'limit': 1}, allowed is"),
+        (lambda: plan("base", slis=[{"name": "tpot"}]), "service level: got 'tpot'"),
+        (
+            lambda: plan("base", slis=[{"name": "token-time", "cap": 1}]),
+            "settings of TokenTime: got {'cap': 1}, allowed is limit, price",
+        ),
+        (lambda: plan("base", slis=["no_module:X@limit=1"]), "package.module:Name; No module"),
+        (lambda: plan("base", slis=["math:pi@limit=1"]), "a subclass of ServiceLevel"),
+        (lambda: plan("base", slis=[Nameless(limit=1)]), "a class with a name"),
         (
             lambda: plan("base", slis=[TokenTime(limit=1), TokenTime(price=1)]),
             "token-time twice', allowed is each once",

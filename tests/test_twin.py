@@ -110,7 +110,14 @@ def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> 
     twin = Twin(fluid.instance, rule, controls, n_gpus, seed, None, order, lots)
     twin.run(horizon)
     simulation = Simulation(
-        fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
+        fluid.instance,
+        rule,
+        controls,
+        n_gpus,
+        seed,
+        log_events=LOG_ENTRIES,
+        ranks=order,
+        weights=lots,
     )
     # Running in pieces changes nothing.
     simulation.run(0.3 * horizon)

@@ -1,7 +1,8 @@
 """Dispatch: admit waiting requests to prefill and place finished prefills, until nothing fits.
 
 Decode-first rules place waiting decodes, then admit; ``prefill_first`` admits, then places.
-Under weighted routing a pool's free slot picks the class by lot (class_lines.py). ``event_gpu`` is the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
+Under weighted routing a pool's free slot picks the class by lot (class_lines.py). ``event_gpu`` is
+the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ def fill_to_plan(
             which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
             _place_initial(state, workload, log, i, which)
         waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
-        prefilled = 0 if router == COUPLED_ROUTER else _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        prefilled = 0
+        if router != COUPLED_ROUTER:
+            prefilled = _rounded(state, n * occupancy[2, i], 4 * i + 3)
         for k in range(waiting + prefilled):
             queue = i
             if k >= waiting:
