@@ -64,6 +64,22 @@ def _waits_longer(state: EngineState, queue: int, other: int) -> bool:
     )
 
 
+@compiled
+def _by_lot(state: EngineState, pool: int, reserved: float, total: float, last: int) -> int:
+    """A class drawn by weight from those that can start, of which ``last`` is the last."""
+    clock = state.clock[0]
+    draw = total * uniform(state.keys[ROUTING], clock.routing_draws)
+    clock.routing_draws += 1
+    cumulative = 0.0
+    for i in range(last):
+        weight = _weight(state, pool, i)
+        if weight > 0.0 and _can_start(state, pool, i, reserved):
+            cumulative += weight
+            if draw < cumulative:
+                return i
+    return last
+
+
 @compiled_apart
 def choose_line_by_weight(state: EngineState, pool: int) -> int:
     """The line of a pool that gives the next decode, or -1 if no head can start.
@@ -91,15 +107,5 @@ def choose_line_by_weight(state: EngineState, pool: int) -> int:
     if contenders == 0:
         return first + longest if longest >= 0 else -1
     if contenders > 1:
-        clock = state.clock[0]
-        draw = total * uniform(state.keys[ROUTING], clock.routing_draws)
-        clock.routing_draws += 1
-        cumulative = 0.0
-        for i in range(len(state.classes)):
-            weight = _weight(state, pool, i)
-            if weight > 0.0 and _can_start(state, pool, i, reserved):
-                cumulative += weight
-                if draw < cumulative:
-                    chosen = i
-                    break
+        chosen = _by_lot(state, pool, reserved, total, chosen)
     return first + chosen
