@@ -32,13 +32,13 @@ CREDIT_GATE_STATIC = _registered(
 )
 
 CREDIT_GATE = _registered(
-    DispatchRule(gate="largest-credit", router="solo-first", pools="dynamic"),
+    DispatchRule(gate="largest-credit", router="prefill-aware", pools="dynamic", credit_cap=30.0),
     "admission credit at the plan's rates, any GPU may prefill, most credit first",
     "this project",
 )
 
 TRUNK_RESERVATION = _registered(
-    DispatchRule(gate="bid-price", router="solo-first", pools="dynamic"),
+    DispatchRule(gate="bid-price", router="bid-price", pools="dynamic"),
     "highest bid price first; classes the plan does not want whole leave a reserve of slots",
     "this project",
 )

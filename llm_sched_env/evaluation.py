@@ -267,7 +267,7 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
         run.seed_of(replication),
         stream=run.stream,
         billing=run.billing,
-        ranks=run.fluid_plan.admission_ranks,
+        ranks=run.fluid_plan.slot_ranks(run.n_gpus),
         weights=run.fluid_plan.decode_weights,
     )
     if run.warmup > 0:

@@ -148,7 +148,7 @@ def test_every_rule_faces_the_same_arrivals_however_the_run_is_cut() -> None:
     for rule in RULES:
         cluster = Simulation(
             instance, rule, plan(instance).controls(5), 5, np.random.SeedSequence(1),
-            log_events=10_000, ranks=plan(instance).admission_ranks,
+            log_events=10_000, ranks=plan(instance).slot_ranks(5),
         )  # fmt: skip
         for until in np.linspace(0.0, 100.0, len(arrivals) + 2)[1:]:
             cluster.run(until)

@@ -36,7 +36,7 @@ def controls_of(instance, n_gpus, pricing="bundled"):
 def simulation(instance, rule, n_gpus=7, seed=0, **more):
     plan = lse.plan(instance)
     seeds = np.random.SeedSequence(seed)
-    more.setdefault("ranks", plan.admission_ranks)
+    more.setdefault("ranks", plan.slot_ranks(n_gpus))
     more.setdefault("weights", plan.decode_weights)
     return Simulation(instance, rule, plan.controls(n_gpus), n_gpus, seeds, **more)
 

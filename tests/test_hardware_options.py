@@ -360,7 +360,7 @@ def test_requests_add_up_along_the_way(rule: DispatchRule) -> None:
         np.random.SeedSequence(4),
         occupancy,
         log_events=20_000,
-        ranks=fluid.admission_ranks,
+        ranks=fluid.slot_ranks(5),
         weights=fluid.decode_weights,
     )
     for until in np.arange(0.0, 60.0, 1.3):

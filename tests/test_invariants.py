@@ -119,7 +119,7 @@ def clusters(draw: st.DrawFn, rules: list[DispatchRule]) -> dict[str, Any]:
         "seed": np.random.SeedSequence(draw(st.integers(0, 2**32))),
         "stream": stream,
         "log_events": 6 * len(stream.arrival_time),
-        "ranks": np.arange(2.0 * instance.n_classes).reshape(2, -1),
+        "ranks": np.arange(5.0 * instance.n_classes).reshape(5, -1),
         "weights": np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])[:, : instance.n_classes],
     }
 

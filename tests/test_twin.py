@@ -53,9 +53,14 @@ RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=rule_name)
 
 
-def test_rules_are_all_but_a_coupled_router_with_pools_or_priority() -> None:
-    assert sum(rule.router != "coupled" for rule in RULES) == 7 * 3 * 2 * 2
-    assert sum(rule.router == "coupled" and not rule.prefill_first for rule in RULES) == 7
+def test_rules_are_all_but_those_that_contradict_themselves() -> None:
+    routers = Counter(rule.router for rule in RULES)
+    alone = {"coupled": len(GATES), "bid-price": len(POOLS)}
+    assert routers == {name: len(GATES) * len(POOLS) * 2 for name in ROUTERS} | alone
+    for rule in RULES:
+        assert not (rule.router in alone and rule.prefill_first)
+        assert not (rule.router == "coupled" and rule.pools == "static")
+        assert not (rule.router == "bid-price" and rule.gate != "bid-price")
 
 
 @cache
@@ -64,9 +69,9 @@ def preset_plan(name: str) -> FluidPlan:
 
 
 def ranks(n_classes: int) -> np.ndarray:
-    """Priorities of which some tie, and reserves of free slots, one of them a fraction."""
-    places = np.arange(n_classes)
-    return np.stack([1.0 * (places % 3), np.array([0.0, 4.5, 2.0])[places % 3]])
+    """Priorities of which some tie, reserves, one of them a fraction, and a class that precedes."""
+    of_three = [(0.0, 1.0, 2.0), (0.0, 4.5, 2.0), (1.0, 1.0, 0.0), (0.0, 2.0, 0.0), (0.0, 1.0, 0.0)]
+    return np.array(of_three)[:, np.arange(n_classes) % 3]
 
 
 def weights(n_classes: int) -> np.ndarray:

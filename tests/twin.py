@@ -38,7 +38,6 @@ COMPLETION, ABANDONMENT, CREDIT_TIMER, ARRIVAL = range(4)
 # On one GPU decodes end before its prefill.
 DECODE, PREFILL = range(2)
 
-FULL_CREDIT = 3.0
 ROUNDING = 1e-9
 
 # A possible event: time, three places in the order of ties, and what it does.
@@ -193,8 +192,8 @@ class Twin:
         self.log: list[tuple[float, int, int, int]] = []
         self.gpus = [Gpu(k) for k in range(n_gpus)]
         self.queues: list[list[Request]] = [[] for _ in self.classes]
-        # The only line but under randomized routing; under weighted routing a class's line is its
-        # requests in the line of the pool.
+        # The only line but under randomized routing; a class's own line is its requests in it, or,
+        # under weighted routing, in the line of the pool.
         self.solo_line: list[Request] = []
         self.mixed_line: list[Request] = []
         # GPUs with a slot for each purpose; the place in a list decides a random choice.
@@ -206,7 +205,7 @@ class Twin:
         self.fraction = [0.0 for _ in self.classes]
         self.credit = [0.0 for _ in self.classes]
         self._set_controls(controls)
-        self.credit = [FULL_CREDIT if f > 0.0 else 0.0 for f in self.fraction]
+        self.credit = [rule.credit_cap if f > 0.0 else 0.0 for f in self.fraction]
         self.next_index = self.next_candidate = 0
         self._schedule_arrival()
 
@@ -243,7 +242,7 @@ class Twin:
                 request.remaining -= iterations
         for i in self.classes:
             earned = self.fraction[i] * self.served_rates[i] * seconds
-            self.credit[i] = min(FULL_CREDIT, self._credit(i) + earned)
+            self.credit[i] = min(self.rule.credit_cap, self._credit(i) + earned)
         self.time = max(self.time, time)
 
     def _possible_events(self) -> Iterator[Event]:
@@ -423,7 +422,7 @@ class Twin:
 
     def _credit(self, i: int) -> float:
         """A class that is fully admitted always has full credit."""
-        return FULL_CREDIT if self.fraction[i] >= 1.0 - ROUNDING else self.credit[i]
+        return self.rule.credit_cap if self.fraction[i] >= 1.0 - ROUNDING else self.credit[i]
 
     def _has_credit(self, i: int) -> bool:
         return self._credit(i) >= 1.0 - ROUNDING
@@ -457,9 +456,7 @@ class Twin:
         if self.rule.gate in {"credit", "largest-credit"}:
             waiting = [i for i in waiting if self._has_credit(i)]
         if self.rule.gate == "bid-price":
-            slots = self.hardware.batch_slots
-            free = sum(slots - len(gpu.in_service) for gpu in self.gpus)
-            waiting = [i for i in waiting if free >= self.ranks[1, i]]
+            waiting = [i for i in waiting if self._free_slots() >= self.ranks[1, i]]
         first: Callable[[int], object] = {
             "bid-price": rank,
             "decode-per-prompt": rank,
@@ -528,6 +525,8 @@ class Twin:
 
     def _gpu_for_head(self, line: list[Request]) -> Gpu | None:
         tokens = _tokens(line[0])
+        if self.rule.router in {"prefill-aware", "bid-price"}:
+            return self._gpu_leaving_room(tokens)
         if self.rule.router == "solo-first":
             return self._random_gpu(self.solo_slots, tokens) or self._random_gpu(
                 self.mixed_slots, tokens
@@ -536,10 +535,21 @@ class Twin:
             self.solo_slots if line is self.solo_line else self.mixed_slots, tokens
         )
 
+    def _gpu_leaving_room(self, tokens: float) -> Gpu | None:
+        """Mixed slots first if they are faster, or while somebody waits who could be admitted."""
+        faster = self.hardware.tau_mixed <= self.hardware.tau_solo
+        kinds = [self.solo_slots, self.mixed_slots]
+        if faster or self._choose_class() is not None:
+            kinds.reverse()
+        return self._random_gpu(kinds[0], tokens) or self._random_gpu(kinds[1], tokens)
+
     # Dispatch.
 
     def _dispatch(self) -> None:
         """Use every free slot that the rule allows to use now."""
+        if self.rule.router == "bid-price":
+            self._serve_by_rank()
+            return
         if not self.rule.prefill_first:
             self._place()
         self._admit()
@@ -582,16 +592,49 @@ class Twin:
             line.remove(request)
             self._start_decode(gpu, request)
 
+    def _serve_by_rank(self) -> None:
+        """Decodes, then prefills, but for classes whose prefill precedes; no head is passed over."""
+        prefills = decodes = True
+        while True:
+            i = self._choose_class() if prefills and self.prefill_slots else None
+            request = self._decode_of_highest_rank() if decodes else None
+            if i is not None and (request is None or self.ranks[4, i]):
+                prefills = self._admit_head(i)
+            elif request is not None:
+                gpu = self._gpu_leaving_room(_tokens(request))
+                decodes = gpu is not None
+                if gpu is not None:
+                    self.solo_line.remove(request)
+                    self._start_decode(gpu, request)
+            else:
+                return
+
+    def _decode_of_highest_rank(self) -> Request | None:
+        if not (self.solo_slots or self.mixed_slots):
+            return None
+        heads = {r.i: r for r in reversed(self.solo_line)}.values()
+        able = [r for r in heads if self._free_slots() >= self.ranks[3, r.i]]
+        return min(
+            able, key=lambda r: (-self.ranks[2, r.i], r.prefilled_time, r.index), default=None
+        )
+
+    def _free_slots(self) -> int:
+        slots = self.hardware.batch_slots
+        return sum(slots - len(gpu.in_service) for gpu in self.gpus)
+
     def _admit(self) -> None:
         while self.prefill_slots:
             i = self._choose_class()
-            if i is None:
+            if i is None or not self._admit_head(i):
                 return
-            gpu = self._random_gpu(self.prefill_slots, self._prefill_tokens(self.queues[i][0]))
-            if gpu is None:
-                return
-            self.credit[i] = max(0.0, self._credit(i) - 1.0)
-            self._start_prefill(gpu, self.queues[i].pop(0))
+
+    def _admit_head(self, i: int) -> bool:
+        gpu = self._random_gpu(self.prefill_slots, self._prefill_tokens(self.queues[i][0]))
+        if gpu is None:
+            return False
+        self.credit[i] = max(0.0, self._credit(i) - 1.0)
+        self._start_prefill(gpu, self.queues[i].pop(0))
+        return True
 
     def _start_prefill(self, gpu: Gpu, request: Request) -> None:
         assert gpu.prefill is None

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, entry_point
-from llm_sched_env.simulation.gates import CREDIT_CAP
 from llm_sched_env.simulation.layout import N_AVAILABLE_SETS, EngineState
 
 
@@ -23,7 +22,8 @@ def _credit_now(states: EngineState, k: int, i: int) -> Any:
     if control.unlimited:
         return 1.0
     earned = control.credit_rate * (states.clock[k, 0].time - control.credit_time)
-    return min(CREDIT_CAP, control.credit + earned) / CREDIT_CAP
+    cap = states.settings[k, 0].credit_cap
+    return min(cap, control.credit + earned) / cap
 
 
 @compiled

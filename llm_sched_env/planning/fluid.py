@@ -14,7 +14,6 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.planning.admission_ranks import bid_prices, slot_reserves
 from llm_sched_env.planning.level_program import solve_with_levels
 from llm_sched_env.planning.linear_program import (
     canonical_split,
@@ -26,6 +25,7 @@ from llm_sched_env.planning.linear_program import (
 )
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
 
 PRICINGS = ("bundled", "separate")
@@ -103,10 +103,9 @@ class FluidPlan:
         controls[-1] = self.pool_size(n_gpus)
         return controls
 
-    @property
-    def admission_ranks(self) -> np.ndarray:
-        """Rows bid price (currency) and reserve (free slots of the cluster); shape (2, I)."""
-        return np.stack([bid_prices(self), slot_reserves(self)])
+    def slot_ranks(self, n_gpus: int) -> np.ndarray:
+        """Bids and reserves of trunk reservation on n GPUs; shape (5, I), see slot_ranks.py."""
+        return slot_ranks(self, n_gpus)
 
     @property
     def decode_weights(self) -> np.ndarray:

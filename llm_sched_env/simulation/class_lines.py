@@ -1,34 +1,12 @@
-"""Weighted routing: of which class does a pool's free slot take a decode (MODEL 6, section 13)?"""
+"""Lines by class: of which class does a free slot take a decode, by weight or by bid?"""
 
 from __future__ import annotations
 
-import numpy as np
-
-from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
 from llm_sched_env.simulation.availability import least_reserved
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.gates import free_slots
 from llm_sched_env.simulation.layout import MIXED_DECODE, MIXED_LINE, SOLO_DECODE, EngineState
 from llm_sched_env.simulation.random_streams import ROUTING, uniform
-from llm_sched_env.simulation.rules import DispatchRule
-
-
-def checked_weights(
-    rule: DispatchRule, instance: Instance, weights: np.ndarray | None
-) -> np.ndarray:
-    """Weights of the classes in the solo and in the mixed pool, shape (2, I)."""
-    if rule.router != "weighted-randomized":
-        return np.zeros((2, instance.n_classes))
-    wanted = (2, instance.n_classes)
-    checked = np.asarray(np.nan if weights is None else weights, float)
-    if checked.shape != wanted or not (np.isfinite(checked) & (checked >= 0)).all():
-        raise ConfigurationError(
-            "weights",
-            weights,
-            f"finite numbers >= 0 of shape {wanted} for the router weighted-randomized",
-            "the plan has them",
-        )
-    return checked
 
 
 @compiled
@@ -78,6 +56,28 @@ def _by_lot(state: EngineState, pool: int, reserved: float, total: float, last: 
             if draw < cumulative:
                 return i
     return last
+
+
+@compiled
+def choose_line_by_bid(state: EngineState) -> int:
+    """The line of the highest priority whose reserve of free slots is there, or -1."""
+    free = free_slots(state)
+    n_classes = len(state.classes)
+    best = -1
+    for i in range(n_classes):
+        own = state.parameters[i]
+        if state.queues[n_classes + i].head < 0 or free < own.decode_reserve:
+            continue
+        if best < 0:
+            best = i
+            continue
+        greatest = state.parameters[best].decode_priority
+        longer = own.decode_priority == greatest and _waits_longer(
+            state, n_classes + i, n_classes + best
+        )
+        if own.decode_priority > greatest or longer:
+            best = i
+    return best
 
 
 @compiled_apart

@@ -11,7 +11,7 @@ import numpy as np
 
 from llm_sched_env.simulation.availability import update_available
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
-from llm_sched_env.simulation.gates import CREDIT_CAP, accrue_credit
+from llm_sched_env.simulation.gates import accrue_credit
 from llm_sched_env.simulation.layout import EngineState
 from llm_sched_env.simulation.rules import STATIC_POOLS
 
@@ -58,5 +58,5 @@ def fill_credit(state: EngineState) -> None:
     """Give every class that earns credit its full credit, the state at the start of a run."""
     for i in range(len(state.classes)):
         control = state.control[i]
-        control.credit = CREDIT_CAP if control.credit_rate > 0.0 else 0.0
+        control.credit = state.settings[0].credit_cap if control.credit_rate > 0.0 else 0.0
         control.credit_time = state.clock[0].time

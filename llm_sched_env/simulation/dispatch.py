@@ -14,7 +14,11 @@ from llm_sched_env.simulation.availability import (
     reserve_tokens,
     update_available,
 )
-from llm_sched_env.simulation.class_lines import choose_line_by_weight, first_line
+from llm_sched_env.simulation.class_lines import (
+    choose_line_by_bid,
+    choose_line_by_weight,
+    first_line,
+)
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.gates import choose_class, spend_credit
 from llm_sched_env.simulation.gpu_clock import (
@@ -38,7 +42,9 @@ from llm_sched_env.simulation.layout import (
 )
 from llm_sched_env.simulation.random_streams import ROUTING, uniform
 from llm_sched_env.simulation.rules import (
+    BID_PRICE_ROUTER,
     COUPLED_ROUTER,
+    PREFILL_AWARE_ROUTER,
     RANDOMIZED_ROUTER,
     SOLO_FIRST_ROUTER,
     WEIGHTED_RANDOMIZED_ROUTER,
@@ -109,6 +115,8 @@ def end_decode(state: EngineState, gpu: int, time: float) -> int:
 def choose_line(state: EngineState, i: int) -> int:
     """The decode line a finished prefill of class i joins; the routing probability decides."""
     router = state.settings[0].router
+    if router == BID_PRICE_ROUTER:
+        return i
     if router not in (RANDOMIZED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER):
         return SOLO_LINE
     clock = state.clock[0]
@@ -118,10 +126,28 @@ def choose_line(state: EngineState, i: int) -> int:
     return first_line(state, pool) + i if router == WEIGHTED_RANDOMIZED_ROUTER else pool
 
 
+@compiled_apart
+def _gpu_leaving_room(state: EngineState, tokens: float, time: float) -> int:
+    """A GPU for a decode: a mixed one first while somebody could be admitted, else a solo one.
+
+    So GPUs without a prefill stay free for one. If mixed iterations are the faster, always mixed.
+    """
+    settings = state.settings[0]
+    mixed_first = settings.mixed_seconds <= settings.solo_seconds
+    if not mixed_first and state.clock[0].waiting_prefills > 0:
+        mixed_first = choose_class(state, time) >= 0
+    gpu = random_available(state, MIXED_DECODE if mixed_first else SOLO_DECODE, tokens)
+    if gpu < 0:
+        gpu = random_available(state, SOLO_DECODE if mixed_first else MIXED_DECODE, tokens)
+    return gpu
+
+
 @compiled
-def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float) -> int:
+def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float, time: float) -> int:
     """A GPU with a decode slot, and room for the tokens, for the head of a line, or -1."""
     router = state.settings[0].router
+    if router == PREFILL_AWARE_ROUTER:
+        return _gpu_leaving_room(state, tokens, time)
     if router == COUPLED_ROUTER:
         return event_gpu
     which = SOLO_DECODE
@@ -160,31 +186,75 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
             entry = state.queues[queue].head
             record = state.requests[state.waiting[entry].request]
             tokens = record.prompt_tokens + record.output_tokens
-            gpu = _gpu_for_line(state, line, event_gpu, tokens)
+            gpu = _gpu_for_line(state, line, event_gpu, tokens, time)
             if gpu < 0:
                 break
             start_decode(state, log, gpu, leave_queue(state, entry, time), time)
 
 
 @compiled
+def _admit_head(state: EngineState, log: np.ndarray, i: int, time: float) -> bool:
+    """Start the prefill of the head of class i; False if no GPU has room for it."""
+    entry = state.queues[i].head
+    gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
+    if gpu < 0:
+        return False
+    spend_credit(state, i, time)
+    start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
+    return True
+
+
+@compiled
 def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
     while state.clock[0].waiting_prefills > 0 and state.available_sizes[PREFILL] > 0:
         i = choose_class(state, time)
-        if i < 0:
+        if i < 0 or not _admit_head(state, log, i, time):
             return
-        entry = state.queues[i].head
-        gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
-        if gpu < 0:
-            return
-        spend_credit(state, i, time)
-        start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
     state.clock[0].credit_time = np.inf
+
+
+@compiled
+def _decode_head(state: EngineState, log: np.ndarray, line: int, time: float) -> bool:
+    """Start the decode of the head of a line on the GPU that leaves room for prefills, if any."""
+    entry = state.queues[len(state.classes) + line].head
+    record = state.requests[state.waiting[entry].request]
+    gpu = _gpu_leaving_room(state, record.prompt_tokens + record.output_tokens, time)
+    if gpu < 0:
+        return False
+    start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+    return True
+
+
+@compiled_apart
+def _serve_by_bid(state: EngineState, log: np.ndarray, time: float) -> None:
+    """Admit and place by rank, until neither a prefill nor a decode can start.
+
+    Decodes go first, but for classes whose prefill alone is worth more (precedes_decodes).
+    """
+    sizes = state.available_sizes
+    prefills_fit, decodes_fit = True, True  # until a head finds no room for its KV tokens
+    while True:
+        i, line = -1, -1
+        if prefills_fit and state.clock[0].waiting_prefills > 0 and sizes[PREFILL] > 0:
+            i = choose_class(state, time)
+        has_slot = sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
+        if decodes_fit and state.clock[0].waiting_decodes > 0 and has_slot:
+            line = choose_line_by_bid(state)
+        if i >= 0 and (line < 0 or state.parameters[i].precedes_decodes != 0):
+            prefills_fit = _admit_head(state, log, i, time)
+        elif line >= 0:
+            decodes_fit = _decode_head(state, log, line, time)
+        else:
+            return
 
 
 @compiled
 def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     """Use every free slot that the rule allows to use now."""
     settings = state.settings[0]
+    if settings.router == BID_PRICE_ROUTER:
+        _serve_by_bid(state, log, time)
+        return
     # Prefill-first admits before it places. Under randomized routing with dynamic pools an
     # admission turns a GPU mixed, which may open the mixed line's door: it places twice.
     places = settings.prefill_first == 0

@@ -14,7 +14,6 @@ from llm_sched_env.simulation.rules import (
     STRICT_OCCUPANCY_GATE,
 )
 
-CREDIT_CAP = 3.0
 # Targets are often in simple ratios, such as arrival rates: rounding must not break their ties.
 _ROUNDING = 1e-9
 # Credit that reached 1 up to rounding is credit; the timer in event_loop.py grants it exactly.
@@ -25,11 +24,12 @@ _CREDIT_NEEDED = 1.0 - 1e-9
 def accrue_credit(state: EngineState, i: int, time: float) -> float:
     """Class i's admission credit at ``time``, stored and returned."""
     control = state.control[i]
+    cap = state.settings[0].credit_cap
     if control.unlimited:
-        control.credit = CREDIT_CAP
+        control.credit = cap
     else:
         earned = control.credit_rate * (time - control.credit_time)
-        control.credit = min(CREDIT_CAP, control.credit + earned)
+        control.credit = min(cap, control.credit + earned)
     control.credit_time = time
     return control.credit
 
@@ -113,12 +113,19 @@ def _class_by_age(state: EngineState) -> int:
 
 
 @compiled
-def _class_by_priority(state: EngineState) -> int:
-    """The highest rank among the waiting whose reserve is free; ties: the longest waiting head."""
+def free_slots(state: EngineState) -> int:
+    """Slots of the cluster without a request in service."""
     free = len(state.gpus) * state.settings[0].batch_slots
     for i in range(len(state.classes)):
         own = state.classes[i]
         free -= own.x + own.y_mixed + own.y_solo
+    return free
+
+
+@compiled
+def _class_by_priority(state: EngineState) -> int:
+    """The highest rank among the waiting whose reserve is free; ties: the longest waiting head."""
+    free = free_slots(state)
     best = -1
     for i in range(len(state.classes)):
         if state.classes[i].q_prefill == 0 or free < state.parameters[i].reserve:

@@ -15,7 +15,8 @@ SOLO_DECODE, MIXED_DECODE, PREFILL = 0, 1, 2
 N_AVAILABLE_SETS = 3
 
 # Decode lines: one over classes (the first), or one per pool under randomized routing; under
-# weighted randomized routing each pool has one per class: pool * I + class.
+# weighted randomized routing each pool has one per class: pool * I + class; under the router
+# bid-price each class has one: class.
 SOLO_LINE = 0
 MIXED_LINE = 1
 N_DECODE_POOLS = 2
@@ -46,6 +47,7 @@ SETTINGS = np.dtype(
         ("flat_tokens", _f8),  # affine: b0
         ("chunk_tokens", _f8),
         ("kv_tokens", _f8),  # per GPU; inf: no limit
+        ("credit_cap", _f8),
         ("peak_rate", _f8),  # of arrivals, all classes, whole cluster, 1/s; 0 when recorded
         ("prefill_price", _f8),
         ("decode_price", _f8),
@@ -64,6 +66,9 @@ CLASS_PARAMETERS = np.dtype(
         ("prefill_rate", _f8),  # mu_p, 1/s
         ("priority", _f8),  # gates that rank: greater goes first
         ("reserve", _f8),  # ... free slots of the cluster without which the class waits
+        ("decode_priority", _f8),  # router bid-price: the same for its waiting decodes
+        ("decode_reserve", _f8),
+        ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
         ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
         ("mixed_weight", _f8),  # ... of the mixed pool
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, is_finite_number
 
 (
     OCCUPANCY_GATE,
@@ -14,7 +14,14 @@ from llm_sched_env.errors import ConfigurationError
     FCFS_GATE,
     PRIORITY_GATE,
 ) = range(6)
-SOLO_FIRST_ROUTER, RANDOMIZED_ROUTER, COUPLED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER = range(4)
+(
+    SOLO_FIRST_ROUTER,
+    RANDOMIZED_ROUTER,
+    COUPLED_ROUTER,
+    WEIGHTED_RANDOMIZED_ROUTER,
+    PREFILL_AWARE_ROUTER,
+    BID_PRICE_ROUTER,
+) = range(6)
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
 GATES = {
@@ -31,9 +38,13 @@ ROUTERS = {
     "randomized": RANDOMIZED_ROUTER,
     "coupled": COUPLED_ROUTER,
     "weighted-randomized": WEIGHTED_RANDOMIZED_ROUTER,
+    "prefill-aware": PREFILL_AWARE_ROUTER,
+    "bid-price": BID_PRICE_ROUTER,
 }
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
+ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
+"""Routers under which finished prefills of each class wait in a line of their own."""
 POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
 
 
@@ -52,16 +63,22 @@ class DispatchRule:
         ``decode-per-prompt``: the largest D/P (section 4.2).
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
         probability, one line per pool), ``weighted-randomized`` (the same, but a line per pool
-        and class, of which a free slot picks one by the plan's weights: section 13) or
-        ``coupled`` (in the slot of its prefill).
+        and class, of which a free slot picks one by the plan's weights: section 13),
+        ``coupled`` (in the slot of its prefill), ``prefill-aware`` (mixed GPUs first while the
+        gate would admit somebody, so that GPUs without a prefill stay free for one, or if decodes
+        are faster beside a prefill; else solo GPUs first) or ``bid-price`` (a line per class, the
+        highest bid of those whose reserve is there; GPUs as ``prefill-aware``).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
-    prefill_first: a freed slot takes a new prefill before a waiting decode.
+    prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
+        ``bid-price`` the ranks say which does.
+    credit_cap: admissions for which a class can save credit, under a gate that runs on it.
     """
 
     gate: str = "occupancy"
     router: str = "solo-first"
     pools: str = "static"
     prefill_first: bool = False
+    credit_cap: float = 3.0
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -85,3 +102,12 @@ class DispatchRule:
                 "False with the coupled router",
                 "its decodes never wait, so there is no priority to give",
             )
+        if self.router == "bid-price" and (self.gate != "bid-price" or self.prefill_first):
+            raise ConfigurationError(
+                "router",
+                self.router,
+                'a router that has no ranks with this gate or with "prefill_first"',
+                'use gate="bid-price" and prefill_first=False: its ranks say what goes first',
+            )
+        if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
+            raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")

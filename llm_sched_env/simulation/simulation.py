@@ -10,7 +10,6 @@ from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.simulation import allocation, layout
-from llm_sched_env.simulation.class_lines import checked_weights
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
@@ -18,7 +17,14 @@ from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
-from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.rule_parameters import set_rule_parameters
+from llm_sched_env.simulation.rules import (
+    GATES,
+    POOLS,
+    ROUTERS,
+    ROUTERS_WITH_CLASS_LINES,
+    DispatchRule,
+)
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
     is_steady,
@@ -46,8 +52,8 @@ class SimulationBatch:
         threads: rows are split over this many threads; the result does not depend on it.
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
             tokens with a recorded stream or other length distributions (MODEL section 3).
-        ranks: rows priority and reserve of the gate ``bid-price``, shape (2, I): see
-            :attr:`llm_sched_env.planning.fluid.FluidPlan.admission_ranks`.
+        ranks: of the gate ``bid-price``, shape (5, I): see
+            :meth:`llm_sched_env.planning.fluid.FluidPlan.slot_ranks`.
         weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see
             :attr:`llm_sched_env.planning.fluid.FluidPlan.decode_weights`.
 
@@ -86,12 +92,7 @@ class SimulationBatch:
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
-        priority, reserve = _checked_ranks(rule, instance, ranks)
-        self._fresh.parameters["priority"] = priority
-        self._fresh.parameters["reserve"] = reserve
-        solo, mixed = checked_weights(rule, instance, weights)
-        self._fresh.parameters["solo_weight"] = solo
-        self._fresh.parameters["mixed_weight"] = mixed
+        set_rule_parameters(self._fresh.parameters, rule, instance, ranks, weights)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
@@ -306,22 +307,6 @@ class Simulation:
         self._batch.restore(0, snapshot)
 
 
-def _checked_ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
-    """Priority and reserve by class, shape (2, I)."""
-    if rule.gate == "decode-per-prompt":
-        ratio = instance.output_tokens / instance.prompt_tokens
-        return np.stack([ratio, np.zeros_like(ratio)])
-    if rule.gate != "bid-price":
-        return np.zeros((2, instance.n_classes))
-    wanted = (2, instance.n_classes)
-    checked = np.asarray(np.nan if ranks is None else ranks, float)
-    if checked.shape != wanted or np.isnan(checked).any():
-        raise ConfigurationError(
-            "ranks", ranks, f"numbers of shape {wanted} for the gate bid-price", "the plan has them"
-        )
-    return checked
-
-
 def sample_requests(
     instance: Instance, n_gpus: int, until: float, seed: np.random.SeedSequence
 ) -> RequestStream:
@@ -371,7 +356,7 @@ def _fresh_state(
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
     hardware = instance.hardware
-    by_class = rule.router == "weighted-randomized"
+    by_class = rule.router in ROUTERS_WITH_CLASS_LINES
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     states = allocation.allocate_state(
         n_gpus,
@@ -400,6 +385,7 @@ def _fresh_state(
         settings["token_seconds"] = hardware.beta
         settings["flat_tokens"] = hardware.flat_tokens
     settings["chunk_tokens"] = hardware.chunk_tokens
+    settings["credit_cap"] = rule.credit_cap
     settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill

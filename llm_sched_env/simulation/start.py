@@ -22,7 +22,11 @@ from llm_sched_env.simulation.layout import (
 )
 from llm_sched_env.simulation.lengths import draw_length
 from llm_sched_env.simulation.random_streams import INITIAL, uniform
-from llm_sched_env.simulation.rules import COUPLED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER
+from llm_sched_env.simulation.rules import (
+    BID_PRICE_ROUTER,
+    COUPLED_ROUTER,
+    WEIGHTED_RANDOMIZED_ROUTER,
+)
 from llm_sched_env.simulation.waiting import join_queue, start_patience
 
 # Requests present at the start are older than all others, in order of creation.
@@ -121,8 +125,8 @@ def fill_to_plan(
 
     Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
     no slot, or no room for KV tokens, is left are not created; decodes take solo slots first. The
-    plan's waiting prefilled requests join the first decode line, under weighted routing one of
-    their class's lines by lot, or none under a coupled router, which has no line. The caller
+    plan's waiting prefilled requests join the first decode line, or one of their
+    class's lines, or none under a coupled router, which has no line. The caller
     provides enough request records.
     """
     router = state.settings[0].router
@@ -141,6 +145,6 @@ def fill_to_plan(
         for k in range(waiting + prefilled):
             queue = i
             if k >= waiting:
-                weighted = router == WEIGHTED_RANDOMIZED_ROUTER
-                queue = n_classes + (choose_line(state, i) if weighted else SOLO_LINE)
+                by_class = router in (WEIGHTED_RANDOMIZED_ROUTER, BID_PRICE_ROUTER)
+                queue = n_classes + (choose_line(state, i) if by_class else SOLO_LINE)
             _queue_initial(state, workload, i, queue)

@@ -1,0 +1,90 @@
+"""What does a use of a slot cost? The plan's shadow prices; if nothing is scarce, critical ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.instance import Instance
+
+if TYPE_CHECKING:
+    from llm_sched_env.planning.fluid import FluidPlan
+
+# A capacity whose price is below this share of R* per unit is free: rounding of the solver.
+_FREE = 1e-9
+# How far above the critical load its prices are read: at the load itself they are not unique.
+_ABOVE_CRITICAL = 1.001
+
+
+@dataclass(frozen=True)
+class SlotPrices:
+    """Shadow prices of what a request uses, currency; arrays of shape (I,).
+
+    Attributes:
+        prefill: of a prefill; negative where a prefill helps its neighbours more than it costs.
+        decode: of a decode, on the cheaper kind of slot.
+        slot: of a solo slot per second.
+    """
+
+    prefill: np.ndarray
+    decode: np.ndarray
+    slot: float
+
+
+def slot_prices(plan: FluidPlan, n_gpus: int) -> SlotPrices:
+    """Prices on n GPUs.
+
+    A prefill turns a solo GPU mixed: B solo slots less, B - 1 mixed ones more. A plan that serves
+    everybody with capacity to spare has no prices, but on a finite cluster requests wait all the
+    same. They are then those at critical load, times the probability that all slots are taken
+    (Erlang's delay formula for n B slots), which is the share of time in which a slot is missed.
+    """
+    if any(price > _FREE * plan.value for price in _capacity_prices(plan)):
+        return _prices(plan)
+    from llm_sched_env.planning.fluid import plan as solve
+
+    load = 1.0 / critical_scale(plan.instance)
+    critical = _prices(solve(plan.instance.scaled(_ABOVE_CRITICAL / load), plan.pricing))
+    taken = delay_probability(n_gpus * plan.instance.hardware.batch_slots, load)
+    return SlotPrices(taken * critical.prefill, taken * critical.decode, taken * critical.slot)
+
+
+def critical_scale(instance: Instance) -> float:
+    """By which factor all arrival rates can grow before somebody cannot be served."""
+    hardware = instance.hardware
+    mixed = float((instance.arrival_rates / instance.prefill_rates).sum())
+    tokens = float((instance.arrival_rates * instance.output_tokens).sum())
+    solo_rate = hardware.gamma * hardware.batch_slots
+    mixed_rate = (hardware.batch_slots - 1) / hardware.tau_mixed
+    # tokens * s <= mixed_rate * mixed * s + solo_rate * (1 - mixed * s), and mixed * s <= 1.
+    slack_used = tokens + (solo_rate - mixed_rate) * mixed
+    limits = [1.0 / mixed] if mixed > 0 else []
+    return min([*limits, solo_rate / slack_used] if slack_used > 0 else limits)
+
+
+def delay_probability(servers: int, load: float) -> float:
+    """Erlang's C: that an arrival at M/M/servers finds all busy; load per server in (0, 1)."""
+    from scipy.stats import poisson
+
+    offered = servers * load
+    blocked = float(np.exp(poisson.logpmf(servers, offered) - poisson.logcdf(servers, offered)))
+    return blocked / (1.0 - load * (1.0 - blocked))
+
+
+def _capacity_prices(plan: FluidPlan) -> tuple[float, float, float]:
+    duals = plan.duals
+    return (
+        float(duals["prefill_capacity"]),
+        float(duals["mixed_decode_capacity"]),
+        float(duals["solo_decode_capacity"]),
+    )
+
+
+def _prices(plan: FluidPlan) -> SlotPrices:
+    instance, slots = plan.instance, plan.instance.hardware.batch_slots
+    prefill, mixed, solo = _capacity_prices(plan)
+    turned = prefill - (slots - 1) * mixed + slots * solo
+    decode = np.minimum(mixed / instance.mixed_decode_rates, solo / instance.solo_decode_rates)
+    return SlotPrices(turned / instance.prefill_rates, decode, solo)

@@ -1,0 +1,140 @@
+"""Who takes the next free slot, and what is kept free for whom? Bids and reserves of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.planning.slot_prices import SlotPrices, slot_prices
+
+if TYPE_CHECKING:
+    from llm_sched_env.planning.fluid import FluidPlan
+
+# Bids below this share of a request's revenue are 0: rounding of the solver.
+_ZERO = 1e-6
+
+
+@dataclass(frozen=True)
+class Bids:
+    """What a use of a slot earns beyond what it costs; currency, arrays of shape (I,).
+
+    Attributes:
+        prefill: of admitting a request. Positive: the plan admits the whole class; 0: a part;
+            negative: nothing.
+        decode: of starting a prefilled request's decode, its prefill being paid; likewise.
+        prefill_alone: of a prefill that no decode follows. Positive where it is billed, or speeds
+            up its neighbours: such a plan lets prefilled requests give up (q_d > 0).
+    """
+
+    prefill: np.ndarray
+    decode: np.ndarray
+    prefill_alone: np.ndarray
+
+
+def slot_bids(plan: FluidPlan, prices: SlotPrices) -> Bids:
+    """Revenue less shadow prices."""
+    instance = plan.instance
+    prompt = instance.prices.prefill * instance.prompt_tokens
+    output = instance.prices.decode * instance.output_tokens
+    bundled = plan.pricing == "bundled"
+    at_prefill, at_decode = (0.0 * prompt, prompt + output) if bundled else (prompt, output)
+    nothing = _ZERO * (prompt + output)
+
+    def rounded(bids: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(bids) < nothing, 0.0, bids)
+
+    decode, alone = rounded(at_decode - prices.decode), rounded(at_prefill - prices.prefill)
+    # Where a prefill pays by itself, a decode that does not is left out.
+    follows = np.where(alone >= 0.0, np.maximum(decode, 0.0), decode)
+    return Bids(rounded(alone + follows), decode, alone)
+
+
+def slot_ranks(plan: FluidPlan, n_gpus: int) -> np.ndarray:
+    """Ranks of trunk reservation on n GPUs; shape (5, I).
+
+    Rows: bid and reserve of a prefill, bid and reserve of a decode, and 1 where a prefill goes
+    before waiting decodes: where it alone earns more per second in its slot than any of them.
+    Reserves are free slots of the cluster, those of :func:`slot_reserves`.
+    """
+    instance = plan.instance
+    prices = slot_prices(plan, n_gpus)
+    bids = slot_bids(plan, prices)
+    arriving = instance.arrival_rates
+    prefilled = arriving * plan.admission_fraction
+    decoded = instance.mixed_decode_rates * plan.y_mixed + instance.solo_decode_rates * plan.y_solo
+    reserves = [
+        slot_reserves(plan, n_gpus, prices, bid, *flows)
+        for bid, flows in (
+            (bids.prefill, (arriving, prefilled)),
+            (bids.decode, (prefilled, decoded)),
+        )
+    ]
+    seconds = prices.decode / prices.slot if prices.slot > 0 else 1.0 / instance.solo_decode_rates
+    best_decode = max(0.0, float((bids.decode / seconds).max()))
+    precedes = bids.prefill_alone * instance.prefill_rates > best_decode
+    return np.stack([bids.prefill, reserves[0], bids.decode, reserves[1], precedes])
+
+
+def slot_reserves(
+    plan: FluidPlan,
+    n_gpus: int,
+    prices: SlotPrices,
+    bids: np.ndarray,
+    asking: np.ndarray,
+    served: np.ndarray,
+) -> np.ndarray:
+    """Free slots of the cluster without which a class is not served; shape (I,), >= 0.
+
+    **Classes of bid 0** yield to those of positive bid (H). While they use every slot above the
+    reserve r, the number of free slots below it, and then of waiting requests of H, is a
+    birth-death chain: up at H's rate, down at the rate at which slots become free, the ratio of
+    which is rho. So r more slots cost kappa (1 - rho^(r+1)), the worth of idle slots, and save
+    theta b rho^(r+1), what H loses by giving up, per second; the optimum is
+
+        r + 1 = ln(1 + theta b / kappa) / ln(1 / rho),
+
+    kappa the price of a slot, theta b the mean over H of patience rate times bid. It does not
+    depend on the cluster's size.
+
+    **Classes of negative bid** are worth serving only while slots would else be idle. With k more
+    free than the above, all asking at rate a and slots becoming free at rate s, the first who
+    asks in vain comes after the time in which the chain falls by k. Before that the slot costs
+    nothing, after it the full price; against an exponential service of the same mean 1/m the
+    first part is 1 - z^k of it, z the smaller root of s z^2 - (a + s + m) z + a = 0. So they are
+    served from the k on with z^k <= 1 - (-bid) / (price of the decode).
+
+    Args:
+        plan: whose patience and rates.
+        n_gpus: cluster size.
+        prices: of slots.
+        bids: of the classes.
+        asking: requests per GPU and second that want a slot, shape (I,).
+        served: of these, those that the plan serves.
+    """
+    slots = n_gpus * plan.instance.hardware.batch_slots
+    reserve = _reserve_of_the_marginal(plan, prices, bids, asking, served)
+    reserves = np.where(bids > 0, 0.0, min(reserve, slots))
+    a, s = n_gpus * asking[bids >= 0].sum(), n_gpus * served.sum()
+    for i in np.flatnonzero(bids < 0):
+        kept = 1.0 + bids[i] / prices.decode[i] if prices.decode[i] > 0 else 0.0
+        m = prices.slot / prices.decode[i] if prices.decode[i] > 0 else 0.0
+        total = a + s + m
+        z = (total - np.sqrt(total * total - 4.0 * a * s)) / (2.0 * s)
+        free = reserve + np.log(kept) / np.log(z) if kept > 0 and 0 < z < 1 else slots
+        reserves[i] = min(free, slots)
+    return reserves
+
+
+def _reserve_of_the_marginal(
+    plan: FluidPlan, prices: SlotPrices, bids: np.ndarray, asking: np.ndarray, served: np.ndarray
+) -> float:
+    """R of the classes of bid 0."""
+    first = bids > 0
+    protected = asking[first].sum()
+    if not 0 < protected < served.sum() * (1.0 - _ZERO) or prices.slot <= 0:
+        return 0.0
+    loss = (asking * plan.instance.patience_rates * bids)[first].sum() / protected
+    best = np.log1p(loss / prices.slot) / np.log(served.sum() / protected) - 1.0
+    return max(0.0, float(best))

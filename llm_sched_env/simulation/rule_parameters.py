@@ -1,0 +1,66 @@
+"""What does a rule need from the plan beside its controls? Ranks and weights of the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.rules import DispatchRule
+
+RANKS = ("priority", "reserve", "decode_priority", "decode_reserve", "precedes_decodes")
+"""Rows of a rule's ranks: fields of the class parameters."""
+WEIGHTS = ("solo_weight", "mixed_weight")
+"""Rows of a rule's weights: fields of the class parameters."""
+
+
+def set_rule_parameters(
+    parameters: np.ndarray,
+    rule: DispatchRule,
+    instance: Instance,
+    ranks: np.ndarray | None,
+    weights: np.ndarray | None,
+) -> None:
+    """Write ranks and weights, as far as the rule has any, into the class parameters.
+
+    Args:
+        parameters: records of the classes, shape (1, I).
+        rule: whose.
+        instance: of the classes.
+        ranks: shape (5, I), rows as in :data:`RANKS`; needed for the gate ``bid-price``.
+        weights: shape (2, I), rows as in :data:`WEIGHTS`; needed for the router
+            ``weighted-randomized``.
+    """
+    rows = zip(RANKS, _ranks(rule, instance, ranks), strict=True)
+    for field, row in (*rows, *zip(WEIGHTS, _weights(rule, instance, weights), strict=True)):
+        parameters[field] = row
+
+
+def _ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
+    wanted = (len(RANKS), instance.n_classes)
+    if rule.gate == "decode-per-prompt":
+        ratio = instance.output_tokens / instance.prompt_tokens
+        return np.vstack([ratio, np.zeros((wanted[0] - 1, wanted[1]))])
+    if rule.gate != "bid-price":
+        return np.zeros(wanted)
+    checked = np.asarray(np.nan if ranks is None else ranks, float)
+    if checked.shape != wanted or np.isnan(checked).any():
+        raise ConfigurationError(
+            "ranks", ranks, f"numbers of shape {wanted} for the gate bid-price", "the plan has them"
+        )
+    return checked
+
+
+def _weights(rule: DispatchRule, instance: Instance, weights: np.ndarray | None) -> np.ndarray:
+    wanted = (len(WEIGHTS), instance.n_classes)
+    if rule.router != "weighted-randomized":
+        return np.zeros(wanted)
+    checked = np.asarray(np.nan if weights is None else weights, float)
+    if checked.shape != wanted or not (np.isfinite(checked) & (checked >= 0)).all():
+        raise ConfigurationError(
+            "weights",
+            weights,
+            f"finite numbers >= 0 of shape {wanted} for the router weighted-randomized",
+            "the plan has them",
+        )
+    return checked
