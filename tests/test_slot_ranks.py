@@ -89,8 +89,8 @@ def test_an_unwanted_class_waits_until_slots_stay_free_long_enough():
     first time without a free slot; at the reserve this is just what the request earns.
     """
     overload = lse.presets.overload()
-    long = lse.RequestClass("long", 300.0, 1400.0, 1.0, 0.1)
-    plan = lse.plan(replace(overload, classes=(overload.classes[0], long)))
+    dense = lse.RequestClass("dense", 1500.0, 800.0, 1.0, 0.1)
+    plan = lse.plan(replace(overload, classes=(overload.classes[0], dense)))
     n_gpus, prices = 5, slot_prices(plan, 5)
     bids, ranks = bids_and_ranks(plan, n_gpus)
     (unwanted,) = np.flatnonzero(bids.prefill < 0)
@@ -168,7 +168,7 @@ def test_prefills_that_pay_by_themselves_go_before_decodes():
 
 def scores(rule, instance, n_gpus, pricing="bundled"):
     result = lse.evaluate(
-        rule, instance, n_gpus, replications=8, horizon=1500, warmup=300, pricing=pricing
+        rule, instance, n_gpus, replications=8, horizon=6000, warmup=300, pricing=pricing
     )
     return np.array(result.scores)
 

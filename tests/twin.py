@@ -593,7 +593,7 @@ class Twin:
             self._start_decode(gpu, request)
 
     def _serve_by_rank(self) -> None:
-        """Decodes, then prefills, but for classes whose prefill precedes; no head is passed over."""
+        """Decodes, then prefills, but for classes whose prefill precedes; heads are not skipped."""
         prefills = decodes = True
         while True:
             i = self._choose_class() if prefills and self.prefill_slots else None
