@@ -29,7 +29,7 @@ LAYERS = [
     {"workloads", "policies", "results"},
     {"envs"},
     {"evaluation"},
-    {"comparison", "report"},
+    {"comparison", "experiments", "report"},
     {"baselines"},
     {"agents", "benchmarks"},
     {"commands"},

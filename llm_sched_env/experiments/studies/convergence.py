@@ -1,0 +1,154 @@
+"""Theorem 4.1: does gate-and-route earn R* as the cluster grows, and how fast does the gap fall?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.experiments.claims import Claim, Criterion, Findings
+from llm_sched_env.experiments.estimates import decay_exponent
+from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
+from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.planning import plan
+from llm_sched_env.results import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INSTANCE = "base"
+SIZES = (5, 20, 50, 200, 500)
+LARGER_SIZES = (1000, 2000, 5000)
+QUEUES = ("q_prefill", "q_decode")
+
+
+class Convergence(Study):
+    """Revenue and queues of gate-and-route on ``base`` against the number of GPUs."""
+
+    name = "convergence"
+    title = "Gate-and-route approaches R*"
+    source = "Section 6.2, Theorem 4.1"
+
+    def cells(self, *, quick: bool, seed: int) -> list[Cell]:
+        """One run a size and seed."""
+        sizes = SIZES[:4] if quick else (*SIZES, *LARGER_SIZES)
+        times = (
+            {"horizon": 400.0, "warmup": 200.0} if quick else {"horizon": 900.0, "warmup": 300.0}
+        )
+        return [
+            simulated_cell("gate-and-route", INSTANCE, n, run, **times)
+            for n in sizes
+            for run in seeds(seed, 4 if quick else 10)
+        ]
+
+    def cost(self, cell: Cell) -> float:
+        """Simulated GPU-seconds."""
+        return simulation_cost(cell)
+
+    def compute(self, cell: Cell) -> list[Row]:
+        """Share of R* and queues per GPU."""
+        result = simulate(cell)
+        queues = {
+            f"{queue} {found.name}": float(result.occupancy[queue][i])
+            for queue in QUEUES
+            for i, found in enumerate(result.classes)
+        }
+        row = {key: cell[key] for key in ("policy", "instance", "n_gpus", "seed")}
+        return [row | {"share": result.score.mean, "bound": result.bound} | queues]
+
+    def findings(self, rows: list[Row]) -> Findings:
+        """The gap falls, and at the largest sizes little is left of it."""
+        sizes, shares = _by_size(rows, "share")
+        largest = sizes[-1]
+        at_largest = Estimate.of(shares[:, -1])
+        exponent = decay_exponent(sizes, 1.0 - shares)
+        claims = [
+            Claim(
+                "The revenue of gate-and-route converges to R*: the gap 1 - share falls with n",
+                "Theorem 4.1",
+                f"exponent of n in the gap, n = {sizes[0]} to {largest}",
+                exponent,
+                Criterion(high=0.0),
+                {"agrees": f"every tenfold cluster leaves {10**exponent.mean:.0%} of the gap"},
+                ".3f",
+            ),
+            Claim(
+                "In the limit all of R* is earned",
+                "Theorem 4.1",
+                f"share of R* at n = {largest}",
+                at_largest,
+                Criterion(0.99, 1.0),
+                {
+                    "agrees": "less than 1% of R* is left to the limit",
+                    "differs": "the gap is still above 1% of R* at this size",
+                },
+            ),
+            *(_queue_claim(rows, queue, largest) for queue in QUEUES),
+        ]
+        return Findings(claims, self._findings_table(rows))
+
+    def _findings_table(self, rows: list[Row]) -> list[Row]:
+        columns = {"share": "share of R*"} | {
+            name: f"{name} per GPU" for name in rows[0] if name.startswith(QUEUES)
+        }
+        fluid, table = plan(INSTANCE), []
+        found = {name: _by_size(rows, name) for name in columns}
+        for k, n in enumerate(found["share"][0]):
+            estimates = {name: Estimate.of(values[:, k]) for name, (_, values) in found.items()}
+            cells = {
+                columns[name]: f"{e.mean:.4f}±{e.ci95[1] - e.mean:.4f}"
+                for name, e in estimates.items()
+            }
+            table.append({"n": n, "mixed pool / n": fluid.pool_size(n) / n} | cells)
+        return table
+
+    def draw(self, rows: list[Row], figure: Figure) -> None:
+        """The gap in logarithmic scales; queues beside the plan's."""
+        figure.set_size_inches(9.0, 3.6)
+        gap, queues = figure.subplots(1, 2)
+        sizes, shares = _by_size(rows, "share")
+        gap.loglog(sizes, 1.0 - shares.T, ".", color="C0", alpha=0.4)
+        means = 1.0 - shares.mean(axis=0)
+        gap.loglog(sizes, means, "o-", color="C0", label="gate-and-route")
+        reference = means[0] * (np.array(sizes) / sizes[0]) ** -0.5
+        gap.loglog(sizes, reference, "--", color="0.6", label="$n^{-1/2}$")
+        gap.set(xlabel="GPUs", ylabel="1 - share of R*", title="gap to R*")
+        gap.legend()
+        names = [name for name in rows[0] if name.startswith(QUEUES)]
+        planned = np.concatenate([getattr(plan(INSTANCE), queue) for queue in QUEUES])
+        for k, (name, level) in enumerate(zip(names, planned, strict=True)):
+            _, values = _by_size(rows, name)
+            queues.semilogx(sizes, values.mean(axis=0), "o-", color=f"C{k}", label=name)
+            queues.axhline(level, color=f"C{k}", linestyle=":", linewidth=1)
+        queues.set(xlabel="GPUs", ylabel="per GPU", title="queues (dotted: plan)")
+        queues.legend(fontsize="small")
+
+    def settings(self, rows: list[Row]) -> str:
+        """Instance, sizes, replications."""
+        sizes, shares = _by_size(rows, "share")
+        return (
+            f"`{INSTANCE}`, bundled, n = {', '.join(map(str, sizes))}, {len(shares)} seeds a size, "
+            "started empty; the warm-up is a third or more of each run."
+        )
+
+
+def _queue_claim(rows: list[Row], queue: str, largest: int) -> Claim:
+    """A queue of all classes at the largest size beside the plan's."""
+    planned = float(getattr(plan(INSTANCE), queue).sum())
+    found = sum(_by_size(rows, name)[1][:, -1] for name in rows[0] if name.startswith(queue))
+    margin = 0.02
+    return Claim(
+        f"{queue} approaches the plan's {planned:.4f} per GPU",
+        "section 6.2",
+        f"{queue} per GPU, all classes, at n = {largest}",
+        Estimate.of(np.asarray(found)),
+        Criterion(planned - margin, planned + margin),
+        {},
+    )
+
+
+def _by_size(rows: list[Row], column: str) -> tuple[list[int], np.ndarray]:
+    """Sizes, shape (N,), and a column by seed and size, shape (K, N)."""
+    sizes = sorted({row["n_gpus"] for row in rows})
+    values = [[row[column] for row in rows if row["n_gpus"] == n] for n in sizes]
+    return sizes, np.array(values).T
