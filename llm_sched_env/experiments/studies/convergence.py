@@ -32,11 +32,9 @@ class Convergence(Study):
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One run a size and seed."""
         sizes = SIZES[:4] if quick else (*SIZES, *LARGER_SIZES)
-        times = (
-            {"horizon": 400.0, "warmup": 200.0} if quick else {"horizon": 900.0, "warmup": 300.0}
-        )
+        horizon, warmup = (400.0, 200.0) if quick else (900.0, 300.0)
         return [
-            simulated_cell("gate-and-route", INSTANCE, n, run, **times)
+            simulated_cell("gate-and-route", INSTANCE, n, run, horizon=horizon, warmup=warmup)
             for n in sizes
             for run in seeds(seed, 4 if quick else 10)
         ]
