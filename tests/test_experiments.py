@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import json
 import math
@@ -121,24 +120,52 @@ def test_a_cell_is_known_by_its_data_its_sources_and_versions(study, monkeypatch
 
 
 def test_the_stamp_covers_what_computes_and_not_what_presents(tmp_path):
-    source = (TESTS / "counting_study.py").read_text()
-    path = tmp_path / "study.py"
+    source = (
+        "import numpy as np\n"
+        "from llm_sched_env.experiments.simulated_runs import simulate\n"
+        "from llm_sched_env.experiments.claims import exact\n"
+        "SCALE: float = 2.0\n"
+        "OTHER = 3.0\n"
+        "class Example:\n"
+        "    def compute(self, cell):\n"
+        "        return [self._row(cell)]\n"
+        "    def _row(self, cell):\n"
+        "        return helper(np.sum(cell)) + simulate(cell)\n"
+        "    def findings(self, rows):\n"
+        "        return exact(OTHER)\n"
+        "def helper(value):\n"
+        "    return SCALE * value\n"
+    )
+    path = tmp_path / "example.py"
 
-    def stamp(text):
-        assert ast.parse(text)
-        path.write_text(text)
+    def stamp(old="", new=""):
+        assert old in source
+        path.write_text(source.replace(old, new) if old else source)
         return source_stamp._computing_source(path)
 
-    same = stamp(source)
-    assert stamp(source.replace('"mean"', '"average"') + "\n# a comment\n") == same
-    assert stamp(source.replace("random(3)", "random(4)")) != same
+    same = stamp()
+    for old, new in (("exact(OTHER)", "1"), ("= 3.0", "= 4.0"), ("SCALE: float", "SCALE:  float")):
+        assert stamp(old, new) == same, old
+    for old, new in (
+        ("[self._row(cell)]", "[]"),
+        ("np.sum(cell)", "np.max(cell)"),
+        ("SCALE * value", "SCALE + value"),
+        ("= 2.0", "= 2.5"),
+        ("simulated_runs", "random_instances"),
+    ):
+        assert stamp(old, new) != same, old
+    assert "def simulate(" in same
+    assert "Findings" not in same
+
+
+def test_the_stamp_covers_the_model(study):
     names = {path.name for path in source_stamp._model_sources()}
     assert {"gates.py", "fluid.py", "evaluation.py", "dispatch_rules.py"} <= names
-    assert "simulated_runs.py" in names
     assert names.isdisjoint({"cli.py", "report.py", "experiment.py", "paper_page.py"})
+    assert "default_rng" in source_stamp._computing_source(TESTS / "counting_study.py")
     # Every file of the framework that is named there exists.
     folder = Path(source_stamp.__file__).parent
-    assert all((folder / name).exists() for name in source_stamp._FRAMEWORK)
+    assert all((folder / f"{name}.py").exists() for name in source_stamp._FRAMEWORK)
 
 
 def test_seeds_of_two_runs_never_meet():

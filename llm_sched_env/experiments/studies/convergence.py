@@ -39,7 +39,7 @@ class Convergence(Study):
             for n in sizes
             # Large clusters average over themselves.
             for warmup in (100.0 if quick or n > LIMIT_SIZES else 300.0,)
-            for run in seeds(seed, 4 if quick else 10)
+            for run in seeds(seed, 4 if quick else 5)
         ]
 
     def cost(self, cell: Cell) -> float:

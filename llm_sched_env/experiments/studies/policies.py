@@ -32,7 +32,7 @@ OURS = ("strict-gate-and-route", "credit-gate-static", "credit-gate", "trunk-res
 POLICIES = (CHAMPION, *RIVALS, *OURS)
 N_GPUS, MEASURED = 500, 600.0
 # Warm-up in mean durations of the slowest decode, which is what takes longest to settle.
-WARMUP_DECODES, LEAST_WARMUP = 4.0, 300.0
+WARMUP_DECODES, LEAST_WARMUP = 3.0, 300.0
 
 
 class Policies(Study):
@@ -46,7 +46,7 @@ class Policies(Study):
         """One run an instance, policy and seed; the same instances and requests for all."""
         n_gpus, measured = (50, 200.0) if quick else (N_GPUS, MEASURED)
         cells = []
-        for number in range(6 if quick else 60):
+        for number in range(6 if quick else 40):
             instance = random_instance(number, seed)
             warmup = float(round(max(LEAST_WARMUP, WARMUP_DECODES * slowest_decode(instance))))
             cells += [
