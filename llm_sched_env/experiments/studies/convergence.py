@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 INSTANCE = "base"
 SIZES = (5, 20, 50, 200, 500)
 LARGER_SIZES = (1000, 2000, 5000, 20_000, 50_000)
-# From here on the fluctuations are small beside what the plan turns away.
-LIMIT_SIZES = 5000
+# From here on fluctuations of admissions are small beside what the plan turns away.
+LIMIT_SIZE = 5000
 QUEUES = ("q_prefill", "q_decode")
 
 
@@ -34,11 +34,12 @@ class Convergence(Study):
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One run a size and seed."""
         sizes = SIZES[:4] if quick else (*SIZES, *LARGER_SIZES)
+        times = dict.fromkeys(sizes, (300.0, 100.0) if quick else (900.0, 300.0))
+        # Large clusters average over themselves.
+        times |= {n: (300.0, 150.0) for n in sizes if n > 5000}
         return [
-            simulated_cell("gate-and-route", INSTANCE, n, run, horizon=3 * warmup, warmup=warmup)
-            for n in sizes
-            # Large clusters average over themselves.
-            for warmup in (100.0 if quick or n > LIMIT_SIZES else 300.0,)
+            simulated_cell("gate-and-route", INSTANCE, n, run, horizon=horizon, warmup=warmup)
+            for n, (horizon, warmup) in times.items()
             for run in seeds(seed, 4 if quick else 5)
         ]
 

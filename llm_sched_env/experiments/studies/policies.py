@@ -30,7 +30,7 @@ RIVALS = {
 }
 OURS = ("strict-gate-and-route", "credit-gate-static", "credit-gate", "trunk-reservation")
 POLICIES = (CHAMPION, *RIVALS, *OURS)
-N_GPUS, MEASURED = 500, 600.0
+N_GPUS, MEASURED = 500, 500.0
 # Warm-up in mean durations of the slowest decode, which is what takes longest to settle.
 WARMUP_DECODES, LEAST_WARMUP = 3.0, 300.0
 

@@ -43,7 +43,7 @@ class SeparateCharging(Study):
             for instance in INSTANCES
             for n in (SIZES[:1] if quick else SIZES)
             for pricing in PRICINGS
-            for run in seeds(seed, 4 if quick else 8)
+            for run in seeds(seed, 4 if quick else 5)
         ]
 
     def cost(self, cell: Cell) -> float:
