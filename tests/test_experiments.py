@@ -193,7 +193,7 @@ def test_a_verdict_follows_from_the_interval(low, high, verdict):
     estimate = Estimate((low + high) / 2, (low, high))
     claim = Claim("s", "1.1", "q", estimate, Criterion(0.2, 0.6), {verdict: "because"})
     assert (claim.verdict, claim.reason) == (verdict, "because")
-    assert json.loads(json.dumps(claim.to_dict(), allow_nan=True))["verdict"] == verdict
+    assert json.loads(json.dumps(claim.to_dict(), allow_nan=False))["verdict"] == verdict
 
 
 def test_a_claim_shows_its_number_and_its_criterion():
@@ -222,6 +222,7 @@ def test_the_exponent_of_a_known_law_is_covered():
         covered += found.ci95[0] <= -0.5 <= found.ci95[1]
     # 190 expected; 180 is three standard deviations below.
     assert covered >= 180
+    assert math.isnan(decay_exponent([1, 2], np.array([[1.0, -1.0], [1.0, 0.5]])).mean)
 
 
 def test_a_share_of_trials_has_wilsons_interval():

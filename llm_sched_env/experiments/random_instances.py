@@ -51,13 +51,6 @@ def random_instance(number: int, seed: int = 0) -> Instance:
     return Instance(f"random-{seed}-{number}", classes, hardware, PAPER_PRICES)
 
 
-def has_free_decode_queue(instance: Instance) -> bool:
-    """Whether gamma tau_mix >= (B - 1) / B: a plan without decode queue exists (Prop. 3.2)."""
-    hardware = instance.hardware
-    slots = hardware.batch_slots
-    return hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
-
-
 def slowest_decode(instance: Instance) -> float:
     """Mean seconds of the longest decode at the slower speed: what a warm-up is measured in."""
     speed = max(instance.hardware.tau_mixed, instance.hardware.tau_solo)

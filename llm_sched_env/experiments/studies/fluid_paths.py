@@ -110,7 +110,7 @@ class FluidPaths(Study):
         """A row a router, a panel a station; the fluid of the largest size is dashed."""
         names = [c.name for c in plan(INSTANCE).instance.classes]
         sizes = sorted({row["n_gpus"] for row in rows})
-        figure.set_size_inches(13.0, 5.0)
+        figure.set_size_inches(11.0, 4.4)
         axes = figure.subplots(len(ROUTERS), len(STATIONS), sharex=True)
         for line, (router, policy) in zip(axes, ROUTERS.items(), strict=True):
             for axis, station in zip(line, STATIONS, strict=True):
@@ -149,7 +149,8 @@ class FluidPaths(Study):
             f"`{INSTANCE}` from an empty cluster with a backlog of {start} requests per GPU, "
             f"{HORIZON:g} s, n = {', '.join(map(str, sizes))}, {runs} seeds. The fluid has the "
             "mixed pool of the cluster, ceil(n sum x*) / n, so that rounding is no distance. The "
-            f"distance is the greatest over classes, stations and times, every {STEP:g} s from the first step on."
+            f"distance is the greatest over classes, stations and times, every {STEP:g} s from the "
+            "first step on."
         )
 
 

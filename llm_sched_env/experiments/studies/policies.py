@@ -8,14 +8,11 @@ import numpy as np
 
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.estimates import share_of
-from llm_sched_env.experiments.random_instances import (
-    has_free_decode_queue,
-    random_instance,
-    slowest_decode,
-)
+from llm_sched_env.experiments.random_instances import random_instance, slowest_decode
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.instance import Instance
+from llm_sched_env.planning.linear_program import needs_decode_queue
 from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
@@ -80,7 +77,7 @@ class Policies(Study):
                 "share": result.score.mean,
                 "bound": result.bound,
                 "speed_ratio": instance.hardware.gamma * instance.hardware.tau_mixed,
-                "free_decode_queue": has_free_decode_queue(instance),
+                "decode_queue_free": not needs_decode_queue(instance, "bundled"),
             }
         ]
 
@@ -124,7 +121,7 @@ class Policies(Study):
 
     def _findings_remarks(self, rows: list[Row]) -> list[str]:
         """Shares by the condition of Proposition 3.2."""
-        free = np.array([_rows_of(rows, name)[0]["free_decode_queue"] for name in _names(rows)])
+        free = np.array([_rows_of(rows, name)[0]["decode_queue_free"] for name in _names(rows)])
         texts = []
         for holds, condition in ((True, ">="), (False, "<")):
             chosen = free == holds
