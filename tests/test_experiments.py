@@ -245,7 +245,8 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     assert [float(row["draw"]) for row in rows[:3]] == [row["draw"] for row in kept]
     assert (tmp_path / "counting.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "paper.md").read_text()
-    assert page.startswith(INTRODUCTION)
+    assert page.startswith(INTRODUCTION.partition("<!-- overview -->")[0])
+    assert "| `counting` | Sums of draws | 1 | 1 | 0 |" in page
     part = parts(page)["counting"]
     assert is_quick(part)
     for text in ("**Quick run**", "| 12 | 24 to 24 | **differs** |", "a\\|b", "A remark."):
