@@ -104,7 +104,14 @@ class FluidPaths(Study):
                     half = estimate.ci95[1] - estimate.mean
                     cells[name.replace("distance ", "")] = f"{estimate.mean:.4f}±{half:.4f}"
                 table.append(cells)
-        return Findings(claims, table)
+        fluid = plan(INSTANCE)
+        least = int(np.argmin(fluid.x))
+        remark = (
+            f"At n = {sizes[0]} the target n x* of {fluid.instance.classes[least].name} is "
+            f"{sizes[0] * fluid.x[least]:.2f} of a GPU: one prefill overshoots it, and what is "
+            "admitted beyond the plan waits for a decode slot."
+        )
+        return Findings(claims, table, [remark])
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
         """A row a router, a panel a station; the fluid of the largest size is dashed."""
