@@ -75,14 +75,14 @@ class Occupancy(Study):
                 "section 6.2",
                 f"sum of |X/n - x*| over that of x*, n = {n}",
                 _distance(found[:, X], fluid.occupancy[X]),
-                Criterion(high=0.02),
+                Criterion(high=0.05),
             ),
             Claim(
                 "Decodes track the plan in sum over classes",
                 "section 6.2",
                 f"distance of the sums of Y_m/n and Y_s/n, relative, n = {n}",
                 _distance(found_decodes.sum(axis=-1), decodes.sum(axis=-1)),
-                Criterion(high=0.02),
+                Criterion(high=0.05),
             ),
             Claim(
                 "They do not track a class-wise optimum y*: here the one that puts the first "
@@ -99,7 +99,7 @@ class Occupancy(Study):
                 "this project",
                 f"distance from the canonical split by class, relative, n = {n}",
                 _distance(found_decodes, decodes),
-                Criterion(high=0.02),
+                Criterion(high=0.05),
             ),
         ]
 
