@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme test test-bounds lint format typecheck wheel bench clean
+.PHONY: compare readme paper test test-bounds lint format typecheck wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,11 @@ compare: $(INSTALLED)
 # The table and figure of the last `make compare` go into the README.
 readme: $(INSTALLED)
 	$(BIN)/python docs/update_readme.py $(RESULTS)
+
+# Every statement of the paper that can be computed, at full size: docs/paper.md, docs/paper/.
+paper: $(INSTALLED)
+	$(BIN)/llmsched experiment all --out $(RESULTS)/paper
+	$(BIN)/python docs/update_paper.py $(RESULTS)/paper
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q

@@ -11,8 +11,10 @@ from llm_sched_env.commands import (
     calibrate,
     compare,
     evaluate,
+    experiment,
     instances,
     lengths,
+    path,
     plan,
     policies,
     replay,
@@ -33,8 +35,10 @@ app = typer.Typer(
 )
 COMMANDS = (
     plan,
+    path,
     evaluate,
     compare,
+    experiment,
     train,
     replay,
     trace,

@@ -80,3 +80,7 @@ class CalibrationError(LLMSchedError):
 
 class CheckpointError(LLMSchedError):
     """A trained agent that cannot be loaded or does not fit the instance."""
+
+
+class StudyError(LLMSchedError):
+    """A cell of a study of the paper that could not be computed."""

@@ -29,7 +29,7 @@ LAYERS = [
     {"workloads", "policies", "results"},
     {"envs", "measured_levels"},
     {"evaluation"},
-    {"comparison", "report"},
+    {"comparison", "experiments", "report"},
     {"baselines"},
     {"agents", "benchmarks"},
     {"commands"},

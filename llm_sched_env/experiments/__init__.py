@@ -1,0 +1,1 @@
+"""The paper's statements, computed: studies whose numbers stand beside its claims."""

@@ -1,0 +1,109 @@
+"""Which files does a run of a study leave? Rows as CSV, a figure, its part of the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.experiments.cell_runs import run_cells
+from llm_sched_env.experiments.cell_store import versions, write_whole
+from llm_sched_env.experiments.claims import Findings
+from llm_sched_env.experiments.paper_page import (
+    INTRODUCTION,
+    Run,
+    is_quick,
+    paragraph,
+    parts,
+    with_paragraph,
+)
+from llm_sched_env.experiments.registry import STUDIES
+from llm_sched_env.experiments.study import Row, Study
+
+PAGE = "paper.md"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study run into a folder.
+
+    Args:
+        study: what to run.
+        folder: gets ``NAME.csv``, ``NAME.png``, ``paper.md`` and the finished cells, ``cells/``.
+        quick: at reduced size.
+        seed: of all random streams.
+    """
+
+    study: Study
+    folder: Path
+    quick: bool = False
+    seed: int = 0
+
+    @property
+    def command(self) -> str:
+        """What runs it again."""
+        quick = " --quick" if self.quick else ""
+        return f"llmsched experiment {self.study.name}{quick} --seed {self.seed}"
+
+    def count_cells(self) -> int:
+        """How many cells the study has."""
+        return len(self.study.cells(quick=self.quick, seed=self.seed))
+
+    def require_place(self) -> None:
+        """Refuse to put a quick result in the place of a full one.
+
+        Raises:
+            ConfigurationError: if the folder's page has one.
+        """
+        kept = parts(_page(self.folder)).get(self.study.name)
+        if self.quick and kept is not None and not is_quick(kept):
+            raise ConfigurationError(
+                "--out with --quick",
+                str(self.folder),
+                f"a folder without a full result of {self.study.name}",
+                "name another one",
+            )
+
+    def run(self, jobs: int, on_cell: Callable[[int], None] | None = None) -> Findings:
+        """Compute what is not stored, then write every file."""
+        cells = self.study.cells(quick=self.quick, seed=self.seed)
+        rows = run_cells(self.study, cells, self.folder / "cells", jobs=jobs, on_cell=on_cell)
+        findings = self.study.findings(rows)
+        name = self.study.name
+        write_whole(self.folder / f"{name}.csv", csv_bytes(rows))
+        write_whole(self.folder / f"{name}.png", _figure(self.study, rows))
+        run = Run(self.quick, self.seed, self.command, versions())
+        text = paragraph(self.study, rows, findings, run)
+        order = [study.name for study in STUDIES]
+        page = with_paragraph(_page(self.folder), name, text, order)
+        write_whole(self.folder / PAGE, page.encode())
+        return findings
+
+
+def csv_bytes(rows: list[Row]) -> bytes:
+    """Rows under the union of their keys; floats in full, so that files can be compared."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _page(folder: Path) -> str:
+    path = folder / PAGE
+    return path.read_text(encoding="utf-8") if path.exists() else INTRODUCTION
+
+
+def _figure(study: Study, rows: list[Row]) -> bytes:
+    """The figure as PNG without a mark of the library's version: same rows, same bytes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    study.draw(rows, figure)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=90, metadata={"Software": None})
+    return image.getvalue()
