@@ -337,7 +337,7 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
         bundled_revenue_rate=Estimate.of(rates["bundled"]),
         separate_revenue_rate=Estimate.of(rates["separate"]),
         objective=Estimate.of(rates[run.pricing] - penalties),
-        token_time=Estimate.of(np.array([token_time(m) for m in metrics])),
+        token_time=Estimate.of(np.array([token_time(run.instance, m) for m in metrics])),
         slis=measured_levels(run.slis, run.fluid_plan, indicators),
         scores=tuple(scores.tolist()),
         occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},

@@ -31,7 +31,8 @@ def measured_indicators(
 def penalty_rates(slis: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarray:
     """Price times indicator for values of shape (L, R); currency per GPU and second."""
     prices = np.array([[level.price or 0.0] for level in slis]).reshape(-1, 1)
-    return prices * values
+    penalties: np.ndarray = prices * values
+    return penalties
 
 
 def measured_levels(
@@ -54,11 +55,19 @@ def measured_levels(
     return found
 
 
-def token_time(metrics: Metrics) -> float:
-    """Seconds in decode slots over output tokens of one run; NaN without any."""
-    seconds = (metrics.occupancy["y_mixed"] + metrics.occupancy["y_solo"]).sum()
-    tokens = metrics.output_tokens.sum()
-    return float(seconds * metrics.gpu_seconds / tokens) if tokens > 0 else float("nan")
+def token_time(instance: Instance, metrics: Metrics) -> float:
+    """Seconds in decode slots per output token of one run; NaN without any.
+
+    At two speeds the tokens follow from where the decodes were; under the affine law they are
+    those of the requests that were completed.
+    """
+    hardware = instance.hardware
+    y_mixed, y_solo = (float(metrics.occupancy[name].sum()) for name in ("y_mixed", "y_solo"))
+    if hardware.iteration_law == "two-speed":
+        tokens = y_mixed / hardware.tau_mixed + y_solo / hardware.tau_solo
+    else:
+        tokens = float(metrics.output_tokens.sum()) / metrics.gpu_seconds
+    return (y_mixed + y_solo) / tokens if tokens > 0 else float("nan")
 
 
 def _measured_occupancy(instance: Instance, metrics: Metrics) -> np.ndarray:

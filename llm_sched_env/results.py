@@ -115,8 +115,8 @@ class Evaluation:
         classes: results by class.
         ttft: time to first token, from arrival to the end of the prefill, s.
         tpot: time per output token, from the first token to completion over tokens, s.
-        token_time: seconds in decode slots over output tokens: what :class:`TokenTime` states of
-            full slots, as counted, and without the wait for a slot that is in ``tpot``.
+        token_time: seconds in decode slots per output token, without the wait for a slot that is
+            in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
         wall_seconds: duration of the whole evaluation.
@@ -175,8 +175,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, one JSON object."""
-        estimates = ("score", "revenue_rate", "bundled_revenue_rate", "separate_revenue_rate")
-        estimates += ("objective", "token_time")
+        estimates = (
+            "score",
+            "revenue_rate",
+            "bundled_revenue_rate",
+            "separate_revenue_rate",
+            "objective",
+            "token_time",
+        )
         return {
             "policy": self.policy,
             "instance": self.instance,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -509,12 +507,3 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert (code, text) == (2, "")
         assert "allowed is" in out
     assert "least attainable" in " ".join(run("token-time@limit=0.02")[2].split())
-
-
-def test_the_example_of_the_model_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(compile(example, "docs/model.md", "exec"), {})
-    share, dual = map(float, capsys.readouterr().out.split())
-    assert 0.5 < share < 1
-    assert dual > 1e4
