@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies.convergence import Convergence
+from llm_sched_env.experiments.studies.finite_clusters import FiniteClusters
 from llm_sched_env.experiments.studies.fluid_paths import FluidPaths
 from llm_sched_env.experiments.studies.occupancy import Occupancy
 from llm_sched_env.experiments.studies.policies import Policies
@@ -16,6 +17,7 @@ STUDIES: tuple[Study, ...] = (
     Convergence(),
     Occupancy(),
     Policies(),
+    FiniteClusters(),
 )
 """By section of the paper."""
 
