@@ -51,8 +51,9 @@ def test_every_policy_of_the_contract_is_registered_under_both_names():
 
 
 def test_a_python_policy_equals_the_rule_that_it_imitates():
-    """Same requests, same dispatcher: the constant plan action is the credit gate."""
-    rule = lse.evaluate("credit-gate", "overload", 5, seed=3, **FAST)
+    """Same requests, same dispatcher: the constant plan action is a credit gate."""
+    dispatch = lse.DispatchRule("largest-credit", "solo-first", "dynamic")
+    rule = lse.evaluate(dispatch, "overload", 5, seed=3, **FAST)
     python = lse.evaluate(ConstantPlan(), "overload", 5, seed=3, **FAST)
     assert python.policy == "ConstantPlan"
     assert python.scores == pytest.approx(rule.scores, rel=1e-6)

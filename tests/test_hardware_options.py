@@ -72,7 +72,7 @@ def replayed(
     cluster = Simulation(
         instance, rule, controls, n_gpus, np.random.SeedSequence(3),
         stream=stream, log_events=7 * len(stream.arrival_time),
-        ranks=np.zeros((2, instance.n_classes)), weights=np.ones((2, instance.n_classes)),
+        ranks=np.zeros((5, instance.n_classes)), weights=np.ones((2, instance.n_classes)),
     )  # fmt: skip
     cluster.run(math.inf)
     return cluster
