@@ -139,9 +139,9 @@ class Policies(Study):
                     f"{condition} (B-1)/B: {means}."
                 )
         texts.append(
-            f"In {waiting} instances the plan lets prefilled requests wait: beside a prefill decodes "
-            "are so fast that it prefills some for that alone and never decodes them. A buffer that "
-            "is first come, first served over classes decodes them all the same."
+            f"In {waiting} instances the plan lets prefilled requests wait: a mixed GPU decodes "
+            "more than a solo one, so that the plan prefills some requests for that alone and "
+            "never decodes them. A buffer that is first come, first served over classes does."
         )
         return texts
 
