@@ -25,6 +25,7 @@ _FRAMEWORK = (
     "estimates.py",
     "paper_page.py",
     "registry.py",
+    "row_selection.py",
     "source_stamp.py",
     "study.py",
     "study_files.py",
