@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies.convergence import Convergence
+from llm_sched_env.experiments.studies.hardware import HardwareCurves
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
 from llm_sched_env.experiments.study import Study
 
-STUDIES: tuple[Study, ...] = (Convergence(), ShadowPrices())
+STUDIES: tuple[Study, ...] = (Convergence(), ShadowPrices(), HardwareCurves())
 """By section of the paper."""
 
 ALL = "all"

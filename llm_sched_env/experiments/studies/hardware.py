@@ -1,0 +1,312 @@
+"""Section 6.4: what do slots and speed earn? Revenue and time per token against B, alpha, beta, gamma."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
+from llm_sched_env.experiments.estimates import jackknifed
+from llm_sched_env.experiments.row_selection import column, selected
+from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
+from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.experiments.variants import with_hardware
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import TokenTime, plan
+from llm_sched_env.planning.service_levels import PLANNED
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.results import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Sweep(NamedTuple):
+    """A parameter of the hardware and where it is looked at.
+
+    Attributes:
+        label: on the figure.
+        values: of the linear programs.
+        simulated: those that are simulated too.
+        revenue_rises: whether R* rises with it; the time per token does the opposite.
+        logarithmic: whether the axis is.
+    """
+
+    label: str
+    values: tuple[float, ...]
+    simulated: tuple[float, ...]
+    revenue_rises: bool
+    logarithmic: bool = False
+
+
+INSTANCE, LOADED = "base", "overload"
+SLOTS = "batch_slots"
+SWEEPS = {
+    SLOTS: Sweep("B, slots", tuple(range(2, 49)), (4, 8, 12, 16, 24), revenue_rises=True),
+    "alpha": Sweep(
+        "alpha, s",
+        tuple(k / 500 for k in range(1, 22)),
+        (0.004, 0.01, 0.018, 0.03, 0.042),
+        revenue_rises=False,
+    ),
+    "beta": Sweep(
+        "beta, s/token",
+        tuple(float(f"{v:.3g}") for v in np.geomspace(1e-5, 1e-3, 21)),
+        (1e-5, 6.31e-5, 2e-4, 5.01e-4, 1e-3),
+        revenue_rises=False,
+        logarithmic=True,
+    ),
+    "gamma": Sweep(
+        "gamma, tokens/s", tuple(range(10, 105, 5)), (10, 20, 30, 45, 80), revenue_rises=True
+    ),
+}
+POLICIES = ("gate-and-route", "trunk-reservation")
+N_GPUS = 200
+SATURATED = 0.99
+
+
+class HardwareCurves(Study):
+    """Linear programs along four parameters, and simulations at points of each."""
+
+    name = "hardware"
+    title = "What slots and speed earn"
+    source = "Section 6.4"
+
+    def cells(self, *, quick: bool, seed: int) -> list[Cell]:
+        """One linear program a value, one run a simulated value, policy and seed."""
+        horizon, warmup, runs = (400.0, 200.0, 2) if quick else (1500.0, 600.0, 6)
+        programs = [
+            {"instance": name, "parameter": parameter, "value": value}
+            for name in (INSTANCE, LOADED)
+            for parameter, sweep in SWEEPS.items()
+            for value in sweep.values
+        ]
+        simulations = [
+            {"instance": INSTANCE, "parameter": parameter, "value": value}
+            | {
+                "run": simulated_cell(
+                    policy,
+                    changed(INSTANCE, parameter, value).to_dict(),
+                    N_GPUS,
+                    run,
+                    horizon=horizon,
+                    warmup=warmup,
+                )
+            }
+            for parameter, sweep in SWEEPS.items()
+            for value in (sweep.simulated[1::2] if quick else sweep.simulated)
+            for policy in POLICIES
+            for run in seeds(seed, runs)
+        ]
+        return [*programs, *simulations]
+
+    def cost(self, cell: Cell) -> float:
+        """Simulated GPU-seconds; a program is nothing beside them."""
+        return simulation_cost(cell["run"]) if "run" in cell else 1.0
+
+    def compute(self, cell: Cell) -> list[Row]:
+        """Revenue rate and time per token, of a plan or of a run."""
+        row = {key: cell[key] for key in ("instance", "parameter", "value")}
+        if "run" not in cell:
+            fluid = plan(changed(**row))
+            occupancy = np.array([getattr(fluid, name) for name in PLANNED])
+            time = TokenTime(price=0.0).value(fluid.instance, occupancy)
+            return [row | {"policy": "plan", "revenue": fluid.value, "share": 1.0, "tpot": time}]
+        result = simulate(cell["run"])
+        found = {
+            "policy": result.policy,
+            "seed": result.seed,
+            "revenue": result.revenue_rate.mean,
+            "share": result.score.mean,
+            "tpot": result.tpot.mean,
+        }
+        return [row | found]
+
+    def findings(self, rows: list[Row]) -> Findings:
+        """Where slots saturate, which way the curves go, and whether clusters follow them."""
+        needed, loaded = (slots_for_all(resolve_instance(name)) for name in (INSTANCE, LOADED))
+        saturation = _saturation(selected(rows, instance=INSTANCE, parameter=SLOTS, policy="plan"))
+        claims = [
+            Claim(
+                "Revenue saturates near B = 16",
+                "section 6.4",
+                f"least B with {SATURATED:.0%} of the revenue at B = {max(SWEEPS[SLOTS].values)}",
+                exact(saturation),
+                Criterion(14, 18),
+                {
+                    "agrees": f"{needed:.1f} slots serve all of the demand of `{INSTANCE}`; more "
+                    f"find nothing to do (`{LOADED}`: {loaded:.1f})"
+                },
+                ".0f",
+            ),
+            _saturation_claim(rows),
+            Claim(
+                "Revenue rises with B and gamma and falls with alpha and beta",
+                "section 6.4",
+                "largest step the other way, share of R*",
+                exact(_largest_wrong_step(rows, "revenue")),
+                Criterion(high=1e-6),
+                shown=".1e",
+            ),
+            Claim(
+                "The time per token falls with gamma and rises with alpha and beta",
+                "section 6.4",
+                "largest step the other way, share of the time",
+                exact(_largest_wrong_step(rows, "tpot", but=SLOTS)),
+                Criterion(high=1e-6),
+                {
+                    "differs": "the indicator averages over slots: where a slower prefill makes "
+                    "the plan admit less, X falls and with it the share of slow slots"
+                },
+                shown=".1e",
+            ),
+            *(_follows_claim(rows, policy) for policy in POLICIES),
+        ]
+        return Findings(claims, _elasticities())
+
+    def draw(self, rows: list[Row], figure: Figure) -> None:
+        """Revenue above, time per token below, over each parameter."""
+        figure.set_size_inches(12.0, 5.6)
+        axes = figure.subplots(2, len(SWEEPS), sharex="col", sharey="row")
+        for k, (parameter, sweep) in enumerate(SWEEPS.items()):
+            for name, style in ((INSTANCE, "-"), (LOADED, "--")):
+                found = selected(rows, instance=name, parameter=parameter, policy="plan")
+                values, label = column(found, "value"), f"plan, {name}"
+                axes[0, k].plot(values, column(found, "revenue"), style, color="0.4", label=label)
+                axes[1, k].plot(values, 1e3 * column(found, "tpot"), style, color="0.4")
+            for c, policy in enumerate(POLICIES):
+                found = selected(rows, parameter=parameter, policy=policy)
+                values = sorted({row["value"] for row in found})
+                for axis, name, factor in ((axes[0, k], "revenue", 1.0), (axes[1, k], "tpot", 1e3)):
+                    means = [column(found, name, value=v).mean() * factor for v in values]
+                    axis.plot(values, means, "ox"[c], color=f"C{c}", label=policy)
+            axes[1, k].set(xlabel=sweep.label)
+            if sweep.logarithmic:
+                axes[1, k].set_xscale("log")
+        axes[0, 0].set(ylabel="revenue per GPU-second")
+        axes[1, 0].set(ylabel="time per token, ms", yscale="log")
+        axes[0, 0].legend(fontsize="small")
+
+    def settings(self, rows: list[Row]) -> str:
+        """Instance, grid, runs."""
+        runs = len({row["seed"] for row in rows if "seed" in row})
+        return (
+            f"`{INSTANCE}` (programs also `{LOADED}`), bundled, one parameter changed at a time. "
+            "The plan's time per token is the indicator (45); the simulated one is a request's, "
+            f"waiting for a slot included. Simulated: n = {N_GPUS}, {runs} seeds a point, started "
+            "empty, warm-up 600 of 1500 s (quick: 200 of 400 s). Dots and crosses on the figure "
+            "are simulated means."
+        )
+
+
+def changed(instance: str, parameter: str, value: float) -> Instance:
+    """A preset with one parameter of its hardware changed."""
+    return with_hardware(resolve_instance(instance), **{parameter: value})
+
+
+def slots_for_all(instance: Instance) -> float:
+    """The B, not rounded, at which the capacities just serve every request.
+
+    With X = sum lambda / mu_p, decodes produce ``(B - 1) X / tau_mix + gamma B (1 - X)`` tokens
+    per GPU and second; that is to be sum lambda D. Infinite if prefills alone do not fit.
+    """
+    hardware, rates = instance.hardware, instance.arrival_rates
+    prefills = float((rates / instance.prefill_rates).sum())
+    if prefills > 1.0:
+        return float("inf")
+    mixed, solo = prefills / hardware.tau_mixed, hardware.gamma * (1.0 - prefills)
+    return (float(rates @ instance.output_tokens) + mixed) / (mixed + solo)
+
+
+def elasticity(instance: Instance, parameter: str) -> tuple[float, float]:
+    """Percent by which R* and the plan's time per token change with 1% more of a parameter.
+
+    Central differences over +-2% of a real parameter and +-1 slot.
+    """
+    value = getattr(instance.hardware, parameter)
+    step = 1 if parameter == SLOTS else 0.02 * value
+    logarithms = []
+    for changed_value in (value - step, value + step):
+        fluid = plan(with_hardware(instance, **{parameter: changed_value}))
+        occupancy = np.array([getattr(fluid, name) for name in PLANNED])
+        time = TokenTime(price=0.0).value(fluid.instance, occupancy)
+        logarithms.append(np.log([changed_value, fluid.value, time]))
+    change = logarithms[1] - logarithms[0]
+    return float(change[1] / change[0]), float(change[2] / change[0])
+
+
+def _elasticities() -> list[Row]:
+    table = []
+    for parameter in SWEEPS:
+        row: Row = {"1% more": parameter}
+        for name in (INSTANCE, LOADED):
+            revenue, time = elasticity(resolve_instance(name), parameter)
+            row |= {f"R* of {name}, %": f"{revenue:+.3f}", f"TPOT of {name}, %": f"{time:+.3f}"}
+        table.append(row)
+    return table
+
+
+def _saturation(rows: list[Row]) -> float:
+    """Least value whose revenue is nearly that of the last."""
+    revenue = column(rows, "revenue")
+    return float(column(rows, "value")[np.argmax(revenue >= SATURATED * revenue[-1])])
+
+
+def _saturation_claim(rows: list[Row]) -> Claim:
+    """What slots earn beyond 16 beside what they earned up to there, in simulation."""
+    points = [v for v in SWEEPS[SLOTS].simulated if selected(rows, value=v, policy=POLICIES[0])]
+    few, enough, many = points[0], 16, points[-1]
+    values = [
+        column(rows, "revenue", parameter=SLOTS, policy=POLICIES[1], value=v)
+        for v in (few, enough, many)
+    ]
+    gains = np.diff(np.array(values), axis=0).T
+    return Claim(
+        "Revenue saturates near B = 16",
+        "section 6.4",
+        f"gain from {enough} to {many} slots over that from {few} to {enough}, simulated, "
+        f"{POLICIES[1]}",
+        jackknifed(lambda means: float(means[1] / means[0]), gains),
+        Criterion(high=0.1),
+        {},
+        ".3f",
+    )
+
+
+def _steps(rows: list[Row], but: str) -> Iterator[tuple[bool, list[Row]]]:
+    """The programs' rows by sweep, each with whether revenue rises along it."""
+    for name in (INSTANCE, LOADED):
+        for parameter, sweep in SWEEPS.items():
+            if parameter != but:
+                found = selected(rows, instance=name, parameter=parameter, policy="plan")
+                yield sweep.revenue_rises, found
+
+
+def _largest_wrong_step(rows: list[Row], name: str, but: str = "") -> float:
+    """Largest relative step against the direction of a sweep; 0 if there is none."""
+    worst = 0.0
+    for rises, found in _steps(rows, but):
+        steps = np.diff(np.log(column(found, name)))
+        wrong = -steps if rises == (name == "revenue") else steps
+        worst = max(worst, float(wrong.max()))
+    return worst
+
+
+def _follows_claim(rows: list[Row], policy: str) -> Claim:
+    """The simulated point that is farthest below its program."""
+    found = selected(rows, policy=policy)
+    points = sorted({(row["parameter"], row["value"]) for row in found})
+    shares = {p: column(found, "share", parameter=p[0], value=p[1]) for p in points}
+    worst = min(points, key=lambda p: float(shares[p].mean()))
+    return Claim(
+        "Clusters follow the curves of the program",
+        "Theorem 4.1",
+        f"least share of R* of {policy} over {len(points)} points, n = {N_GPUS} "
+        f"({worst[0]} = {worst[1]:g})",
+        Estimate.of(shares[worst]),
+        Criterion(low=0.95),
+        {},
+        ".3f",
+    )
