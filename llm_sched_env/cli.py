@@ -14,6 +14,7 @@ from llm_sched_env.commands import (
     experiment,
     instances,
     lengths,
+    path,
     plan,
     policies,
     replay,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     plan,
+    path,
     evaluate,
     compare,
     experiment,

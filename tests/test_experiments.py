@@ -18,7 +18,7 @@ from counting_study import Counting
 from llm_sched_env.errors import ConfigurationError, StudyError
 from llm_sched_env.experiments import source_stamp
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import CellStore, cell_key
+from llm_sched_env.experiments.cell_store import cell_file, cell_key, read_rows
 from llm_sched_env.experiments.claims import Claim, Criterion, exact
 from llm_sched_env.experiments.estimates import decay_exponent, jackknifed, share_of
 from llm_sched_env.experiments.paper_page import INTRODUCTION, is_quick, parts, with_paragraph
@@ -45,21 +45,21 @@ def study(tmp_path):
 
 def test_the_longest_cells_start_first_and_rows_keep_the_order_of_cells(study, tmp_path):
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, CellStore(tmp_path / "cells"), jobs=1)
+    rows = run_cells(study, cells, tmp_path / "cells", jobs=1)
     work = [cells[k]["work"] for k in study.computed()]
     assert work == sorted(work, reverse=True)
     assert [row["k"] for row in rows] == [k for k in range(8) for _ in range(3)]
 
 
 def test_finished_cells_are_not_computed_again(study, tmp_path):
-    store, counts = CellStore(tmp_path / "cells"), []
-    first = run_cells(study, study.cells(quick=True, seed=0), store, jobs=1)
+    cells_folder, counts = tmp_path / "cells", []
+    first = run_cells(study, study.cells(quick=True, seed=0), cells_folder, jobs=1)
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, store, jobs=1, on_cell=counts.append)
+    rows = run_cells(study, cells, cells_folder, jobs=1, on_cell=counts.append)
     assert sorted(study.computed()) == list(range(8))
     assert rows[:12] == first
     assert counts == [4, 5, 6, 7, 8]
-    run_cells(study, study.cells(quick=True, seed=1), store, jobs=1)
+    run_cells(study, study.cells(quick=True, seed=1), cells_folder, jobs=1)
     assert len(study.computed()) == 12
 
 
@@ -97,12 +97,12 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_in_a_cell_names_it_and_keeps_the_others(study, tmp_path, jobs):
-    study.wrong, store = 3, CellStore(tmp_path / "cells")
+    study.wrong, cells_folder = 3, tmp_path / "cells"
     cells = study.cells(quick=True, seed=0)
     with pytest.raises(StudyError, match=r"counting cell \{'k': 3.*no plan today"):
-        run_cells(study, cells, store, jobs=jobs)
+        run_cells(study, cells, cells_folder, jobs=jobs)
     study.wrong = None
-    run_cells(study, cells, store, jobs=jobs)
+    run_cells(study, cells, cells_folder, jobs=jobs)
     assert sorted(study.computed()) == list(range(4))
 
 
@@ -213,7 +213,7 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     run.run(1)
     with (tmp_path / "counting.csv").open() as file:
         rows = list(csv.DictReader(file))
-    kept = CellStore(tmp_path / "cells").read(study, study.cells(quick=True, seed=3)[0])
+    kept = read_rows(cell_file(tmp_path / "cells", study, study.cells(quick=True, seed=3)[0]))
     assert [float(row["draw"]) for row in rows[:3]] == [row["draw"] for row in kept]
     assert (tmp_path / "counting.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "paper.md").read_text()
@@ -321,7 +321,7 @@ def test_cells_are_plain_data_and_each_is_there_once(study):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convergense"], "allowed is one of convergence"),
+        (["convergense"], "convergence, occupancy"),
         (["convergence", "--jobs", "0"], "--jobs"),
         (["convergence", "--seed", "-1"], "--seed"),
         (["convergence", "--out", "/proc/x"], "can be made"),
@@ -349,6 +349,6 @@ def test_a_quick_study_through_the_command_line(run, tmp_path):
     with (out / "convergence.csv").open() as file:
         rows = list(csv.DictReader(file))
     row = next(row for row in rows if (row["n_gpus"], row["seed"]) == ("5", "2"))
-    arguments = ("--gpus", 5, "--seed", 2, "--replications", 1, "--horizon", 400, "--warmup", 200)
+    arguments = ("--gpus", 5, "--seed", 2, "--replications", 1, "--horizon", 300, "--warmup", 100)
     code, text, _ = run("evaluate", "--policy", "gate-and-route", *arguments, "--json")
     assert float(row["share"]) == json.loads(text)["score"]["mean"]

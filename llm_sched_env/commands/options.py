@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, is_finite_number
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
@@ -90,6 +90,17 @@ def integers(option: str, text: str) -> list[int]:
         values = []
     if not values or min(values) < 1:
         raise ConfigurationError(option, text, "integers >= 1, comma-separated, such as 5,20,50")
+    return values
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """A comma-separated list of finite numbers >= 0."""
+    try:
+        values = [float(item) for item in names(option, text)]
+    except ValueError:
+        values = [-1.0]
+    if not all(is_finite_number(value) for value in values):
+        raise ConfigurationError(option, text, "numbers >= 0, comma-separated, such as 1.5,0")
     return values
 
 

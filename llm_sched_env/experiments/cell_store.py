@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,29 +14,23 @@ from llm_sched_env.experiments.study import Cell, Row, Study
 _PACKAGES = ("llm-sched-env", "numpy", "numba", "scipy")
 
 
-@dataclass(frozen=True)
-class CellStore:
-    """Finished cells in a folder; ``STUDY/KEY.json`` each."""
+def cell_file(folder: Path, study: Study, cell: Cell) -> Path:
+    """Where a cell's rows lie once it is finished: ``STUDY/KEY.json`` in a folder of cells."""
+    return folder / study.name / f"{cell_key(study, cell)}.json"
 
-    folder: Path
 
-    def read(self, study: Study, cell: Cell) -> list[Row] | None:
-        """The rows of a cell, or None where it is not finished."""
-        path = self._path(study, cell)
-        if not path.exists():
-            return None
-        rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return rows
+def read_rows(file: Path) -> list[Row] | None:
+    """The rows of a cell, or None where it is not finished."""
+    if not file.exists():
+        return None
+    rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return rows
 
-    def write(self, study: Study, cell: Cell, rows: list[Row]) -> None:
-        """Keep a finished cell; the file appears under its name when it is whole."""
-        path = self._path(study, cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"cell": cell, "rows": rows}, allow_nan=False)
-        write_whole(path, text.encode())
 
-    def _path(self, study: Study, cell: Cell) -> Path:
-        return self.folder / study.name / f"{cell_key(study, cell)}.json"
+def keep_rows(file: Path, cell: Cell, rows: list[Row]) -> None:
+    """Keep a finished cell; the file appears under its name when it is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps({"cell": cell, "rows": rows}, allow_nan=False).encode())
 
 
 def cell_key(study: Study, cell: Cell) -> str:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies.convergence import Convergence
+from llm_sched_env.experiments.studies.fluid_paths import FluidPaths
 from llm_sched_env.experiments.studies.hardware import HardwareCurves
+from llm_sched_env.experiments.studies.memory_speed import MemorySpeed
+from llm_sched_env.experiments.studies.occupancy import Occupancy
+from llm_sched_env.experiments.studies.policies import Policies
+from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
 from llm_sched_env.experiments.study import Study
 
-STUDIES: tuple[Study, ...] = (Convergence(), ShadowPrices(), HardwareCurves())
+STUDIES: tuple[Study, ...] = (
+    FluidPaths(),
+    SeparateCharging(),
+    Convergence(),
+    Occupancy(),
+    Policies(),
+    ShadowPrices(),
+    HardwareCurves(),
+    MemorySpeed(),
+)
 """By section of the paper."""
 
 ALL = "all"

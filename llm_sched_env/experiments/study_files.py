@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import CellStore, versions, write_whole
+from llm_sched_env.experiments.cell_store import versions, write_whole
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.paper_page import (
     INTRODUCTION,
@@ -70,8 +70,7 @@ class StudyRun:
     def run(self, jobs: int, on_cell: Callable[[int], None] | None = None) -> Findings:
         """Compute what is not stored, then write every file."""
         cells = self.study.cells(quick=self.quick, seed=self.seed)
-        store = CellStore(self.folder / "cells")
-        rows = run_cells(self.study, cells, store, jobs=jobs, on_cell=on_cell)
+        rows = run_cells(self.study, cells, self.folder / "cells", jobs=jobs, on_cell=on_cell)
         findings = self.study.findings(rows)
         name = self.study.name
         write_whole(self.folder / f"{name}.csv", csv_bytes(rows))

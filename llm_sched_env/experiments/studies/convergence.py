@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 INSTANCE = "base"
 SIZES = (5, 20, 50, 200, 500)
-LARGER_SIZES = (1000, 2000, 5000)
+LARGER_SIZES = (1000, 2000, 5000, 20_000, 50_000)
+# From here on the fluctuations are small beside what the plan turns away.
+LIMIT_SIZES = 5000
 QUEUES = ("q_prefill", "q_decode")
 
 
@@ -32,10 +34,11 @@ class Convergence(Study):
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One run a size and seed."""
         sizes = SIZES[:4] if quick else (*SIZES, *LARGER_SIZES)
-        horizon, warmup = (400.0, 200.0) if quick else (900.0, 300.0)
         return [
-            simulated_cell("gate-and-route", INSTANCE, n, run, horizon=horizon, warmup=warmup)
+            simulated_cell("gate-and-route", INSTANCE, n, run, horizon=3 * warmup, warmup=warmup)
             for n in sizes
+            # Large clusters average over themselves.
+            for warmup in (100.0 if quick or n > LIMIT_SIZES else 300.0,)
             for run in seeds(seed, 4 if quick else 10)
         ]
 

@@ -1,0 +1,69 @@
+"""Which instances does section 6.3 draw? Two classes and a GPU, uniform within its ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.instance import Hardware, Instance, RequestClass
+from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+
+RANGES = {
+    "alpha": (0.015, 0.02),
+    "beta": (1e-5, 1e-3),
+    "gamma": (10.0, 50.0),
+    "prompt_tokens": (200.0, 3000.0),
+    "output_tokens": (200.0, 3000.0),
+    "arrival_rate": (0.25, 0.5),
+}
+"""Section 6.3, in the units of :class:`Hardware` and :class:`RequestClass`."""
+
+N_CLASSES = 2
+
+
+def random_instance(number: int, seed: int = 0) -> Instance:
+    """Instance ``number`` of a seed; it does not depend on how many are drawn.
+
+    Every quantity is uniform in :data:`RANGES` and independent, by class where it is one of a
+    class. Chunk, slots, prices and patience are those of ``base`` **[ours]**: the paper names none.
+
+    Args:
+        number: 0, 1, ...
+        seed: another seed gives other instances.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+    drawn = {
+        name: rng.uniform(*ends, size=1 if name in _OF_THE_GPU else N_CLASSES).tolist()
+        for name, ends in RANGES.items()
+    }
+    classes = tuple(
+        RequestClass(
+            f"class-{i + 1}",
+            drawn["prompt_tokens"][i],
+            drawn["output_tokens"][i],
+            drawn["arrival_rate"][i],
+            PATIENCE_RATE,
+        )
+        for i in range(N_CLASSES)
+    )
+    hardware = Hardware(
+        *(drawn[name][0] for name in _OF_THE_GPU),
+        chunk_tokens=QWEN_8B_A100.chunk_tokens,
+        batch_slots=QWEN_8B_A100.batch_slots,
+    )
+    return Instance(f"random-{seed}-{number}", classes, hardware, PAPER_PRICES)
+
+
+def has_free_decode_queue(instance: Instance) -> bool:
+    """Whether gamma tau_mix >= (B - 1) / B: a plan without decode queue exists (Prop. 3.2)."""
+    hardware = instance.hardware
+    slots = hardware.batch_slots
+    return hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
+
+
+def slowest_decode(instance: Instance) -> float:
+    """Mean seconds of the longest decode at the slower speed: what a warm-up is measured in."""
+    speed = max(instance.hardware.tau_mixed, instance.hardware.tau_solo)
+    return float(instance.output_tokens.max() * speed)
+
+
+_OF_THE_GPU = ("alpha", "beta", "gamma")
