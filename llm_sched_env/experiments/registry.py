@@ -9,6 +9,7 @@ from llm_sched_env.experiments.studies.hardware import HardwareCurves
 from llm_sched_env.experiments.studies.memory_speed import MemorySpeed
 from llm_sched_env.experiments.studies.occupancy import Occupancy
 from llm_sched_env.experiments.studies.policies import Policies
+from llm_sched_env.experiments.studies.pricing import Pricing
 from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
 from llm_sched_env.experiments.study import Study
@@ -22,6 +23,7 @@ STUDIES: tuple[Study, ...] = (
     ShadowPrices(),
     HardwareCurves(),
     MemorySpeed(),
+    Pricing(),
 )
 """By section of the paper."""
 

@@ -146,9 +146,9 @@ class MemorySpeed(Study):
             f"`{'`, `'.join(INSTANCES)}`, bundled: {len(programs)} linear programs each, B = "
             f"{slots.min()} to {slots.max()}, beta = {betas.min():g} to {betas.max():g} s/token. "
             "Worth is what R* gains, in percent, per percent of more slots and of a smaller beta "
-            "(one slot). White on the figure: both are worth the same; below the lowest line memory is "
-            "worth more; the star is the paper's hardware. Simulated: a doubling of either "
-            f"on `overload`, {POLICY}, n = {N_GPUS}, {runs} seeds on the same "
+            "(one slot). White on the figure: both are worth the same; below the lowest line "
+            "memory is worth more; the star is the paper's hardware. Simulated: a doubling of "
+            f"either on `overload`, {POLICY}, n = {N_GPUS}, {runs} seeds on the same "
             "requests, warm-up 300 of 900 s (quick: 200 of 400 s)."
         )
 
