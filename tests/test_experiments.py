@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import json
 import math
@@ -121,24 +120,52 @@ def test_a_cell_is_known_by_its_data_its_sources_and_versions(study, monkeypatch
 
 
 def test_the_stamp_covers_what_computes_and_not_what_presents(tmp_path):
-    source = (TESTS / "counting_study.py").read_text()
-    path = tmp_path / "study.py"
+    source = (
+        "import numpy as np\n"
+        "from llm_sched_env.experiments.simulated_runs import simulate\n"
+        "from llm_sched_env.experiments.claims import exact\n"
+        "SCALE: float = 2.0\n"
+        "OTHER = 3.0\n"
+        "class Example:\n"
+        "    def compute(self, cell):\n"
+        "        return [self._row(cell)]\n"
+        "    def _row(self, cell):\n"
+        "        return helper(np.sum(cell)) + simulate(cell)\n"
+        "    def findings(self, rows):\n"
+        "        return exact(OTHER)\n"
+        "def helper(value):\n"
+        "    return SCALE * value\n"
+    )
+    path = tmp_path / "example.py"
 
-    def stamp(text):
-        assert ast.parse(text)
-        path.write_text(text)
+    def stamp(old="", new=""):
+        assert old in source
+        path.write_text(source.replace(old, new) if old else source)
         return source_stamp._computing_source(path)
 
-    same = stamp(source)
-    assert stamp(source.replace('"mean"', '"average"') + "\n# a comment\n") == same
-    assert stamp(source.replace("random(3)", "random(4)")) != same
+    same = stamp()
+    for old, new in (("exact(OTHER)", "1"), ("= 3.0", "= 4.0"), ("SCALE: float", "SCALE:  float")):
+        assert stamp(old, new) == same, old
+    for old, new in (
+        ("[self._row(cell)]", "[]"),
+        ("np.sum(cell)", "np.max(cell)"),
+        ("SCALE * value", "SCALE + value"),
+        ("= 2.0", "= 2.5"),
+        ("simulated_runs", "random_instances"),
+    ):
+        assert stamp(old, new) != same, old
+    assert "def simulate(" in same
+    assert "Findings" not in same
+
+
+def test_the_stamp_covers_the_model(study):
     names = {path.name for path in source_stamp._model_sources()}
     assert {"gates.py", "fluid.py", "evaluation.py", "dispatch_rules.py"} <= names
-    assert "simulated_runs.py" in names
     assert names.isdisjoint({"cli.py", "report.py", "experiment.py", "paper_page.py"})
+    assert "default_rng" in source_stamp._computing_source(TESTS / "counting_study.py")
     # Every file of the framework that is named there exists.
     folder = Path(source_stamp.__file__).parent
-    assert all((folder / name).exists() for name in source_stamp._FRAMEWORK)
+    assert all((folder / f"{name}.py").exists() for name in source_stamp._FRAMEWORK)
 
 
 def test_seeds_of_two_runs_never_meet():
@@ -166,7 +193,7 @@ def test_a_verdict_follows_from_the_interval(low, high, verdict):
     estimate = Estimate((low + high) / 2, (low, high))
     claim = Claim("s", "1.1", "q", estimate, Criterion(0.2, 0.6), {verdict: "because"})
     assert (claim.verdict, claim.reason) == (verdict, "because")
-    assert json.loads(json.dumps(claim.to_dict(), allow_nan=True))["verdict"] == verdict
+    assert json.loads(json.dumps(claim.to_dict(), allow_nan=False))["verdict"] == verdict
 
 
 def test_a_claim_shows_its_number_and_its_criterion():
@@ -195,6 +222,7 @@ def test_the_exponent_of_a_known_law_is_covered():
         covered += found.ci95[0] <= -0.5 <= found.ci95[1]
     # 190 expected; 180 is three standard deviations below.
     assert covered >= 180
+    assert math.isnan(decay_exponent([1, 2], np.array([[1.0, -1.0], [1.0, 0.5]])).mean)
 
 
 def test_a_share_of_trials_has_wilsons_interval():
@@ -217,7 +245,8 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     assert [float(row["draw"]) for row in rows[:3]] == [row["draw"] for row in kept]
     assert (tmp_path / "counting.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "paper.md").read_text()
-    assert page.startswith(INTRODUCTION)
+    assert page.startswith(INTRODUCTION.partition("<!-- overview -->")[0])
+    assert "| `counting` | Sums of draws | 1 | 1 | 0 |" in page
     part = parts(page)["counting"]
     assert is_quick(part)
     for text in ("**Quick run**", "| 12 | 24 to 24 | **differs** |", "a\\|b", "A remark."):

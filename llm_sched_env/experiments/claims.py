@@ -91,6 +91,7 @@ class Claim:
             "place": self.place,
             "quantity": self.quantity,
             **self.estimate.to_dict(),
+            "mean": self.estimate.mean if math.isfinite(self.estimate.mean) else None,
             "criterion": [v if math.isfinite(v) else None for v in limits],
             "verdict": self.verdict,
             "reason": self.reason,

@@ -35,11 +35,14 @@ def decay_exponent(sizes: Sequence[float], gaps: np.ndarray) -> Estimate:
 
     Args:
         sizes: cluster sizes n, shape (N,).
-        gaps: per replication and size, shape (K, N); a single one may be negative, no mean.
+        gaps: per replication and size, shape (K, N); a single one may be negative. Where a mean
+            is, no exponent is known: NaN.
     """
     logarithms = np.log(np.asarray(sizes, float))
 
     def slope(means: np.ndarray) -> float:
+        if not (means > 0).all():
+            return math.nan
         return float(np.polyfit(logarithms, np.log(means), 1)[0])
 
     return jackknifed(slope, gaps)

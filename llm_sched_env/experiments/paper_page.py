@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.experiments.claims import Claim, Findings
+from llm_sched_env.experiments.claims import AGREES, DIFFERS, UNDECIDED, Claim, Findings
 from llm_sched_env.experiments.study import Study
 
 INTRODUCTION = """# The paper's statements, computed
@@ -18,9 +18,14 @@ Every statement of Lin, Ding, Han and Zhang
 computes it; this page is what the commands wrote (`make paper`). A verdict follows from the
 numbers: a claim *agrees* when the whole 95% interval of our number lies in the stated range,
 *differs* when none of it does, and is *undecided* otherwise.
+
+<!-- overview -->
+<!-- end of overview -->
 """
 
 _MARK = "experiment"
+_VERDICTS = (AGREES, DIFFERS, UNDECIDED)
+_OVERVIEW = re.compile(r"(<!-- overview -->\n).*?(<!-- end of overview -->)", re.DOTALL)
 _START = re.compile(r"<!-- experiment: (?P<name>[\w-]+)(?P<quick> \(quick\))? -->")
 
 
@@ -67,17 +72,24 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
 def with_paragraph(page: str, name: str, text: str, order: Sequence[str]) -> str:
     """The page with a study's part replaced, or put in its place in the order.
 
+    The overview, where the page has its marks, counts the verdicts of all parts.
+
     Raises:
         ConfigurationError: for a page whose marks are not pairs.
     """
     found = _part(page, name)
+    later = (
+        [_part(page, other) for other in order[order.index(name) + 1 :]] if name in order else []
+    )
+    following = next((part for part in later if part is not None), None)
     if found is not None:
-        return page[: found.start()] + text + page[found.end() :]
-    for later in order[order.index(name) + 1 :] if name in order else ():
-        following = _part(page, later)
-        if following is not None:
-            return page[: following.start()] + text + "\n\n" + page[following.start() :]
-    return page.rstrip("\n") + "\n\n" + text + "\n"
+        changed = page[: found.start()] + text + page[found.end() :]
+    elif following is not None:
+        changed = page[: following.start()] + text + "\n\n" + page[following.start() :]
+    else:
+        changed = page.rstrip("\n") + "\n\n" + text + "\n"
+    overview = "\n".join(_table(_overview(parts(changed))))
+    return _OVERVIEW.sub(lambda marks: f"{marks[1]}{overview}\n{marks[2]}", changed)
 
 
 def parts(page: str) -> dict[str, str]:
@@ -108,6 +120,19 @@ def _part(page: str, name: str) -> re.Match[str] | None:
     return pairs[0] if pairs else None
 
 
+def _overview(found: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row a study: its title and how many of its claims came out how."""
+    return [
+        {"study": f"`{name}`", "question": part.splitlines()[1].removeprefix("## ")}
+        | {verdict: part.count(f"| {_verdict(verdict)} |") for verdict in _VERDICTS}
+        for name, part in found.items()
+    ]
+
+
+def _verdict(verdict: str) -> str:
+    return f"**{verdict}**"
+
+
 def _start_mark(name: str, *, quick: bool) -> str:
     return f"<!-- {_MARK}: {name}{' (quick)' if quick else ''} -->"
 
@@ -123,7 +148,7 @@ def _claims_table(claims: Sequence[Claim]) -> list[str]:
             "our number": claim.quantity,
             "value [95% interval]": claim.number(),
             "agrees if": claim.criterion.text(claim.shown),
-            "verdict": f"**{claim.verdict}**",
+            "verdict": _verdict(claim.verdict),
         }
         for claim in claims
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from llm_sched_env.instance import Hardware, Instance, RequestClass
+from llm_sched_env.instance import Instance, RequestClass
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 
 RANGES = {
@@ -45,19 +47,8 @@ def random_instance(number: int, seed: int = 0) -> Instance:
         )
         for i in range(N_CLASSES)
     )
-    hardware = Hardware(
-        *(drawn[name][0] for name in _OF_THE_GPU),
-        chunk_tokens=QWEN_8B_A100.chunk_tokens,
-        batch_slots=QWEN_8B_A100.batch_slots,
-    )
+    hardware = dataclasses.replace(QWEN_8B_A100, **{name: drawn[name][0] for name in _OF_THE_GPU})
     return Instance(f"random-{seed}-{number}", classes, hardware, PAPER_PRICES)
-
-
-def has_free_decode_queue(instance: Instance) -> bool:
-    """Whether gamma tau_mix >= (B - 1) / B: a plan without decode queue exists (Prop. 3.2)."""
-    hardware = instance.hardware
-    slots = hardware.batch_slots
-    return hardware.gamma * hardware.tau_mixed >= (slots - 1) / slots
 
 
 def slowest_decode(instance: Instance) -> float:

@@ -20,9 +20,8 @@ class Study(ABC):
     """A part of the paper that can be computed.
 
     A new one is a file in ``studies/`` with a subclass and a line in the registry. Rows depend on
-    the cell alone, so that cells can run anywhere, in any order, and be kept. What is kept is
-    keyed by the sources as well, except those of methods that start with ``findings``, ``draw``
-    or ``settings`` (or with these after an underscore): wording costs no computation.
+    the cell alone, so that cells can run anywhere, in any order, and be kept. Kept rows are keyed
+    by the cell and by the sources that ``compute`` reaches: other changes cost no computation.
 
     Attributes:
         name: of the command line and of the files.

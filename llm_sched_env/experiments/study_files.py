@@ -105,5 +105,5 @@ def _figure(study: Study, rows: list[Row]) -> bytes:
     figure = Figure(layout="constrained")
     study.draw(rows, figure)
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(image, format="png", dpi=90, metadata={"Software": None})
     return image.getvalue()

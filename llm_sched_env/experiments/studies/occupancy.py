@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INSTANCE = "base"
 SIZES = (5, 20, 50, 200, 500)
 # Cluster size, simulated seconds, warm-up: large clusters average over themselves.
-LARGER = ((5000, 600.0, 300.0), (50_000, 300.0, 150.0))
+LARGER = ((5000, 600.0, 300.0), (20_000, 300.0, 150.0))
 STATIONS = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 X, Y_MIXED, Y_SOLO = (STATIONS.index(name) for name in ("x", "y_mixed", "y_solo"))
 
