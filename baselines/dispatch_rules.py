@@ -49,6 +49,18 @@ PRIORITIZE_AND_ROUTE = _registered(
     "section 4.2",
 )
 
+SLI_AWARE = _registered(
+    DispatchRule(gate="occupancy", router="randomized", pools="static"),
+    "printed occupancy gate, static pools, a class's solo share by lot: tracks a plan with --sli",
+    "section 5.1",
+)
+
+GENERAL_SLI_AWARE = _registered(
+    DispatchRule(gate="occupancy", router="weighted-randomized", pools="static"),
+    "sli-aware for plans in which decodes wait: a free slot picks the class by the plan's weights",
+    "section 13",
+)
+
 FCFS_IMMEDIATE = _registered(
     DispatchRule(gate="fcfs", router="coupled", pools="dynamic"),
     "Sarathi-style serving system: oldest request first, decodes stay in their slot",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate
+from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Evaluation
 from llm_sched_env.workloads.traces import Trace
@@ -32,6 +33,8 @@ COLUMNS = (
     "warmup",
     "replications",
     "seed",
+    "objective",
+    "slis",
     "versions",
 )
 
@@ -82,6 +85,7 @@ def compare(
     competitors: Sequence[Competitor],
     *,
     pricing: str = "bundled",
+    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float = 1200.0,
     warmup: float = 300.0,
     replications: int = 8,
@@ -90,6 +94,7 @@ def compare(
 ) -> list[tuple[str, Evaluation]]:
     """Evaluate every competitor on every scenario that it enters.
 
+    Every competitor is steered by the plan with the service levels; scores stay shares of R*.
     Traces are replayed whole, without warm-up; replications differ in patience and routing.
 
     Returns:
@@ -104,6 +109,7 @@ def compare(
             scenario.instance,
             scenario.n_gpus,
             pricing=pricing,
+            slis=slis,
             horizon=None if recorded else horizon,
             warmup=None if recorded else warmup,
             replications=replications,
@@ -167,6 +173,8 @@ def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
             "warmup": result.warmup,
             "replications": result.replications,
             "seed": result.seed,
+            "objective": result.objective.mean,
+            "slis": " ".join(f"{k}={v.measured.mean}" for k, v in result.slis.items()),
             "versions": " ".join(f"{k}={v}" for k, v in result.versions.items()),
         }
         for label, result in results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,14 @@ from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfigurat
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import PRICINGS, FluidPlan, plan
+from llm_sched_env.measured_levels import (
+    measured_indicators,
+    measured_levels,
+    penalty_rates,
+    token_time,
+)
+from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel, plan
+from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.policies import PythonPolicy, resolve_policy
 from llm_sched_env.presets import (
     PAPER_PRICES,
@@ -57,6 +64,7 @@ class _Run:
     stream: RequestStream | None
     billing: str | None
     environment: dict[str, Any]  # what a Python policy's actions mean
+    slis: tuple[ServiceLevel, ...]
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication."""
@@ -69,6 +77,7 @@ def evaluate(
     n_gpus: int = 20,
     *,
     pricing: str = "bundled",
+    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
     replications: int = 4,
@@ -91,6 +100,8 @@ def evaluate(
             as many in their order, patience; means and rates are the trace's.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
+        slis: service levels, as in :func:`llm_sched_env.plan`: the plan with them steers the
+            policy, and the result has what is measured of them. The score stays a share of R*.
         horizon: simulated seconds, warm-up included; default 900, or the whole trace.
         warmup: seconds at the start that are not measured; default 300, or 0 with a trace.
         replications: independent runs.
@@ -125,7 +136,8 @@ def evaluate(
     environment = _environment_of(resolved)
     interval = environment.get("interval", 1.0) if environment is not None else None
     horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
-    fluid_plan = plan(instance, pricing)
+    levels = checked_service_levels(slis)
+    fluid_plan = plan(instance, pricing, slis=levels)
     run = _Run(
         instance,
         fluid_plan,
@@ -137,6 +149,7 @@ def evaluate(
         _stream(recorded) if recorded else None,
         billing,
         environment or {},
+        levels,
     )
     if isinstance(resolved, DispatchRule):
         rule = resolved
@@ -255,6 +268,7 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
         stream=run.stream,
         billing=run.billing,
         ranks=run.fluid_plan.admission_ranks,
+        weights=run.fluid_plan.decode_weights,
     )
     if run.warmup > 0:
         simulation.run(run.warmup)
@@ -270,6 +284,7 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
         n_gpus=run.n_gpus,
         pricing=run.pricing,
         horizon=run.horizon,
+        slis=run.slis,
         **run.environment,
     )
     control = IntervalControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
@@ -278,20 +293,23 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
     policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
     shape = control.action_space.shape or ()
-    observation, info = control.observations()[0], control.info(0, np.zeros(2))
+    report = control.report()
+    observation, info = report.observations[0], control.info(0, report)
     warmup_steps = round(run.warmup / configuration.interval)
     for step in range(configuration.steps):
         if step == warmup_steps and step > 0:
             control.reset_metrics(0)
         report = control.empty_report()
         control.step(as_actions(policy.act(observation, info), shape)[None], report)
-        observation, info = report.observations[0], control.info(0, report.terms[0])
+        observation, info = report.observations[0], control.info(0, report)
     return control.batch.metrics(0)
 
 
 def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / run.fluid_plan.value
+    indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
+    penalties = penalty_rates(run.slis, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
     n = len(metrics)
     error = {
@@ -318,6 +336,9 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
         revenue_rate=Estimate.of(rates[run.pricing]),
         bundled_revenue_rate=Estimate.of(rates["bundled"]),
         separate_revenue_rate=Estimate.of(rates["separate"]),
+        objective=Estimate.of(rates[run.pricing] - penalties),
+        token_time=Estimate.of(np.array([token_time(run.instance, m) for m in metrics])),
+        slis=measured_levels(run.slis, run.fluid_plan, indicators),
         scores=tuple(scores.tolist()),
         occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},
         occupancy_standard_error=error,

@@ -30,8 +30,35 @@ class Estimate:
         return cls(mean, (mean - half, mean + half))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``None`` for an end that is not known."""
-        return {"mean": self.mean, "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
+        """Plain data; ``None`` for what is not known."""
+        mean, *ends = (v if math.isfinite(v) else None for v in (self.mean, *self.ci95))
+        return {"mean": mean, "ci95": ends}
+
+
+@dataclass(frozen=True)
+class MeasuredLevel:
+    """A service level as measured.
+
+    Attributes:
+        measured: the indicator at each replication's time averages, in its unit.
+        planned: the indicator in the plan that steers the policy.
+        limit: the greatest allowed value, or None.
+        kept: whether the measured mean is within the limit; None without one.
+        price: currency per GPU, second and unit, or None.
+        penalty: price times measured, currency per GPU and second; 0 without a price.
+    """
+
+    measured: Estimate
+    planned: float
+    limit: float | None
+    kept: bool | None
+    price: float | None
+    penalty: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        estimates = {name: getattr(self, name).to_dict() for name in ("measured", "penalty")}
+        return {**asdict(self), **estimates}
 
 
 @dataclass(frozen=True)
@@ -79,13 +106,17 @@ class Evaluation:
         bound: R*, the fluid plan's value.
         score: revenue rate / R*.
         revenue_rate: in the pricing asked for.
+        objective: revenue rate less the penalties of the service levels.
         bundled_revenue_rate: equation (22).
         separate_revenue_rate: equation (23).
         occupancy: time averages by station, each of shape (I,).
         occupancy_standard_error: their standard errors over replications.
+        slis: service levels by name.
         classes: results by class.
         ttft: time to first token, from arrival to the end of the prefill, s.
         tpot: time per output token, from the first token to completion over tokens, s.
+        token_time: seconds in decode slots per output token, without the wait for a slot that is
+            in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
         wall_seconds: duration of the whole evaluation.
@@ -105,6 +136,9 @@ class Evaluation:
     revenue_rate: Estimate
     bundled_revenue_rate: Estimate
     separate_revenue_rate: Estimate
+    objective: Estimate
+    token_time: Estimate
+    slis: dict[str, MeasuredLevel]
     scores: tuple[float, ...]
     occupancy: dict[str, np.ndarray]
     occupancy_standard_error: dict[str, np.ndarray]
@@ -142,6 +176,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, one JSON object."""
         estimates = ("score", "revenue_rate", "bundled_revenue_rate", "separate_revenue_rate")
+        estimates += ("objective", "token_time")
         return {
             "policy": self.policy,
             "instance": self.instance,
@@ -153,6 +188,7 @@ class Evaluation:
             "seed": self.seed,
             "bound": self.bound,
             **{name: getattr(self, name).to_dict() for name in estimates},
+            "slis": {name: level.to_dict() for name, level in self.slis.items()},
             "scores": list(self.scores),
             "occupancy": {k: v.tolist() for k, v in self.occupancy.items()},
             "occupancy_standard_error": {

@@ -19,7 +19,7 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 CAUSES = {ARRIVE, PREFILL_END, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE}
@@ -72,7 +72,7 @@ class Books:
         self.rejected: list[int] = []
         self.first_token: dict[int, float] = {}
         self.latencies = np.zeros((3, n_classes))
-        self.last_in_pool = {"solo": -1, "mixed": -1}
+        self.last_in_line: dict[tuple[str, int], int] = {}
 
     def replay(self, events: np.ndarray) -> Books:
         actions = {
@@ -178,12 +178,13 @@ class Books:
         elif self.rule.router == "coupled":
             assert gpu == self.prefill_gpu.get(index)
         elif self.rule.pools == "static":
-            # Two hidden lines, each first-come-first-served.
-            pool = "solo" if self._is_solo(gpu) else "mixed"
+            # Hidden lines of each pool, or of its classes, each first-come-first-served.
+            weighted = self.rule.router == "weighted-randomized"
+            line = "solo" if self._is_solo(gpu) else "mixed", self.class_of(index) * weighted
             assert index in self.prefilled
             place = self.prefilled.index(index)
-            assert place > self.last_in_pool[pool]
-            self.last_in_pool[pool] = place
+            assert place > self.last_in_line.get(line, -1)
+            self.last_in_line[line] = place
         assert self._takes_decode(gpu, self._tokens(index))
         _remove(self.line, index)
         self.decodes[gpu].append(index)
@@ -267,7 +268,7 @@ class Books:
 
     def _assert_nothing_idles(self) -> None:
         """Between causes no slot is free that the rule would use."""
-        if self.line and self.rule.router != "randomized":
+        if self.line and self.rule.router not in ROUTERS_BY_PROBABILITY:
             tokens = self._tokens(self.line[0])
             idle = [g for g in range(self.n_gpus) if self._takes_decode(g, tokens)]
             assert not idle, "an idle decode slot"

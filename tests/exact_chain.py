@@ -11,7 +11,7 @@ lost; by PASTA its probability is the stationary mass of those states (`Solution
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Policy(NamedTuple):
     """What distinguishes the policies of the model.
 
     gate: ``occupancy``, ``strict-occupancy`` or ``oldest``.
-    router: ``solo-first``, ``randomized`` or ``coupled``.
+    router: ``solo-first``, ``randomized``, ``weighted-randomized`` or ``coupled``.
     """
 
     gate: str
@@ -45,7 +45,7 @@ class Gpu(NamedTuple):
 
 
 class State(NamedTuple):
-    """Queues hold classes, oldest first; where a gate only counts, in order of class."""
+    """Queues hold classes, oldest first; where a rule only counts them, in order of class."""
 
     gpus: tuple[Gpu, ...]
     queue: tuple[int, ...]
@@ -53,6 +53,7 @@ class State(NamedTuple):
 
 
 Law = dict[State, float]
+Lots = list[tuple[float, State]]  # states in proportion to their weights
 
 
 class Solution(NamedTuple):
@@ -75,6 +76,7 @@ class Chain:
         solo_probability: p_s,i of the randomized router.
         pool_size: M.
         most_requests: cap on requests in the cluster.
+        weights: of the classes in the solo and in the mixed pool, if weighted.
     """
 
     def __init__(
@@ -86,10 +88,13 @@ class Chain:
         solo_probability: Iterable[float],
         pool_size: int,
         most_requests: int,
+        weights: Sequence[Sequence[float]] = (),
     ) -> None:
         self.instance, self.policy, self.n_gpus = instance, policy, n_gpus
         self.solo_probability = list(solo_probability)
         self.pool_size, self.most_requests = pool_size, most_requests
+        self.weights = weights
+        self.randomized = policy.router in {"randomized", "weighted-randomized"}
         hardware, self.n_classes = instance.hardware, len(instance.classes)
         self.slots = hardware.batch_slots
         mixed_seconds = hardware.alpha + hardware.beta * hardware.chunk_tokens  # (3)
@@ -144,7 +149,7 @@ class Chain:
             stays = freed._replace(decodes=_plus(freed.decodes, i, 1))
             return self._settled(_with_gpu(state, g, stays))
         ended = _with_gpu(state, g, freed)
-        p_solo = self.solo_probability[i] if self.policy.router == "randomized" else 1.0
+        p_solo = self.solo_probability[i] if self.randomized else 1.0
         law: Law = {}
         for which, probability in ((0, p_solo), (1, 1.0 - p_solo)):
             if probability > 0.0:
@@ -170,10 +175,11 @@ class Chain:
         while law:
             following: Law = {}
             for state, probability in law.items():
-                choices = [self._canonical(choice) for choice in step(state)]
-                for choice in choices:
-                    _add(following, {choice: 1.0}, probability / len(choices))
-                if not choices:
+                lots = step(state)
+                total = sum(weight for weight, _ in lots)
+                for weight, choice in lots:
+                    _add(following, {self._canonical(choice): 1.0}, probability * weight / total)
+                if not lots:
                     _add(final, {state: 1.0}, probability)
             law = following
         return final
@@ -183,21 +189,37 @@ class Chain:
         split = self.pool_size if self.policy.static_pools else 0
         gpus = (*sorted(state.gpus[:split]), *sorted(state.gpus[split:]))
         queue = state.queue if self.policy.gate == "oldest" else tuple(sorted(state.queue))
-        return State(gpus, queue, state.lines)
+        lines = state.lines
+        if self.policy.router == "weighted-randomized":
+            lines = tuple(tuple(sorted(line)) for line in lines)
+        return State(gpus, queue, lines)
 
-    def placements(self, state: State) -> list[State]:
-        """Equally likely placements of the head of a decode line; none if nothing fits."""
+    def placements(self, state: State) -> Lots:
+        """Placements of the head of a decode line, or of a class in it; none if nothing fits."""
         for which, line in enumerate(state.lines):
             if line:
                 pools = ("solo", "mixed")
-                if self.policy.router == "randomized":
+                if self.randomized:
                     pools = pools[which : which + 1]
                 for pool in pools:
                     gpus = [g for g in range(self.n_gpus) if self.takes_decode(state, g, pool)]
                     if gpus:
-                        rest = _with_line(state, which, line[1:])
-                        return [_with_decode(rest, g, line[0]) for g in gpus]
+                        return [
+                            (weight, _with_decode(rest, g, i))
+                            for weight, i, rest in self.heads(state, which)
+                            for g in gpus
+                        ]
         return []
+
+    def heads(self, state: State, which: int) -> Iterator[tuple[float, int, State]]:
+        """Who may leave a line next: the weight, the class, and the state without the request."""
+        line = state.lines[which]
+        if self.policy.router != "weighted-randomized":
+            yield 1.0, line[0], _with_line(state, which, line[1:])
+            return
+        for i in sorted(set(line)):
+            rest = _without(line, line.index(i))
+            yield self.weights[which][i], i, _with_line(state, which, rest)
 
     def takes_decode(self, state: State, g: int, pool: str) -> bool:
         gpu = state.gpus[g]
@@ -208,7 +230,7 @@ class Chain:
         limit = self.slots - 1 if pool == "mixed" else self.slots
         return (g < self.pool_size) == (pool == "mixed") and sum(gpu.decodes) < limit
 
-    def admissions(self, state: State) -> list[State]:
+    def admissions(self, state: State) -> Lots:
         """Equally likely admissions of the gate's choice; none if nothing is admitted."""
         gpus = [
             g
@@ -221,7 +243,7 @@ class Chain:
         if place is None:
             return []
         i, rest = state.queue[place], state._replace(queue=_without(state.queue, place))
-        return [_with_gpu(rest, g, state.gpus[g]._replace(prefill=i)) for g in gpus]
+        return [(1.0, _with_gpu(rest, g, state.gpus[g]._replace(prefill=i))) for g in gpus]
 
     def chosen(self, state: State) -> int | None:
         """The place in the queue that the gate admits."""
@@ -245,7 +267,7 @@ class Chain:
     @cached_property
     def generator(self) -> tuple[list[State], csr_array]:
         """All states and Q; rows sum to 0."""
-        n_lines = 2 if self.policy.router == "randomized" else 1
+        n_lines = 2 if self.randomized else 1
         idle = Gpu(IDLE, (0,) * self.n_classes)
         empty = State((idle,) * self.n_gpus, (), ((),) * n_lines)
         index, states = {empty: 0}, [empty]

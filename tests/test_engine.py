@@ -37,6 +37,7 @@ def simulation(instance, rule, n_gpus=7, seed=0, **more):
     plan = lse.plan(instance)
     seeds = np.random.SeedSequence(seed)
     more.setdefault("ranks", plan.admission_ranks)
+    more.setdefault("weights", plan.decode_weights)
     return Simulation(instance, rule, plan.controls(n_gpus), n_gpus, seeds, **more)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from exact_chain import IDLE, OCCUPANCIES, Chain, Policy, Solution, State
+from exact_chain import IDLE, OCCUPANCIES, Chain, Lots, Policy, Solution, State
 from scipy.sparse.linalg import spsolve
 from scipy.stats import f, t
 
@@ -48,12 +48,14 @@ class Case(NamedTuple):
     admission: tuple[float, float]
     most_requests: int
     solo_probability: tuple[float, float] = (0.7, 0.4)
+    weights: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 4.0), (3.0, 1.0))
 
 
 TWO_SLOTS = instance(2, (0.35, 0.25), (3.0, 5.0))
 THREE_SLOTS = instance(3, (0.5, 0.4), (3.0, 5.0))
 LIGHT = instance(2, (0.3, 0.2), (5.0, 8.0))
 WAITING = instance(2, (0.4, 0.3), (1.5, 1.5))
+BUFFERED = instance(2, (0.3, 0.4), (0.4, 0.4))
 SOME, ALL = (0.8, 0.6), (1.0, 1.0)
 CASES = {
     "gate-and-route": Case(
@@ -109,6 +111,10 @@ CASES = {
         DispatchRule("occupancy", "randomized", "static"),
         Policy("occupancy", "randomized"), 2, 1, LIGHT, SOME, 8,
     ),
+    "weighted router": Case(
+        DispatchRule("occupancy", "weighted-randomized", "static"),
+        Policy("occupancy", "weighted-randomized"), 1, 1, BUFFERED, SOME, 13, (0.0, 0.0),
+    ),
 }  # fmt: skip
 
 
@@ -122,6 +128,7 @@ def chain_of(case: Case, kind: type[Chain] = Chain, **changes: Any) -> Chain:
         case.solo_probability,
         case.pool_size,
         case.most_requests,
+        case.weights,
     )
 
 
@@ -137,7 +144,14 @@ def simulated(case: Case) -> dict[str, np.ndarray]:
     runs: dict[str, list[float]] = {}
     entropy = [2602, list(CASES.values()).index(case)]  # every case has requests of its own
     for seed in np.random.SeedSequence(entropy).spawn(REPLICATIONS):
-        cluster = Simulation(case.instance, case.rule, controls, case.n_gpus, seed)
+        cluster = Simulation(
+            case.instance,
+            case.rule,
+            controls,
+            case.n_gpus,
+            seed,
+            weights=np.array(case.weights),
+        )
         cluster.run(WARMUP)
         cluster.reset_metrics()
         cluster.run(HORIZON)
@@ -295,7 +309,7 @@ class TiesByQueue(Chain):
 class LineByClass(Chain):
     """The decode line serves one class first."""
 
-    def placements(self, state: State) -> list[State]:
+    def placements(self, state: State) -> Lots:
         return super().placements(state._replace(lines=(tuple(sorted(state.lines[0])),)))
 
 
@@ -328,7 +342,7 @@ class MixedFirst(Chain):
 class FixedGpu(Chain):
     """A prefill takes the GPU with the fewest decodes instead of a random one."""
 
-    def admissions(self, state: State) -> list[State]:
+    def admissions(self, state: State) -> Lots:
         return super().admissions(state)[:1]
 
 
@@ -357,6 +371,13 @@ MUTANTS = {
     ),
     "wrong solo probability": (
         CASES["randomized router"], Chain, {"solo_probability": (0.67, 0.4)},
+    ),
+    "wrong weights": (
+        CASES["weighted router"], Chain, {"weights": ((1.0, 4.0), (3.0, 1.5))},
+    ),
+    "one line for all classes of a pool": (
+        CASES["weighted router"], Chain,
+        {"policy": Policy("occupancy", "randomized"), "most_requests": 9},
     ),
 }  # fmt: skip
 

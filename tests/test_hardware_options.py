@@ -72,7 +72,7 @@ def replayed(
     cluster = Simulation(
         instance, rule, controls, n_gpus, np.random.SeedSequence(3),
         stream=stream, log_events=7 * len(stream.arrival_time),
-        ranks=np.zeros((2, instance.n_classes)),
+        ranks=np.zeros((2, instance.n_classes)), weights=np.ones((2, instance.n_classes)),
     )  # fmt: skip
     cluster.run(math.inf)
     return cluster
@@ -361,6 +361,7 @@ def test_requests_add_up_along_the_way(rule: DispatchRule) -> None:
         occupancy,
         log_events=20_000,
         ranks=fluid.admission_ranks,
+        weights=fluid.decode_weights,
     )
     for until in np.arange(0.0, 60.0, 1.3):
         cluster.run(until)

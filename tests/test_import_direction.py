@@ -27,7 +27,7 @@ LAYERS = [
     {"presets", "kv_limit"},
     {"planning", "simulation"},
     {"workloads", "policies", "results"},
-    {"envs"},
+    {"envs", "measured_levels"},
     {"evaluation"},
     {"comparison", "experiments", "report"},
     {"baselines"},

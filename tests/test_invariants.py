@@ -23,7 +23,13 @@ from llm_sched_env.simulation.layout import (
     PREFILL_START,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.rules import (
+    GATES,
+    POOLS,
+    ROUTERS,
+    ROUTERS_BY_PROBABILITY,
+    DispatchRule,
+)
 from llm_sched_env.simulation.simulation import Simulation
 
 
@@ -114,6 +120,7 @@ def clusters(draw: st.DrawFn, rules: list[DispatchRule]) -> dict[str, Any]:
         "stream": stream,
         "log_events": 6 * len(stream.arrival_time),
         "ranks": np.arange(2.0 * instance.n_classes).reshape(2, -1),
+        "weights": np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])[:, : instance.n_classes],
     }
 
 
@@ -151,7 +158,8 @@ def check_books(arguments: dict[str, Any]) -> Books:
             metrics.counts[name], by_class(ones, classes, indices, n), name
         )
     # Whoever is left waits for a prefill that the gate or the pool never gives.
-    assert books.inside() == sum(map(len, books.queues)) or arguments["rule"].router == "randomized"
+    randomized = arguments["rule"].router in ROUTERS_BY_PROBABILITY
+    assert books.inside() == sum(map(len, books.queues)) or randomized
     # Tokens and money.
     prompt = by_class(stream.prompt_tokens, classes, books.prefilled, n)
     output = by_class(stream.output_tokens, classes, books.completed, n)

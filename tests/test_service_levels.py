@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -439,6 +437,11 @@ class Misshapen(ServiceLevel):
         return Indicator(np.zeros((1, 4, 7)), np.zeros(1))
 
 
+class Nameless(ServiceLevel):
+    def indicator(self, instance: Instance) -> Indicator:
+        raise AssertionError
+
+
 class Dividing(ServiceLevel):
     name = "dividing"
 
@@ -454,7 +457,18 @@ class Dividing(ServiceLevel):
         (lambda: TokenTime(limit=math.nan), "token-time limit: got nan"),
         (lambda: TokenTime(price=-1), "token-time price: got -1, allowed is a finite number >= 0"),
         (lambda: DecodeFairness(limit=False), "decode-fairness limit: got False"),
-        (lambda: plan("base", slis=["token-time"]), "slis: got 'token-time'"),
+        (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', allowed is"),
+        (lambda: plan("base", slis="token-time@limit=1"), "a list of service levels"),
+        (lambda: plan("base", slis=[7]), "slis: got 7, allowed is ServiceLevel objects, texts"),
+        (lambda: plan("base", slis=[{"limit": 1}]), "slis: got {'limit': 1}, allowed is"),
+        (lambda: plan("base", slis=[{"name": "tpot"}]), "service level: got 'tpot'"),
+        (
+            lambda: plan("base", slis=[{"name": "token-time", "cap": 1}]),
+            "settings of TokenTime: got {'cap': 1}, allowed is limit, price",
+        ),
+        (lambda: plan("base", slis=["no_module:X@limit=1"]), "package.module:Name; No module"),
+        (lambda: plan("base", slis=["math:pi@limit=1"]), "a subclass of ServiceLevel"),
+        (lambda: plan("base", slis=[Nameless(limit=1)]), "a class with a name"),
         (
             lambda: plan("base", slis=[TokenTime(limit=1), TokenTime(price=1)]),
             "token-time twice', allowed is each once",
@@ -493,12 +507,3 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert (code, text) == (2, "")
         assert "allowed is" in out
     assert "least attainable" in " ".join(run("token-time@limit=0.02")[2].split())
-
-
-def test_the_example_of_the_model_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(compile(example, "docs/model.md", "exec"), {})
-    share, dual = map(float, capsys.readouterr().out.split())
-    assert 0.5 < share < 1
-    assert dual > 1e4

@@ -54,7 +54,7 @@ every_rule = pytest.mark.parametrize("rule", RULES, ids=rule_name)
 
 
 def test_rules_are_all_but_a_coupled_router_with_pools_or_priority() -> None:
-    assert sum(rule.router != "coupled" for rule in RULES) == 7 * 2 * 2 * 2
+    assert sum(rule.router != "coupled" for rule in RULES) == 7 * 3 * 2 * 2
     assert sum(rule.router == "coupled" and not rule.prefill_first for rule in RULES) == 7
 
 
@@ -67,6 +67,12 @@ def ranks(n_classes: int) -> np.ndarray:
     """Priorities of which some tie, and reserves of free slots, one of them a fraction."""
     places = np.arange(n_classes)
     return np.stack([1.0 * (places % 3), np.array([0.0, 4.5, 2.0])[places % 3]])
+
+
+def weights(n_classes: int) -> np.ndarray:
+    """Weights of which some are zero, in one pool or in both."""
+    places = np.arange(n_classes)
+    return np.stack([np.array([0.7, 0.0, 0.3])[places % 3], np.array([0.2, 0.0, 0.0])[places % 3]])
 
 
 def plan_controls(fluid: FluidPlan, n_gpus: int) -> np.ndarray:
@@ -99,11 +105,19 @@ def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> 
     fluid = preset_plan(name)
     controls = plan_controls(fluid, n_gpus)
     seed, order = np.random.SeedSequence([n_gpus, 11]), ranks(fluid.instance.n_classes)
+    lots = weights(fluid.instance.n_classes)
     horizon = ARRIVALS / (n_gpus * float(fluid.instance.arrival_rates.sum()))
-    twin = Twin(fluid.instance, rule, controls, n_gpus, seed, None, order)
+    twin = Twin(fluid.instance, rule, controls, n_gpus, seed, None, order, lots)
     twin.run(horizon)
     simulation = Simulation(
-        fluid.instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+        fluid.instance,
+        rule,
+        controls,
+        n_gpus,
+        seed,
+        log_events=LOG_ENTRIES,
+        ranks=order,
+        weights=lots,
     )
     # Running in pieces changes nothing.
     simulation.run(0.3 * horizon)
@@ -122,11 +136,12 @@ def random_controls(n_classes: int, n_gpus: int, rng: np.random.Generator) -> np
 def test_same_log_when_controls_change(rule: DispatchRule) -> None:
     instance, n_gpus, changes = presets.overload(), 4, 12
     seed, order = np.random.SeedSequence(5), ranks(instance.n_classes)
+    lots = weights(instance.n_classes)
     rng = np.random.default_rng(6)
     controls = random_controls(instance.n_classes, n_gpus, rng)
-    twin = Twin(instance, rule, controls, n_gpus, seed, None, order)
+    twin = Twin(instance, rule, controls, n_gpus, seed, None, order, lots)
     simulation = Simulation(
-        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
     )
     horizon = ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
     for until in np.linspace(0.0, horizon, changes + 1)[1:]:
@@ -176,12 +191,12 @@ def test_same_log_beyond_the_markov_model(rule: DispatchRule, kind: str) -> None
     instance, n_gpus = general_instance(kind), 4
     controls = random_controls(3, n_gpus, np.random.default_rng(2))
     controls[-1] = 2.0  # solo and mixed GPUs
-    seed, order = np.random.SeedSequence(9), ranks(3)
+    seed, order, lots = np.random.SeedSequence(9), ranks(3), weights(3)
     horizon = 0.6 * ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
-    twin = Twin(instance, rule, controls, n_gpus, seed, None, order)
+    twin = Twin(instance, rule, controls, n_gpus, seed, None, order, lots)
     twin.run(horizon)
     simulation = Simulation(
-        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order
+        instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
     )
     simulation.run(0.4 * horizon)
     simulation.run(horizon)
@@ -246,8 +261,8 @@ def count_ties(events: np.ndarray) -> Counter[str]:
 @every_rule
 def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
     instance, stream = tie_instance(patience_rate), tie_stream()
-    seed, order = np.random.SeedSequence(8), ranks(3)
-    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream, order)
+    seed, order, lots = np.random.SeedSequence(8), ranks(3), weights(3)
+    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream, order, lots)
     simulation = Simulation(
         instance,
         rule,
@@ -257,6 +272,7 @@ def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
         stream=stream,
         log_events=LOG_ENTRIES,
         ranks=order,
+        weights=lots,
     )
     for cluster in (twin, simulation):
         # The controls change on a tick, after the events of that time.

@@ -136,6 +136,7 @@ class Request:
     prompt_tokens: float
     output_tokens: float
     arrival_time: float
+    prefilled_time: float = 0.0
     remaining: float = 0.0
     deadline: float = math.inf
 
@@ -170,9 +171,11 @@ class Twin:
         seed: np.random.SeedSequence,
         stream: RequestStream | None = None,
         ranks: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.instance = instance
         self.ranks = ranks
+        self.weights = weights
         self.hardware = instance.hardware
         self.rule = rule
         self.stream = stream
@@ -190,7 +193,9 @@ class Twin:
         self.log: list[tuple[float, int, int, int]] = []
         self.gpus = [Gpu(k) for k in range(n_gpus)]
         self.queues: list[list[Request]] = [[] for _ in self.classes]
-        self.solo_line: list[Request] = []  # the only line but under randomized routing
+        # The only line but under randomized routing; under weighted routing a class's line is its
+        # requests in the line of the pool.
+        self.solo_line: list[Request] = []
         self.mixed_line: list[Request] = []
         # GPUs with a slot for each purpose; the place in a list decides a random choice.
         self.solo_slots: list[Gpu] = []
@@ -362,6 +367,7 @@ class Twin:
             self._start_decode(gpu, request)  # it stays in its slot
             self._dispatch()
             return
+        request.prefilled_time = self.time
         line = self._choose_line(request.i)
         line.append(request)
         self._dispatch()
@@ -504,7 +510,7 @@ class Twin:
 
     def _reserved(self, gpu: Gpu) -> float:
         """KV tokens of the requests on a GPU, whole when they decode there."""
-        tokens = sum(r.prompt_tokens + r.output_tokens for r in gpu.decodes)
+        tokens = sum(map(_tokens, gpu.decodes))
         return tokens + (self._prefill_tokens(gpu.prefill) if gpu.prefill else 0.0)
 
     def _prefill_tokens(self, request: Request) -> float:
@@ -514,14 +520,14 @@ class Twin:
     # The router.
 
     def _choose_line(self, i: int) -> list[Request]:
-        if self.rule.router != "randomized":
+        if self.rule.router not in {"randomized", "weighted-randomized"}:
             return self.solo_line
         self.routing_draws += 1
         draw = self.draws.uniform("routing", self.routing_draws - 1)
         return self.solo_line if draw < self.solo_probability[i] else self.mixed_line
 
     def _gpu_for_head(self, line: list[Request]) -> Gpu | None:
-        tokens = line[0].prompt_tokens + line[0].output_tokens
+        tokens = _tokens(line[0])
         if self.rule.router == "solo-first":
             return self._random_gpu(self.solo_slots, tokens) or self._random_gpu(
                 self.mixed_slots, tokens
@@ -538,13 +544,43 @@ class Twin:
             self._place()
         self._admit()
         # An admission under dynamic pools turns a GPU mixed: the mixed line may have a slot now.
-        if self.rule.prefill_first or self.rule.router == "randomized":
+        if self.rule.prefill_first or self.rule.router in {"randomized", "weighted-randomized"}:
             self._place()
 
     def _place(self) -> None:
+        if self.rule.router == "weighted-randomized":
+            self._place_by_lot(self.solo_line, self.solo_slots, 0)
+            self._place_by_lot(self.mixed_line, self.mixed_slots, 1)
+            return
         for line in (self.solo_line, self.mixed_line):
             while line and (gpu := self._gpu_for_head(line)):
                 self._start_decode(gpu, line.pop(0))
+
+    def _place_by_lot(self, line: list[Request], slots: list[Gpu], pool: int) -> None:
+        """A slot of the pool takes the head of a class, drawn by weight from those that fit."""
+        assert self.weights is not None
+        while slots:
+            heads = {r.i: r for r in reversed(line)}
+            room = self.kv_tokens - min(map(self._reserved, slots))
+            able = [heads[i] for i in sorted(heads) if _tokens(heads[i]) <= room]
+            if not able:
+                return
+            weights = [float(self.weights[pool, r.i]) for r in able]
+            positive = [k for k, weight in enumerate(weights) if weight > 0.0]
+            request = min(able, key=attrgetter("prefilled_time", "index"))
+            if positive:
+                request = able[positive[-1]]
+            if len(positive) > 1:
+                self.routing_draws += 1
+                draw = sum(weights) * self.draws.uniform("routing", self.routing_draws - 1)
+                for k in positive:
+                    if draw < sum(weights[: k + 1]):
+                        request = able[k]
+                        break
+            gpu = self._random_gpu(slots, _tokens(request))
+            assert gpu is not None
+            line.remove(request)
+            self._start_decode(gpu, request)
 
     def _admit(self) -> None:
         while self.prefill_slots:
@@ -571,6 +607,10 @@ class Twin:
         gpu.decodes.append(request)
         self._update_slots(gpu)
         self._log(DECODE_START, request, gpu)
+
+
+def _tokens(request: Request) -> float:
+    return request.prompt_tokens + request.output_tokens
 
 
 def _ratio(value: float, base: float, of_zero: float = 0.0) -> float:

@@ -14,6 +14,7 @@ from llm_sched_env.commands.options import (
     PricingOption,
     ReplicationsOption,
     SeedOption,
+    SliOption,
     TraceOption,
     integers,
     messages,
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
         ] = "2,5,20",
         pricing: PricingOption = "bundled",
+        sli: SliOption = None,
         horizon: Annotated[float, typer.Option(help="Simulated seconds, warm-up included.")] = 1200,
         warmup: Annotated[float, typer.Option(help="Seconds not measured.")] = 300,
         replications: ReplicationsOption = 8,
@@ -91,6 +93,7 @@ def register(app: typer.Typer) -> None:
                 scenarios,
                 competitors,
                 pricing=pricing,
+                slis=sli or (),
                 horizon=horizon,
                 warmup=warmup,
                 replications=replications,

@@ -15,6 +15,7 @@ from llm_sched_env.commands.options import (
     PricingOption,
     ReplicationsOption,
     SeedOption,
+    SliOption,
     TraceOption,
     print_json,
     print_lines,
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 20,
         pricing: PricingOption = "bundled",
+        sli: SliOption = None,
         horizon: Annotated[
             float | None,
             typer.Option(help="Simulated seconds, warm-up included (900, or the whole trace)."),
@@ -78,6 +80,7 @@ def register(app: typer.Typer) -> None:
             instance,
             gpus,
             pricing=pricing,
+            slis=sli or (),
             horizon=horizon,
             warmup=warmup,
             replications=replications,
@@ -119,7 +122,34 @@ def print_evaluation(result: Evaluation) -> None:
             for c in result.classes
         ],
     )
+    if result.slis:
+        _print_service_levels(result)
     print_lines(
         f"{result.events:,} events in {result.wall_seconds:.2f} s "
         f"({result.events_per_second:,.0f} per second)"
+    )
+
+
+def _print_service_levels(result: Evaluation) -> None:
+    """Each service level as measured, and what is left of the revenue."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.5g}"
+
+    print_table(
+        ("service level", "planned", "measured", "95% from", "to", "limit", "kept", "penalty"),
+        [
+            (
+                name,
+                *map(number, (level.planned, level.measured.mean, *level.measured.ci95)),
+                number(level.limit),
+                {True: "yes", False: "no", None: "-"}[level.kept],
+                number(level.penalty.mean),
+            )
+            for name, level in result.slis.items()
+        ],
+    )
+    print_lines(
+        f"revenue {result.revenue_rate.mean:.4f} less penalties: {result.objective.mean:.4f} per "
+        "GPU and second"
     )

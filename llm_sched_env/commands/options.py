@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
@@ -33,6 +34,13 @@ BillingOption = Annotated[
     typer.Option(help="class-means or own-tokens (default: own with a trace or given lengths)."),
 ]
 JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
+SliOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Service level NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; NAME is "
+        f"{', '.join(SERVICE_LEVELS)} or package.module:Name; repeatable."
+    ),
+]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
 _HEADER_WIDTH = 10

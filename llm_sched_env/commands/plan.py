@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from llm_sched_env.commands.options import (
     InstanceOption,
     JsonOption,
     PricingOption,
+    SliOption,
     print_json,
     print_lines,
     print_note,
@@ -17,15 +16,6 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning import plan as solve
-from llm_sched_env.planning.service_levels import SERVICE_LEVELS, named_service_level
-
-SliOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Service level NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; NAME is "
-        f"{', '.join(SERVICE_LEVELS)}; repeatable."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +31,7 @@ def register(app: typer.Typer) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Solve the fluid program: R*, occupancies, admission fractions, shadow prices."""
-        result = solve(instance, pricing, slis=[named_service_level(text) for text in sli or ()])
+        result = solve(instance, pricing, slis=sli or ())
         if as_json:
             print_json(result.to_dict())
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import PRICINGS
+from llm_sched_env.planning import PRICINGS, ServiceLevel
+from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule
 
 CONTROLS = ("admission", "routing", "pool")
 STARTS = ("empty", "plan")
@@ -23,7 +24,7 @@ _GATES = {
     ("occupancy", "static"): "occupancy",
     ("occupancy", "dynamic"): "occupancy",
 }
-_ROUTERS = ("randomized", "solo-first", "coupled")
+_ROUTERS = ("randomized", "solo-first", "coupled", "weighted-randomized")
 _POOLS = ("static", "dynamic")
 
 
@@ -41,6 +42,7 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
+    slis: tuple[ServiceLevel, ...]
 
     @classmethod
     def validated(
@@ -55,6 +57,7 @@ class IntervalConfiguration:
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
+        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         _require_choice("pricing", pricing, PRICINGS)
@@ -78,6 +81,7 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, router, pools),
             start=start,
+            slis=checked_service_levels(slis),
         )
         _ = configuration.rule
         return configuration
@@ -127,7 +131,7 @@ def _checked_controls(controls: str | Sequence[str], router: str, pools: str) ->
         raise ConfigurationError(
             "controls", controls, f'"all" or some of {", ".join(CONTROLS)}, each once'
         )
-    if "routing" in parts and router != "randomized":
+    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
         raise ConfigurationError(
             "controls", controls, 'no "routing" here', f"router={router!r} has no probabilities"
         )

@@ -13,6 +13,7 @@ from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.reading import read_clusters
+from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
 from llm_sched_env.planning import plan
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import reset_metrics
@@ -35,11 +36,13 @@ class IntervalReport:
         observations: float32, shape (N, 6I + 4).
         rewards: shape (N,); 0 where no interval was run.
         terms: revenue of the interval by prompt and output, currency, shape (N, 2).
+        levels: what the service levels came to; None without any.
     """
 
     observations: np.ndarray
     rewards: np.ndarray
     terms: np.ndarray
+    levels: LevelReport | None = None
 
 
 class IntervalControl:
@@ -66,7 +69,7 @@ class IntervalControl:
     ) -> None:
         self.configuration = configuration
         instance, n_gpus = configuration.instance, configuration.n_gpus
-        self.plan = plan(instance, configuration.pricing)
+        self.plan = plan(instance, configuration.pricing, slis=configuration.slis)
         self.batch = SimulationBatch(
             instance,
             configuration.rule,
@@ -76,7 +79,11 @@ class IntervalControl:
             latencies=latencies,
             threads=threads,
             billing=billing,
+            weights=self.plan.decode_weights,
         )
+        self.levels = None
+        if configuration.slis:
+            self.levels = IntervalLevels(configuration.slis, self.plan, n_gpus, n_clusters)
         self._controlled = configuration.controlled
         self._plan_controls = self.plan.controls(n_gpus)
         # The parts that are not controlled stay at the plan.
@@ -116,12 +123,13 @@ class IntervalControl:
             self.batch.start(k, seed, self._plan_controls, occupancy)
         self._origin[k] = self.batch.states.clock["time"][k, 0]
         self._read(self._scratch, k, k + 1)
-        self._billed[k] = self._revenue[k]
+        self._begin_interval(k, k + 1)
 
     def reset_metrics(self, k: int) -> None:
         """End the warm-up of cluster k: measure from now on."""
         reset_metrics(self.batch.state(k))
-        self._billed[k] = 0.0
+        self._revenue[k] = 0.0
+        self._begin_interval(k, k + 1)
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""
@@ -131,7 +139,14 @@ class IntervalControl:
         """A report in which nothing has been earned; the observations are not written yet."""
         n = self.batch.n_clusters
         shape = (n, *(self.observation_space.shape or ()))
-        return IntervalReport(np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)))
+        levels = self.levels.empty_report() if self.levels is not None else None
+        return IntervalReport(np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)), levels)
+
+    def report(self) -> IntervalReport:
+        """What the clusters show now, with nothing earned."""
+        report = self.empty_report()
+        self.observe(report)
+        return report
 
     def step(
         self, actions: Any, report: IntervalReport, rows: tuple[int, int] | None = None
@@ -155,7 +170,13 @@ class IntervalControl:
         until = self._origin + self._steps * self.configuration.interval
         self.batch.advance(until, first, last, set_controls=True)
         self._read(report, first, last)
+        self._begin_interval(first, last)
+
+    def _begin_interval(self, first: int, last: int) -> None:
+        """What clusters first..last-1 earn and show from now on belongs to the next interval."""
         self._billed[first:last] = self._revenue[first:last]
+        if self.levels is not None:
+            self.levels.mark(self.batch.states, first, last)
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and have earned since the last interval."""
@@ -171,28 +192,51 @@ class IntervalControl:
             first,
             last,
         )
+        if self.levels is not None and report.levels is not None:
+            self.levels.read(
+                self.batch.states, self._reward_scale, report.levels, report.rewards, first, last
+            )
 
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
-        """Write what a range of rows (default all) shows now into a report's observations."""
+        """Write what a range of rows (default all) shows now into a report.
+
+        Observations, and service levels of the state: between two intervals nothing is earned.
+        """
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        seen = dataclasses.replace(self._scratch, observations=report.observations)
+        seen = dataclasses.replace(
+            self._scratch, observations=report.observations, levels=report.levels
+        )
         self._read(seen, first, last)
 
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""
-        report = self.empty_report()
-        self.observe(report)
-        return report.observations
+        return self.report().observations
 
     def truncated(self) -> np.ndarray:
         """Which episodes have reached the horizon; shape (N,), bool."""
         return self._steps >= self.configuration.steps
 
-    def info(self, k: int, terms: np.ndarray) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k; terms of shape (2,)."""
-        prompt, output = terms.tolist()
+    def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
+        """What an agent is told beside the observation of cluster k."""
+        prompt, output = report.terms[k].tolist()
         time = float(self.batch.states.clock["time"][k, 0])
-        return {"time": time, "revenue": {"prompt": prompt, "output": output}}
+        info: dict[str, Any] = {"time": time, "revenue": {"prompt": prompt, "output": output}}
+        if report.levels is not None:
+            for name, values in self.level_terms(report.levels).items():
+                info[name] = {level: float(numbers[k]) for level, numbers in values.items()}
+        return info
+
+    def level_terms(self, report: LevelReport) -> dict[str, dict[str, np.ndarray]]:
+        """Measured indicators (``slis``) and their ``penalties``, currency, by service level.
+
+        Arrays of shape (N,), views of the report; only what has a price has a penalty.
+        """
+        assert self.levels is not None
+        names, priced = self.levels.names, self.levels.priced
+        return {
+            "slis": dict(zip(names, report.measured.T, strict=True)),
+            "penalties": {n: report.penalties[:, names.index(n)] for n in priced},
+        }
 
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""

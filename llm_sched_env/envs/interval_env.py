@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from llm_sched_env.envs.interval import IntervalControl, SavedState
 from llm_sched_env.envs.rendering import RENDER_MODES, describe, draw
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning import FluidPlan, ServiceLevel
 
 
 class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -58,7 +58,9 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency.
+    currency. With service levels the reward is revenue less their penalties on the same scale;
+    ``info["slis"]`` has what each comes to in the interval (time averages) and
+    ``info["penalties"]`` what each with a price costs, in currency.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
@@ -75,10 +77,12 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``interval``: seconds an action is held, default 1.
     - ``horizon``: seconds per episode, default 300.
     - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions.
-    - ``router``: ``randomized``, ``solo-first`` or ``coupled``.
+    - ``router``: ``randomized``, ``solo-first``, ``coupled`` or ``weighted-randomized``.
     - ``pools``: ``static`` or ``dynamic``.
     - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
     - ``start``: ``empty`` or ``plan``.
+    - ``slis``: service levels as in :func:`llm_sched_env.plan`, for example
+      ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.
     - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
 
     ## Version History
@@ -100,9 +104,10 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         controls: str | Sequence[str] = "all",
         start: str = "empty",
         render_mode: str | None = None,
+        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> None:
         configuration = IntervalConfiguration.validated(
-            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
+            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
         )
         if render_mode is not None and render_mode not in RENDER_MODES:
             allowed = f"None or one of {', '.join(RENDER_MODES)}"
@@ -135,7 +140,8 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.control.start(0, episode_seed(self.np_random), start)
         self._running = True
-        return self.control.observations()[0], self.control.info(0, np.zeros(2))
+        report = self.control.report()
+        return report.observations[0], self.control.info(0, report)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold the action for one interval."""
@@ -148,7 +154,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
             float(report.rewards[0]),
             False,
             bool(self.control.truncated()[0]),
-            self.control.info(0, report.terms[0]),
+            self.control.info(0, report),
         )
 
     def render(self) -> Any:

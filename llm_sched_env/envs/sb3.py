@@ -55,6 +55,10 @@ class LLMSchedSB3VecEnv(VecEnv):
             source = ended if truncated[k] else infos
             revenue = {name: float(source["revenue"][name][k]) for name in ("prompt", "output")}
             info: dict[str, Any] = {"time": float(source["time"][k]), "revenue": revenue}
+            for name in ("slis", "penalties"):
+                if name in source:
+                    own = source[name]
+                    info[name] = {n: float(own[n][k]) for n in own if f"_{n}" in own}
             if truncated[k]:
                 info["terminal_observation"] = final[k]
                 info["TimeLimit.truncated"] = True

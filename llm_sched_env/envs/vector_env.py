@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.envs.interval_env import chosen_start, episode_seed
 from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
 from llm_sched_env.instance import Instance
+from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.simulation.row_threads import available_processors
 
 _LEAST_PER_THREAD = 8
@@ -53,9 +55,10 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
+        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> None:
         configuration = IntervalConfiguration.validated(
-            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start
+            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
         )
         self.num_envs = checked_integer("num_envs", num_envs)
         self.autoreset_mode = _checked_mode(autoreset_mode)
@@ -90,7 +93,8 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.control.start(k, episode_seed(self._generators[k]), start)
         self._done[mask] = False
         self._running = True
-        return self.control.observations(), self._infos(np.zeros((self.num_envs, 2)))
+        report = self.control.report()
+        return report.observations, self._infos(report)
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
@@ -113,7 +117,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         report = self.control.empty_report()
         self.control.step(actions, report)
         truncated = self.control.truncated()
-        infos = self._infos(report.terms)
+        infos = self._infos(report)
         observations = report.observations
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._done = truncated.copy()
@@ -145,7 +149,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             report.rewards,
             self._never(),
             truncated,
-            self._infos(report.terms),
+            self._infos(report),
         )
 
     def _reset_now(
@@ -157,7 +161,8 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             final[k] = report.observations[k].copy()
             self.control.start(k, episode_seed(self._generators[k]))
             self.control.observe(report, (k, k + 1))
-        fresh = self._infos(np.where(ended[:, None], 0.0, report.terms))
+        terms = np.where(ended[:, None], 0.0, report.terms)
+        fresh = self._infos(dataclasses.replace(report, terms=terms))
         fresh |= {
             "final_obs": final,
             "_final_obs": ended.copy(),
@@ -170,9 +175,9 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """No episode terminates."""
         return np.zeros(self.num_envs, np.bool_)
 
-    def _infos(self, terms: np.ndarray) -> dict[str, Any]:
-        every = np.ones(self.num_envs, np.bool_)
-        return {
+    def _infos(self, report: IntervalReport) -> dict[str, Any]:
+        every, terms = np.ones(self.num_envs, np.bool_), report.terms
+        infos = {
             "time": self.control.times(),
             "_time": every,
             "revenue": {
@@ -183,6 +188,12 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             },
             "_revenue": every,
         }
+        if report.levels is not None:
+            for name, values in self.control.level_terms(report.levels).items():
+                infos[name], infos[f"_{name}"] = {}, every
+                for level, numbers in values.items():
+                    infos[name] |= {level: numbers.copy(), f"_{level}": every}
+        return infos
 
 
 def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,8 @@ from llm_sched_env.planning.linear_program import (
     objective,
     shadow_prices,
 )
-from llm_sched_env.planning.service_levels import (
-    AttainedLevel,
-    ServiceLevel,
-    checked_service_levels,
-)
+from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
 from llm_sched_env.presets import resolve_instance
 
 PRICINGS = ("bundled", "separate")
@@ -112,6 +109,21 @@ class FluidPlan:
         return np.stack([bid_prices(self), slot_reserves(self)])
 
     @property
+    def decode_weights(self) -> np.ndarray:
+        """Weights by which a free slot picks a class, section 13: solo, mixed; shape (2, I), 1/s.
+
+        Rows mu_s y_s and mu_m y_m, completions per GPU and second in each pool.
+        """
+        instance = self.instance
+        rates = np.stack(
+            [
+                instance.solo_decode_rates * self.y_solo,
+                instance.mixed_decode_rates * self.y_mixed,
+            ]
+        )
+        return np.where(rates > _NOTHING * rates.sum(), rates, 0.0)
+
+    @property
     def occupancy(self) -> np.ndarray:
         """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""
         return np.array([self.q_prefill, self.x, self.q_decode, self.y_mixed, self.y_solo])
@@ -167,7 +179,7 @@ def plan(
     instance: Instance | str | Path | dict[str, object],
     pricing: str = "bundled",
     *,
-    slis: Sequence[ServiceLevel] = (),
+    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
 ) -> FluidPlan:
     """Solve the fluid program of an instance.
 
@@ -180,7 +192,9 @@ def plan(
         instance: an instance, a preset's name, a file or plain data.
         pricing: ``bundled`` or ``separate``.
         slis: service levels, in any combination: :class:`PrefillFairness`,
-            :class:`DecodeFairness`, :class:`TokenTime` or subclasses of :class:`ServiceLevel`.
+            :class:`DecodeFairness`, :class:`TokenTime` or subclasses of :class:`ServiceLevel`;
+            as objects, texts such as ``"token-time@limit=0.024"``, or mappings such as
+            ``{"name": "token-time", "limit": 0.024}``.
 
     Raises:
         ConfigurationError: for a pricing that does not exist or service levels that cannot be.
@@ -189,7 +203,7 @@ def plan(
     instance = fitting_requests(resolve_instance(instance))
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
-    slis = checked_service_levels(slis)
+    levels = checked_service_levels(slis)
     revenue, n = objective(instance, pricing), instance.n_classes
     program = fluid_program(instance, pricing, needs_decode_queue(instance, pricing))
     optimum = maximize(program)
@@ -202,8 +216,8 @@ def plan(
         )
     duals, own_split = shadow_prices(optimum, n), False
     attained: dict[str, AttainedLevel] = {}
-    if slis:
-        solution, duals, attained, own_split = solve_with_levels(instance, pricing, slis)
+    if levels:
+        solution, duals, attained, own_split = solve_with_levels(instance, pricing, levels)
     revenue_rate = float(revenue @ solution.ravel())
     x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
     if own_split:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple
@@ -72,7 +71,8 @@ class AttainedLevel:
 class ServiceLevel(ABC):
     """What users feel, as a limit, as a penalty subtracted from revenue, or both.
 
-    A new one is a subclass with a ``name`` and an ``indicator``.
+    A new one is a subclass with a ``name`` and an ``indicator``: it then works in plans, results
+    and environments alike.
 
     Args:
         limit: greatest allowed value of the indicator, in its unit.
@@ -147,51 +147,6 @@ class TokenTime(ServiceLevel):
         divisor[0] = -1.0
         constants = np.array([slots * hardware.tau_solo])
         return Indicator(weights, constants, divisor, float(slots))
-
-
-SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
-    level.name: level for level in (PrefillFairness, DecodeFairness, TokenTime)
-}
-"""The indicators of the paper by name."""
-
-
-def named_service_level(text: str) -> ServiceLevel:
-    """A service level from ``NAME@limit=NUMBER``, ``NAME@price=NUMBER`` or both with a comma.
-
-    Raises:
-        ConfigurationError: for another name, key or number.
-    """
-    name, _, settings = text.partition("@")
-    if name not in SERVICE_LEVELS:
-        raise ConfigurationError("service level", name, f"one of {', '.join(SERVICE_LEVELS)}")
-    pairs = [setting.split("=") for setting in settings.split(",")]
-    keys = [pair[0] for pair in pairs]
-    try:
-        numbers = {key: float(number) for key, number in pairs}
-    except ValueError:
-        numbers = {}
-    if len(numbers) < len(keys) or not set(keys) <= {"limit", "price"}:
-        allowed = f"{name}@limit=NUMBER, {name}@price=NUMBER or both with a comma"
-        raise ConfigurationError("service level", text, allowed)
-    return SERVICE_LEVELS[name](**numbers)
-
-
-def checked_service_levels(slis: Sequence[ServiceLevel]) -> tuple[ServiceLevel, ...]:
-    """The service levels, each a :class:`ServiceLevel` with a name of its own.
-
-    Raises:
-        ConfigurationError: otherwise.
-    """
-    for level in slis:
-        if not isinstance(level, ServiceLevel):
-            raise ConfigurationError("slis", level, "a sequence of ServiceLevel objects")
-    names = [level.name for level in slis]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(
-                "slis", f"{name} twice", "each once", "one object can have a limit and a price"
-            )
-    return tuple(slis)
 
 
 def checked_indicator(level: ServiceLevel, instance: Instance) -> Indicator:

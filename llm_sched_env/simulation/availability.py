@@ -115,6 +115,17 @@ def _first_with_room(
 
 
 @compiled
+def least_reserved(state: EngineState, which: int) -> float:
+    """The fewest KV tokens reserved on a GPU of a non-empty set; 0 without a limit of them."""
+    if len(state.kv_reserved) == 0:
+        return 0.0
+    least = np.inf
+    for place in range(state.available_sizes[which]):
+        least = min(least, state.kv_reserved[state.available[which, place]])
+    return least
+
+
+@compiled
 def reserve_tokens(state: EngineState, gpu: int, tokens: float) -> None:
     """Count KV tokens of what was just placed on a GPU, or (negative) has just left it."""
     if len(state.kv_reserved) == 0:

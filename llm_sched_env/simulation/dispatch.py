@@ -1,7 +1,8 @@
 """Dispatch: admit waiting requests to prefill and place finished prefills, until nothing fits.
 
 Decode-first rules place waiting decodes, then admit; ``prefill_first`` admits, then places.
-``event_gpu`` is the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
+Under weighted routing a pool's free slot picks the class by lot (class_lines.py). ``event_gpu`` is
+the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from llm_sched_env.simulation.availability import (
     reserve_tokens,
     update_available,
 )
-from llm_sched_env.simulation.compiled import compiled
+from llm_sched_env.simulation.class_lines import choose_line_by_weight, first_line
+from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.gates import choose_class, spend_credit
 from llm_sched_env.simulation.gpu_clock import (
     count_decode,
@@ -27,7 +29,7 @@ from llm_sched_env.simulation.layout import (
     DECODE_START,
     MIXED_DECODE,
     MIXED_LINE,
-    N_DECODE_LINES,
+    N_DECODE_POOLS,
     PREFILL,
     PREFILL_START,
     SOLO_DECODE,
@@ -39,6 +41,7 @@ from llm_sched_env.simulation.rules import (
     COUPLED_ROUTER,
     RANDOMIZED_ROUTER,
     SOLO_FIRST_ROUTER,
+    WEIGHTED_RANDOMIZED_ROUTER,
 )
 from llm_sched_env.simulation.statistics import log_event
 from llm_sched_env.simulation.waiting import leave_queue
@@ -105,12 +108,14 @@ def end_decode(state: EngineState, gpu: int, time: float) -> int:
 @compiled
 def choose_line(state: EngineState, i: int) -> int:
     """The decode line a finished prefill of class i joins; the routing probability decides."""
-    if state.settings[0].router != RANDOMIZED_ROUTER:
+    router = state.settings[0].router
+    if router not in (RANDOMIZED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER):
         return SOLO_LINE
     clock = state.clock[0]
     draw = uniform(state.keys[ROUTING], clock.routing_draws)
     clock.routing_draws += 1
-    return SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    pool = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    return first_line(state, pool) + i if router == WEIGHTED_RANDOMIZED_ROUTER else pool
 
 
 @compiled
@@ -128,11 +133,28 @@ def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float) 
     return gpu
 
 
+@compiled_apart
+def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
+    for pool in range(N_DECODE_POOLS):
+        which = MIXED_DECODE if pool == MIXED_LINE else SOLO_DECODE
+        while True:
+            line = choose_line_by_weight(state, pool)
+            if line < 0:
+                break
+            entry = state.queues[len(state.classes) + line].head
+            record = state.requests[state.waiting[entry].request]
+            gpu = random_available(state, which, record.prompt_tokens + record.output_tokens)
+            start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+
+
 @compiled
 def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     if state.clock[0].waiting_decodes == 0:
         return
-    for line in range(N_DECODE_LINES):
+    if state.settings[0].router == WEIGHTED_RANDOMIZED_ROUTER:
+        _place_by_weight(state, log, time)
+        return
+    for line in range(N_DECODE_POOLS):
         queue = len(state.classes) + line
         while state.queues[queue].head >= 0:
             entry = state.queues[queue].head
@@ -174,4 +196,7 @@ def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -
         if admits:
             _admit(state, log, time)
             admits = False
-            places = settings.prefill_first == 1 or settings.router == RANDOMIZED_ROUTER
+            places = settings.prefill_first == 1 or settings.router in (
+                RANDOMIZED_ROUTER,
+                WEIGHTED_RANDOMIZED_ROUTER,
+            )

@@ -14,10 +14,11 @@ import numpy as np
 SOLO_DECODE, MIXED_DECODE, PREFILL = 0, 1, 2
 N_AVAILABLE_SETS = 3
 
-# Decode lines: one over classes (the first), or one per pool under randomized routing.
+# Decode lines: one over classes (the first), or one per pool under randomized routing; under
+# weighted randomized routing each pool has one per class: pool * I + class.
 SOLO_LINE = 0
 MIXED_LINE = 1
-N_DECODE_LINES = 2
+N_DECODE_POOLS = 2
 
 TTFT, TPOT, E2E = 0, 1, 2
 N_LATENCIES = 3
@@ -63,6 +64,8 @@ CLASS_PARAMETERS = np.dtype(
         ("prefill_rate", _f8),  # mu_p, 1/s
         ("priority", _f8),  # gates that rank: greater goes first
         ("reserve", _f8),  # ... free slots of the cluster without which the class waits
+        ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
+        ("mixed_weight", _f8),  # ... of the mixed pool
     ]
 )
 
@@ -221,7 +224,7 @@ class EngineState(NamedTuple):
     available: np.ndarray  # (3, n) members of each set of GPUs
     available_positions: np.ndarray  # (n, 3) place of a GPU in each set that it is in
     available_sizes: np.ndarray  # (3,)
-    queues: np.ndarray  # (I + 2,) QUEUE: prefill queues by class, then decode lines
+    queues: np.ndarray  # (I + 2,) or (3 I,) QUEUE: prefill queues by class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
     free_requests: np.ndarray  # (R,) stack of unused records
     waiting: np.ndarray  # (R,) WAITING

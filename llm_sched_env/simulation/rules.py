@@ -14,7 +14,7 @@ from llm_sched_env.errors import ConfigurationError
     FCFS_GATE,
     PRIORITY_GATE,
 ) = range(6)
-SOLO_FIRST_ROUTER, RANDOMIZED_ROUTER, COUPLED_ROUTER = range(3)
+SOLO_FIRST_ROUTER, RANDOMIZED_ROUTER, COUPLED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER = range(4)
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
 GATES = {
@@ -30,7 +30,10 @@ ROUTERS = {
     "solo-first": SOLO_FIRST_ROUTER,
     "randomized": RANDOMIZED_ROUTER,
     "coupled": COUPLED_ROUTER,
+    "weighted-randomized": WEIGHTED_RANDOMIZED_ROUTER,
 }
+ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
+"""Routers that choose a pool for a finished prefill by its class's solo probability."""
 POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
 
 
@@ -48,7 +51,9 @@ class DispatchRule:
         the cluster is there (trunk reservation);
         ``decode-per-prompt``: the largest D/P (section 4.2).
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
-        probability, one line per pool) or ``coupled`` (in the slot of its prefill).
+        probability, one line per pool), ``weighted-randomized`` (the same, but a line per pool
+        and class, of which a free slot picks one by the plan's weights: section 13) or
+        ``coupled`` (in the slot of its prefill).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
     prefill_first: a freed slot takes a new prefill before a waiting decode.
     """
@@ -70,7 +75,7 @@ class DispatchRule:
             raise ConfigurationError(
                 "router",
                 self.router,
-                "solo-first or randomized with static pools",
+                "solo-first, randomized or weighted-randomized with static pools",
                 'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
             )
         if self.router == "coupled" and self.prefill_first:

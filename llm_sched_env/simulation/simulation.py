@@ -10,6 +10,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.simulation import allocation, layout
+from llm_sched_env.simulation.class_lines import checked_weights
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
@@ -47,6 +48,8 @@ class SimulationBatch:
             tokens with a recorded stream or other length distributions (MODEL section 3).
         ranks: rows priority and reserve of the gate ``bid-price``, shape (2, I): see
             :attr:`llm_sched_env.planning.fluid.FluidPlan.admission_ranks`.
+        weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see
+            :attr:`llm_sched_env.planning.fluid.FluidPlan.decode_weights`.
 
     Attributes:
         controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
@@ -64,6 +67,7 @@ class SimulationBatch:
         threads: int = 1,
         billing: str | None = None,
         ranks: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.instance = instance
         self.rule = rule
@@ -85,6 +89,9 @@ class SimulationBatch:
         priority, reserve = _checked_ranks(rule, instance, ranks)
         self._fresh.parameters["priority"] = priority
         self._fresh.parameters["reserve"] = reserve
+        solo, mixed = checked_weights(rule, instance, weights)
+        self._fresh.parameters["solo_weight"] = solo
+        self._fresh.parameters["mixed_weight"] = mixed
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
@@ -364,12 +371,14 @@ def _fresh_state(
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
     hardware = instance.hardware
+    by_class = rule.router == "weighted-randomized"
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     states = allocation.allocate_state(
         n_gpus,
         instance.n_classes,
         hardware.batch_slots,
         capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
+        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if by_class else 1),
         latencies=latencies,
         kv_limited=hardware.kv_tokens is not None,
     )

@@ -13,7 +13,8 @@ from llm_sched_env.experiments.row_selection import column, selected
 from llm_sched_env.experiments.study import Cell, Row, Study
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.planning.service_levels import PLANNED, SERVICE_LEVELS, ServiceLevel
+from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
+from llm_sched_env.planning.service_levels import PLANNED, ServiceLevel
 from llm_sched_env.presets import resolve_instance
 
 if TYPE_CHECKING:

@@ -1,0 +1,220 @@
+"""What the service levels come to over an interval, and what they cost.
+
+An indicator is read at the time averages of the interval's occupancies, as evaluation reads it at
+those of a whole run. Its mean over the intervals of a run is at least its value for the run where
+the indicator is convex; fairness is, and the time per token if prefills slow iterations down.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning.service_levels import PLANNED, Indicator, checked_indicator
+from llm_sched_env.simulation.compiled import compiled, entry_point
+from llm_sched_env.simulation.layout import EngineState
+
+_X, _Y_MIXED, _Y_SOLO, _Q_PREFILL = range(len(PLANNED))
+
+
+class LevelTables(NamedTuple):
+    """The indicators of L service levels, their T terms one after another."""
+
+    weights: np.ndarray  # (T, 4, I)
+    constants: np.ndarray  # (T,)
+    first_terms: np.ndarray  # (L + 1,) terms first_terms[l] up to first_terms[l + 1]
+    divisors: np.ndarray  # (L, 4, I)
+    divisor_constants: np.ndarray  # (L,)
+    prices: np.ndarray  # (L,) currency per GPU, second and unit
+    growing: np.ndarray  # (I,) bool: q_prefill stands for its growth, 1/s
+
+
+class LevelReport(NamedTuple):
+    """What the L service levels of N clusters came to in an interval."""
+
+    measured: np.ndarray  # (N, L) indicators; before the first interval those of the state
+    penalties: np.ndarray  # (N, L) currency
+
+
+class IntervalLevels:
+    """The service levels of N clusters, interval by interval.
+
+    Args:
+        slis: the service levels, at least one.
+        fluid_plan: the plan with them.
+        n_gpus: n.
+        n_clusters: N.
+    """
+
+    def __init__(
+        self, slis: tuple[ServiceLevel, ...], fluid_plan: FluidPlan, n_gpus: int, n_clusters: int
+    ) -> None:
+        instance = fluid_plan.instance
+        self.names = [level.name for level in slis]
+        self.priced = [level.name for level in slis if level.price is not None]
+        self._n_gpus = n_gpus
+        self._tables = _tables(
+            [checked_indicator(level, instance) for level in slis],
+            np.array([level.price or 0.0 for level in slis]),
+            instance.patience_rates == 0,
+        )
+        self._areas = np.zeros((n_clusters, len(PLANNED), instance.n_classes))
+        self._times = np.zeros(n_clusters)
+        self._means = np.zeros((len(PLANNED), instance.n_classes))
+
+    def empty_report(self) -> LevelReport:
+        """A report that is not written yet."""
+        shape = (len(self._times), len(self.names))
+        return LevelReport(np.zeros(shape), np.zeros(shape))
+
+    def mark(self, states: EngineState, first: int, last: int) -> None:
+        """The next interval of clusters first..last-1 starts now."""
+        mark_areas(states, self._tables, self._areas, self._times, first, last)
+
+    def read(
+        self,
+        states: EngineState,
+        reward_scale: float,
+        report: LevelReport,
+        rewards: np.ndarray,
+        first: int,
+        last: int,
+    ) -> None:
+        """Write the interval up to now into a report, and take the penalties off the rewards."""
+        read_levels(
+            states,
+            self._tables,
+            self._n_gpus,
+            reward_scale,
+            self._areas,
+            self._times,
+            self._means,
+            report.measured,
+            report.penalties,
+            rewards,
+            first,
+            last,
+        )
+
+
+def _tables(indicators: list[Indicator], prices: np.ndarray, growing: np.ndarray) -> LevelTables:
+    shape = indicators[0].weights.shape[1:]
+    divisors = [np.zeros(shape) if i.divisor is None else i.divisor for i in indicators]
+    return LevelTables(
+        weights=np.concatenate([i.weights for i in indicators]),
+        constants=np.concatenate([i.constants for i in indicators]),
+        first_terms=np.cumsum([0, *(len(i.constants) for i in indicators)]),
+        divisors=np.array(divisors),
+        divisor_constants=np.array([i.divisor_constant for i in indicators]),
+        prices=prices,
+        growing=growing,
+    )
+
+
+@compiled
+def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> float:
+    """The time integral of a row of ``PLANNED``; of a growing queue its length."""
+    own, totals = states.classes[k, i], states.totals[k, i]
+    time = states.clock[k, 0].time
+    if row == _X:
+        return own.x * time + totals.x_area
+    if row == _Y_MIXED:
+        return own.y_mixed * time + totals.y_mixed_area
+    if row == _Y_SOLO:
+        return own.y_solo * time + totals.y_solo_area
+    if tables.growing[i]:
+        return float(own.q_prefill)
+    return own.q_prefill * time + totals.q_prefill_area
+
+
+@compiled
+def _count(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> int:
+    """Requests now; a growing queue does not grow in no time."""
+    own = states.classes[k, i]
+    if row == _X:
+        return own.x
+    if row == _Y_MIXED:
+        return own.y_mixed
+    if row == _Y_SOLO:
+        return own.y_solo
+    return 0 if tables.growing[i] else own.q_prefill
+
+
+@entry_point
+def mark_areas(
+    states: EngineState,
+    tables: LevelTables,
+    areas: np.ndarray,
+    times: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Note the time integrals, shape (N, 4, I), and the times, (N,), of clusters first..last-1."""
+    for k in range(first, last):
+        times[k] = states.clock[k, 0].time
+        for row in range(areas.shape[1]):
+            for i in range(areas.shape[2]):
+                areas[k, row, i] = _area(states, tables, k, row, i)
+
+
+@compiled
+def _affine(weights: np.ndarray, constant: float, means: np.ndarray) -> float:
+    total = constant
+    for row in range(means.shape[0]):
+        for i in range(means.shape[1]):
+            total += weights[row, i] * means[row, i]
+    return total
+
+
+@entry_point
+def read_levels(
+    states: EngineState,
+    tables: LevelTables,
+    n_gpus: int,
+    reward_scale: float,
+    areas: np.ndarray,
+    times: np.ndarray,
+    means: np.ndarray,
+    measured: np.ndarray,
+    penalties: np.ndarray,
+    rewards: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Read the intervals of clusters first..last-1 since they were marked.
+
+    Args:
+        states: stacked clusters.
+        tables: the service levels.
+        n_gpus: n.
+        reward_scale: reward per currency.
+        areas: time integrals at the start of the interval, shape (N, 4, I).
+        times: when it started, s, shape (N,).
+        means: room for one cluster's time averages, shape (4, I).
+        measured: receives the indicators, shape (N, L).
+        penalties: receives their prices, currency, shape (N, L).
+        rewards: lose these, scaled, shape (N,).
+        first: the first cluster.
+        last: one past the last cluster.
+    """
+    for k in range(first, last):
+        seconds = states.clock[k, 0].time - times[k]
+        for row in range(means.shape[0]):
+            for i in range(means.shape[1]):
+                if seconds > 0.0:
+                    area = _area(states, tables, k, row, i) - areas[k, row, i]
+                    means[row, i] = area / (n_gpus * seconds)
+                else:
+                    means[row, i] = _count(states, tables, k, row, i) / n_gpus
+        for level in range(len(tables.prices)):
+            greatest = -np.inf
+            for term in range(tables.first_terms[level], tables.first_terms[level + 1]):
+                value = _affine(tables.weights[term], tables.constants[term], means)
+                greatest = max(greatest, value)
+            divisor = _affine(tables.divisors[level], tables.divisor_constants[level], means)
+            measured[k, level] = greatest / divisor
+            penalty = tables.prices[level] * measured[k, level] * n_gpus * seconds
+            penalties[k, level] = penalty
+            rewards[k] -= penalty * reward_scale

@@ -1,0 +1,109 @@
+"""Which service level does a text, or plain data, mean?"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.planning.service_levels import (
+    DecodeFairness,
+    PrefillFairness,
+    ServiceLevel,
+    TokenTime,
+)
+
+SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
+    level.name: level for level in (PrefillFairness, DecodeFairness, TokenTime)
+}
+"""The indicators of the paper by name."""
+
+_FORMS = "NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma"
+
+
+def checked_service_levels(slis: Sequence[Any]) -> tuple[ServiceLevel, ...]:
+    """The service levels meant by a sequence, each with a name of its own.
+
+    Args:
+        slis: of :class:`ServiceLevel` objects, texts as for :func:`named_service_level`, or
+            mappings with ``name`` and ``limit``, ``price`` or both.
+
+    Raises:
+        ConfigurationError: for anything else, or the same name twice.
+    """
+    if isinstance(slis, (str, Mapping, ServiceLevel)):
+        raise ConfigurationError("slis", slis, "a list of service levels", "put it into a list")
+    levels = tuple(_service_level(level) for level in slis)
+    for level in levels:
+        if not isinstance(getattr(level, "name", None), str):
+            raise ConfigurationError("slis", level, "a class with a name", "set it: name = ...")
+    names = [level.name for level in levels]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                "slis", f"{name} twice", "each once", "one object can have a limit and a price"
+            )
+    return levels
+
+
+def _service_level(given: Any) -> ServiceLevel:
+    if isinstance(given, ServiceLevel):
+        return given
+    if isinstance(given, str):
+        return named_service_level(given)
+    if isinstance(given, Mapping) and "name" in given:
+        settings = {key: value for key, value in given.items() if key != "name"}
+        return _made(_kind(given["name"]), settings)
+    raise ConfigurationError(
+        "slis", given, f"ServiceLevel objects, texts {_FORMS}, or mappings with name and settings"
+    )
+
+
+def named_service_level(text: str) -> ServiceLevel:
+    """A service level from ``NAME@limit=NUMBER``, ``NAME@price=NUMBER`` or both with a comma.
+
+    NAME is one of :data:`SERVICE_LEVELS`, or ``package.module:Name`` of a subclass of
+    :class:`ServiceLevel`, whose own settings that are numbers can be given too.
+
+    Raises:
+        ConfigurationError: for another name, key or number.
+    """
+    name, _, settings = text.partition("@")
+    kind = _kind(name)
+    pairs = [setting.split("=") for setting in settings.split(",")]
+    try:
+        numbers = {key: float(number) for key, number in pairs}
+    except ValueError:
+        numbers = {}
+    if len(numbers) < len(pairs):
+        raise ConfigurationError("service level", text, _FORMS)
+    return _made(kind, numbers)
+
+
+def _kind(name: Any) -> type[ServiceLevel]:
+    """The class of service levels with a name or at an import path."""
+    if name in SERVICE_LEVELS:
+        return SERVICE_LEVELS[name]
+    module, colon, attribute = str(name).partition(":")
+    if not colon:
+        known = ", ".join(SERVICE_LEVELS)
+        raise ConfigurationError("service level", name, f"{known} or package.module:Name")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError("service level", name, "package.module:Name", str(error)) from None
+    if not (isinstance(found, type) and issubclass(found, ServiceLevel)):
+        raise ConfigurationError("service level", name, "a subclass of ServiceLevel")
+    return found
+
+
+def _made(kind: type[ServiceLevel], settings: Mapping[str, Any]) -> ServiceLevel:
+    allowed = [field.name for field in fields(kind)]
+    try:
+        if set(settings) <= set(allowed):
+            return kind(**settings)
+    except TypeError:  # a setting of its own is missing
+        pass
+    raise ConfigurationError(f"settings of {kind.__name__}", dict(settings), ", ".join(allowed))
