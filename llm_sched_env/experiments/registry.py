@@ -12,6 +12,7 @@ from llm_sched_env.experiments.studies.policies import Policies
 from llm_sched_env.experiments.studies.pricing import Pricing
 from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
+from llm_sched_env.experiments.studies.workload import Workload
 from llm_sched_env.experiments.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -24,6 +25,7 @@ STUDIES: tuple[Study, ...] = (
     HardwareCurves(),
     MemorySpeed(),
     Pricing(),
+    Workload(),
 )
 """By section of the paper."""
 

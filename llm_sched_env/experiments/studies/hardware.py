@@ -14,7 +14,7 @@ from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, s
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.experiments.variants import with_hardware
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import TokenTime, plan
+from llm_sched_env.planning import FluidPlan, TokenTime, plan
 from llm_sched_env.planning.linear_program import needs_decode_queue
 from llm_sched_env.planning.service_levels import PLANNED
 from llm_sched_env.presets import resolve_instance
@@ -107,9 +107,8 @@ class HardwareCurves(Study):
         row = {key: cell[key] for key in ("instance", "parameter", "value")}
         if "run" not in cell:
             fluid = plan(changed(**row))
-            occupancy = np.array([getattr(fluid, name) for name in PLANNED])
-            time = TokenTime(price=0.0).value(fluid.instance, occupancy)
-            return [row | {"policy": "plan", "revenue": fluid.value, "share": 1.0, "tpot": time}]
+            found = {"policy": "plan", "revenue": fluid.value, "share": 1.0}
+            return [row | found | {"tpot": planned_token_time(fluid)}]
         result = simulate(cell["run"])
         found = {
             "policy": result.policy,
@@ -118,6 +117,7 @@ class HardwareCurves(Study):
             "revenue": result.revenue_rate.mean,
             "share": result.score.mean,
             "tpot": result.tpot.mean,
+            "token time": result.token_time.mean,
         }
         return [row | found]
 
@@ -219,6 +219,12 @@ def changed(instance: str, parameter: str, value: float) -> Instance:
     return with_hardware(resolve_instance(instance), **{parameter: value})
 
 
+def planned_token_time(fluid: FluidPlan) -> float:
+    """The indicator (45) of a plan, seconds."""
+    occupancy = np.array([getattr(fluid, name) for name in PLANNED])
+    return TokenTime(price=0.0).value(fluid.instance, occupancy)
+
+
 def slots_for_all(instance: Instance) -> float:
     """The B, not rounded, at which the capacities just serve every request.
 
@@ -243,9 +249,7 @@ def elasticity(instance: Instance, parameter: str) -> tuple[float, float]:
     logarithms = []
     for changed_value in (value - step, value + step):
         fluid = plan(with_hardware(instance, **{parameter: changed_value}))
-        occupancy = np.array([getattr(fluid, name) for name in PLANNED])
-        time = TokenTime(price=0.0).value(fluid.instance, occupancy)
-        logarithms.append(np.log([changed_value, fluid.value, time]))
+        logarithms.append(np.log([changed_value, fluid.value, planned_token_time(fluid)]))
     change = logarithms[1] - logarithms[0]
     return float(change[1] / change[0]), float(change[2] / change[0])
 
