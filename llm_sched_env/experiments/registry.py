@@ -12,6 +12,7 @@ from llm_sched_env.experiments.studies.policies import Policies
 from llm_sched_env.experiments.studies.pricing import Pricing
 from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
+from llm_sched_env.experiments.studies.sli_convergence import SliConvergence
 from llm_sched_env.experiments.studies.workload import Workload
 from llm_sched_env.experiments.study import Study
 
@@ -20,6 +21,7 @@ STUDIES: tuple[Study, ...] = (
     SeparateCharging(),
     Convergence(),
     Occupancy(),
+    SliConvergence(),
     Policies(),
     ShadowPrices(),
     HardwareCurves(),
