@@ -149,6 +149,9 @@ class Workload(Study):
             for name, style in zip(names, ("-", "--"), strict=True):
                 shares = column(found, f"admitted {name}")
                 admitted.semilogx(factors, shares, style, color=f"C{k}", label=f"{label}: {name}")
+        for axis in (revenue, admitted):
+            axis.set_xticks((0.25, 0.5, 1.0, 2.0, 4.0), ("1/4", "1/2", "1", "2", "4"))
+            axis.minorticks_off()
         revenue.set(xlabel="factor", ylabel="R* per GPU-second", title=INSTANCE)
         revenue.legend()
         admitted.set(xlabel="factor", ylabel="admitted share", title="the plan's admissions")
@@ -156,7 +159,7 @@ class Workload(Study):
         for axis, name in zip(below, LAW_INSTANCES, strict=True):
             self._draw_laws(selected(rows, part="law", instance=name), axis)
             axis.set(title=name, ylabel="share of R*")
-        below[1].legend(fontsize="x-small")
+        below[1].legend(fontsize="x-small", loc="center right")
 
     def _draw_laws(self, rows: list[Row], axis: Any) -> None:
         sizes = sorted({row["n_gpus"] for row in rows})
