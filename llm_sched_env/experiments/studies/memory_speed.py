@@ -59,7 +59,7 @@ class MemorySpeed(Study):
             for choice, (more, slower) in CHOICES.items():
                 point: dict[str, Any] = {"batch_slots": slots * more, "beta": beta * slower}
                 instance = changed("overload", **point).to_dict()
-                times = {"horizon": horizon, "warmup": warmup}
+                times: dict[str, Any] = {"horizon": horizon, "warmup": warmup}
                 simulations += [
                     {"instance": "overload", "start": f"B = {slots}, beta = {beta:g}"}
                     | {"choice": choice, **point}

@@ -185,8 +185,8 @@ def distances(rows: list[Row], fluid: FluidPlan) -> np.ndarray:
     """Relative distance of decodes by class and pool from the plan's, per run; shape (K,)."""
     wanted = np.array([getattr(fluid, station) for station in DECODES])
     found = np.array([_by_class(rows, station) for station in DECODES])
-    apart: np.ndarray = np.abs(found - wanted[:, None, :]).sum(axis=(0, 2))
-    return apart / wanted.sum()
+    apart: np.ndarray = np.abs(found - wanted[:, None, :]).sum(axis=(0, 2)) / wanted.sum()
+    return apart
 
 
 def _case_claims(rows: list[Row], name: str) -> list[Claim]:

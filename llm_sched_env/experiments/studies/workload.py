@@ -57,7 +57,7 @@ class Workload(Study):
             for law in LAWS
         ]
         horizon, warmup, runs = (400.0, 200.0, 2) if quick else (900.0, 300.0, 6)
-        times = {"horizon": horizon, "warmup": warmup}
+        times: dict[str, Any] = {"horizon": horizon, "warmup": warmup}
         simulations = [
             about | {"run": _run(about, policy, n, run, times)}
             for part, found in (("workload", workloads), ("law", laws))
@@ -190,9 +190,7 @@ class Workload(Study):
         )
 
 
-def _run(
-    about: dict[str, Any], policy: str, n_gpus: int, run: int, times: dict[str, float]
-) -> Cell:
+def _run(about: dict[str, Any], policy: str, n_gpus: int, run: int, times: dict[str, Any]) -> Cell:
     """The simulation of a workload; class means are billed under every law."""
     if "law" in about:
         instance = with_output_law(about["instance"], about["law"])
@@ -222,11 +220,12 @@ def planned_classes(name: str) -> list[Row]:
     ]
 
 
-def _workload_of(row: Row) -> tuple[str, str | None, float | None]:
-    return row["instance"], row.get("mean"), row.get("factor")
+def _workload_of(row: Row) -> tuple[str, str, float]:
+    """Instance, what is scaled (or nothing) and by how much."""
+    return row["instance"], row.get("mean", ""), row.get("factor", 1.0)
 
 
-def _label(instance: str, mean: str | None, factor: float | None) -> str:
+def _label(instance: str, mean: str, factor: float) -> str:
     return f"{instance}, {MEANS[mean]} times {factor:g}" if mean else instance
 
 
