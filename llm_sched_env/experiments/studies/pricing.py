@@ -331,10 +331,11 @@ def _what_the_loss_buys(
     runs = [selected(rows, n_gpus=n, policy=p, pricing=by) for p, by in (bundled, separate)]
     queues = [column(found, "q_decode").mean() for found in runs]
     revenue = [billed(found, "bundled", PAPER_RATIO).mean() for found in runs]
+    gain = revenue[0] / revenue[1] - 1.0
     return (
         "prompts that are charged pay also when their requests give up before they decode; "
         f"scheduled by bundled prices {queues[0]:.1f} in place of {queues[1]:.1f} prefilled "
-        f"requests wait per GPU, and completed requests are worth {revenue[0] / revenue[1] - 1:+.1%}"
+        f"requests wait per GPU, and completed requests are worth {gain:+.1%}"
     )
 
 
