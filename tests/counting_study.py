@@ -49,7 +49,15 @@ class Counting(Study):
         values = np.array([row["draw"] for row in rows])
         claims = [
             Claim("draws have mean 1/2", "0.1", "mean", Estimate.of(values), Criterion(0, 1)),
-            Claim("all cells ran", "0.2", "rows", exact(len(rows)), Criterion(24, 24), shown=".0f"),
+            Claim(
+                "all cells ran",
+                "0.2",
+                "rows",
+                exact(len(rows)),
+                Criterion(24, 24),
+                {"differs": "a quick run has fewer"},
+                ".0f",
+            ),
         ]
         return Findings(claims, [{"n": len(rows), "text": "a|b"}], ["A remark."])
 

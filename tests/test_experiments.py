@@ -249,6 +249,9 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     assert "| `counting` | Sums of draws | 1 | 1 | 0 |" in page
     part = parts(page)["counting"]
     assert is_quick(part)
+    assert "- (1) agrees" not in part
+    assert "| 2 | all cells ran (0.2) |" in part
+    assert "- (2) differs: a quick run has fewer." in part
     for text in ("**Quick run**", "| 12 | 24 to 24 | **differs** |", "a\\|b", "A remark."):
         assert text in part, text
     assert "`llmsched experiment counting --quick --seed 3` with llm-sched-env" in part

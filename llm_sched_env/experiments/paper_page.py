@@ -53,7 +53,8 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
         lines += ["**Quick run** at reduced size: a check that it works, not a result.", ""]
     lines += [f"*{study.source}.* {study.settings(rows)}", ""]
     lines += _claims_table(findings.claims)
-    reasons = [f"- {c.quantity}: {c.reason}." for c in findings.claims if c.reason]
+    numbered = enumerate(findings.claims, 1)
+    reasons = [f"- ({k}) {claim.verdict}: {claim.reason}." for k, claim in numbered if claim.reason]
     lines += ["", *reasons, ""] if reasons else [""]
     if findings.table:
         lines += [*_table(findings.table), ""]
@@ -144,13 +145,14 @@ def _end_mark(name: str) -> str:
 def _claims_table(claims: Sequence[Claim]) -> list[str]:
     rows = [
         {
+            "": k,
             "the paper": f"{claim.statement} ({claim.place})",
             "our number": claim.quantity,
             "value [95% interval]": claim.number(),
             "agrees if": claim.criterion.text(claim.shown),
             "verdict": _verdict(claim.verdict),
         }
-        for claim in claims
+        for k, claim in enumerate(claims, 1)
     ]
     return _table(rows)
 

@@ -21,6 +21,7 @@ from llm_sched_env.experiments.paper_page import (
     with_paragraph,
 )
 from llm_sched_env.experiments.registry import STUDIES
+from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Row, Study
 
 PAGE = "paper.md"
@@ -41,6 +42,10 @@ class StudyRun:
     folder: Path
     quick: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        # Before a long run, in which sources may be edited: the stamp is of the code that runs.
+        source_stamp(type(self.study))
 
     @property
     def command(self) -> str:

@@ -117,7 +117,7 @@ class FluidPaths(Study):
         """A row a router, a panel a station; the fluid of the largest size is dashed."""
         names = [c.name for c in plan(INSTANCE).instance.classes]
         sizes = sorted({row["n_gpus"] for row in rows})
-        figure.set_size_inches(11.0, 4.4)
+        figure.set_size_inches(10.5, 4.2)
         axes = figure.subplots(len(ROUTERS), len(STATIONS), sharex=True)
         for line, (router, policy) in zip(axes, ROUTERS.items(), strict=True):
             for axis, station in zip(line, STATIONS, strict=True):

