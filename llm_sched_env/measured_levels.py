@@ -31,7 +31,8 @@ def measured_indicators(
 def penalty_rates(slis: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarray:
     """Price times indicator for values of shape (L, R); currency per GPU and second."""
     prices = np.array([[level.price or 0.0] for level in slis]).reshape(-1, 1)
-    return prices * values
+    penalties: np.ndarray = prices * values
+    return penalties
 
 
 def measured_levels(

@@ -175,8 +175,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, one JSON object."""
-        estimates = ("score", "revenue_rate", "bundled_revenue_rate", "separate_revenue_rate")
-        estimates += ("objective", "token_time")
+        estimates = (
+            "score",
+            "revenue_rate",
+            "bundled_revenue_rate",
+            "separate_revenue_rate",
+            "objective",
+            "token_time",
+        )
         return {
             "policy": self.policy,
             "instance": self.instance,

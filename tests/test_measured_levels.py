@@ -146,7 +146,7 @@ def test_time_per_token_with_full_slots() -> None:
     assert full.token_time.mean == pytest.approx(harmonic, rel=0.01)
     assert harmonic < 0.97 * mean
     light = lse.evaluate("gate-and-route", lse.presets.base().scaled(0.5), 50, **FAST)
-    assert taus[1] < light.token_time.mean < full.token_time.mean < taus[0]
+    assert light.token_time.mean == pytest.approx(taus[1])  # nobody needs a mixed slot
     assert full.tpot.mean > full.token_time.mean  # the wait for a slot
 
 

@@ -123,13 +123,13 @@ class IntervalControl:
             self.batch.start(k, seed, self._plan_controls, occupancy)
         self._origin[k] = self.batch.states.clock["time"][k, 0]
         self._read(self._scratch, k, k + 1)
-        self._begin_interval(k, k + 1)
+        self._billed[k] = self._revenue[k]
 
     def reset_metrics(self, k: int) -> None:
         """End the warm-up of cluster k: measure from now on."""
         reset_metrics(self.batch.state(k))
-        self._revenue[k] = 0.0
-        self._begin_interval(k, k + 1)
+        self._read(self._scratch, k, k + 1)
+        self._billed[k] = self._revenue[k]
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""
@@ -170,16 +170,13 @@ class IntervalControl:
         until = self._origin + self._steps * self.configuration.interval
         self.batch.advance(until, first, last, set_controls=True)
         self._read(report, first, last)
-        self._begin_interval(first, last)
-
-    def _begin_interval(self, first: int, last: int) -> None:
-        """What clusters first..last-1 earn and show from now on belongs to the next interval."""
         self._billed[first:last] = self._revenue[first:last]
-        if self.levels is not None:
-            self.levels.mark(self.batch.states, first, last)
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
-        """Write what clusters first..last-1 show, and have earned since the last interval."""
+        """Write what clusters first..last-1 show, and have earned since the last interval.
+
+        Service levels start their next interval here, at the same times as what is billed.
+        """
         read_clusters(
             self.batch.states,
             self._bundled,

@@ -7,7 +7,7 @@ the indicator is convex; fairness is, and the time per token if prefills slow it
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,10 +69,6 @@ class IntervalLevels:
         shape = (len(self._times), len(self.names))
         return LevelReport(np.zeros(shape), np.zeros(shape))
 
-    def mark(self, states: EngineState, first: int, last: int) -> None:
-        """The next interval of clusters first..last-1 starts now."""
-        mark_areas(states, self._tables, self._areas, self._times, first, last)
-
     def read(
         self,
         states: EngineState,
@@ -82,7 +78,10 @@ class IntervalLevels:
         first: int,
         last: int,
     ) -> None:
-        """Write the interval up to now into a report, and take the penalties off the rewards."""
+        """Write the interval up to now into a report, and take the penalties off the rewards.
+
+        The next interval of clusters first..last-1 starts now.
+        """
         read_levels(
             states,
             self._tables,
@@ -114,7 +113,7 @@ def _tables(indicators: list[Indicator], prices: np.ndarray, growing: np.ndarray
 
 
 @compiled
-def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> float:
+def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> Any:
     """The time integral of a row of ``PLANNED``; of a growing queue its length."""
     own, totals = states.classes[k, i], states.totals[k, i]
     time = states.clock[k, 0].time
@@ -130,7 +129,7 @@ def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) ->
 
 
 @compiled
-def _count(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> int:
+def _count(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> Any:
     """Requests now; a growing queue does not grow in no time."""
     own = states.classes[k, i]
     if row == _X:
@@ -140,23 +139,6 @@ def _count(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -
     if row == _Y_SOLO:
         return own.y_solo
     return 0 if tables.growing[i] else own.q_prefill
-
-
-@entry_point
-def mark_areas(
-    states: EngineState,
-    tables: LevelTables,
-    areas: np.ndarray,
-    times: np.ndarray,
-    first: int,
-    last: int,
-) -> None:
-    """Note the time integrals, shape (N, 4, I), and the times, (N,), of clusters first..last-1."""
-    for k in range(first, last):
-        times[k] = states.clock[k, 0].time
-        for row in range(areas.shape[1]):
-            for i in range(areas.shape[2]):
-                areas[k, row, i] = _area(states, tables, k, row, i)
 
 
 @compiled
@@ -183,15 +165,15 @@ def read_levels(
     first: int,
     last: int,
 ) -> None:
-    """Read the intervals of clusters first..last-1 since they were marked.
+    """Read the intervals of clusters first..last-1 up to now; the next ones start.
 
     Args:
         states: stacked clusters.
         tables: the service levels.
         n_gpus: n.
         reward_scale: reward per currency.
-        areas: time integrals at the start of the interval, shape (N, 4, I).
-        times: when it started, s, shape (N,).
+        areas: time integrals at the start of the interval, then now; shape (N, 4, I).
+        times: when it started, then now; s, shape (N,).
         means: room for one cluster's time averages, shape (4, I).
         measured: receives the indicators, shape (N, L).
         penalties: receives their prices, currency, shape (N, L).
@@ -200,14 +182,17 @@ def read_levels(
         last: one past the last cluster.
     """
     for k in range(first, last):
-        seconds = states.clock[k, 0].time - times[k]
+        now = states.clock[k, 0].time
+        seconds = now - times[k]
+        times[k] = now
         for row in range(means.shape[0]):
             for i in range(means.shape[1]):
+                area = _area(states, tables, k, row, i)
                 if seconds > 0.0:
-                    area = _area(states, tables, k, row, i) - areas[k, row, i]
-                    means[row, i] = area / (n_gpus * seconds)
+                    means[row, i] = (area - areas[k, row, i]) / (n_gpus * seconds)
                 else:
                     means[row, i] = _count(states, tables, k, row, i) / n_gpus
+                areas[k, row, i] = area
         for level in range(len(tables.prices)):
             greatest = -np.inf
             for term in range(tables.first_terms[level], tables.first_terms[level + 1]):

@@ -177,7 +177,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _infos(self, report: IntervalReport) -> dict[str, Any]:
         every, terms = np.ones(self.num_envs, np.bool_), report.terms
-        infos = {
+        infos: dict[str, Any] = {
             "time": self.control.times(),
             "_time": every,
             "revenue": {
@@ -190,9 +190,9 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
         if report.levels is not None:
             for name, values in self.control.level_terms(report.levels).items():
-                infos[name], infos[f"_{name}"] = {}, every
-                for level, numbers in values.items():
-                    infos[name] |= {level: numbers.copy(), f"_{level}": every}
+                infos[name] = {level: numbers.copy() for level, numbers in values.items()}
+                infos[name] |= {f"_{level}": every for level in values}
+                infos[f"_{name}"] = every
         return infos
 
 
