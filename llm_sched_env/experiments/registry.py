@@ -6,9 +6,15 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies.convergence import Convergence
 from llm_sched_env.experiments.studies.finite_clusters import FiniteClusters
 from llm_sched_env.experiments.studies.fluid_paths import FluidPaths
+from llm_sched_env.experiments.studies.hardware import HardwareCurves
+from llm_sched_env.experiments.studies.memory_speed import MemorySpeed
 from llm_sched_env.experiments.studies.occupancy import Occupancy
 from llm_sched_env.experiments.studies.policies import Policies
+from llm_sched_env.experiments.studies.pricing import Pricing
 from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
+from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
+from llm_sched_env.experiments.studies.sli_convergence import SliConvergence
+from llm_sched_env.experiments.studies.workload import Workload
 from llm_sched_env.experiments.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -16,7 +22,13 @@ STUDIES: tuple[Study, ...] = (
     SeparateCharging(),
     Convergence(),
     Occupancy(),
+    SliConvergence(),
     Policies(),
+    ShadowPrices(),
+    HardwareCurves(),
+    MemorySpeed(),
+    Pricing(),
+    Workload(),
     FiniteClusters(),
 )
 """By section of the paper."""

@@ -30,6 +30,7 @@ _FRAMEWORK = (
     "estimates",
     "paper_page",
     "registry",
+    "row_selection",
     "source_stamp",
     "study",
     "study_files",
