@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme test test-bounds lint format typecheck wheel bench clean
+.PHONY: compare readme exact-optimum test test-bounds lint format typecheck wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ compare: $(INSTALLED)
 # The table and figure of the last `make compare` go into the README.
 readme: $(INSTALLED)
 	$(BIN)/python docs/update_readme.py $(RESULTS)
+
+# The page of exact optima: about an hour on one core.
+exact-optimum: $(INSTALLED)
+	$(BIN)/python docs/update_exact_optimum.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q

@@ -13,6 +13,7 @@ from llm_sched_env.commands import (
     evaluate,
     instances,
     lengths,
+    optimum,
     plan,
     policies,
     replay,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     plan,
+    optimum,
     evaluate,
     compare,
     train,

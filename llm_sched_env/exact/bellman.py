@@ -32,6 +32,41 @@ def mean_value(values: np.ndarray, clusters: ClusterTables, m: int, action: int)
 
 
 @numba.njit(cache=True)
+def _take_best_gpu(
+    values: np.ndarray,
+    choices: np.ndarray,
+    after: np.ndarray,
+    clusters: ClusterTables,
+    action: int,
+) -> None:
+    """Where an action on the best GPU for it is better, take it; ``after``: values of its row."""
+    most_targets = clusters.targets.shape[2]
+    for m in range(values.shape[0]):
+        for k in range(clusters.target_counts[m, action]):
+            value = after[clusters.targets[m, action, k]]
+            if value > values[m]:
+                values[m] = value
+                choices[m] = action * most_targets + k
+
+
+@numba.njit(cache=True)
+def _take_random_gpu(
+    values: np.ndarray,
+    choices: np.ndarray,
+    after: np.ndarray,
+    clusters: ClusterTables,
+    action: int,
+) -> None:
+    """Where an action on a random GPU is better, take it."""
+    for m in range(values.shape[0]):
+        if clusters.target_counts[m, action] > 0:
+            mean = mean_value(after, clusters, m, action)
+            if mean > values[m]:
+                values[m] = mean
+                choices[m] = action * clusters.targets.shape[2]
+
+
+@numba.njit(cache=True)
 def best_values(
     h: np.ndarray,
     queues: QueueTables,
@@ -43,33 +78,20 @@ def best_values(
     """Fill ``values`` and ``choices``, shape (R, M), with the best actions.
 
     An action takes a request off a queue, so it leads to an earlier row: rows in their order are
-    final when they are read. With ``random_gpu`` an action uses a random GPU, else the best one;
-    of equals the first stays.
+    final when they are read. Of equals the first stays.
     """
-    n_rows, n_clusters = h.shape
     n_classes = queues.counts.shape[1] // 2
-    most_targets = clusters.targets.shape[2]
-    for r in range(n_rows):
-        for m in range(n_clusters):
-            values[r, m] = h[r, m] if queues.may_wait[r] else -np.inf
-            choices[r, m] = WAIT
+    for r in range(h.shape[0]):
+        values[r] = -np.inf
+        choices[r] = WAIT
+        if queues.may_wait[r]:
+            values[r] = h[r]
         for action in range(3 * n_classes):
             rest = queues.fewer[r, queue_of(action, n_classes)]
-            if rest == NO_ROW:
-                continue
-            for m in range(n_clusters):
-                n_targets = clusters.target_counts[m, action]
-                if random_gpu and n_targets > 0:
-                    mean = mean_value(values[rest], clusters, m, action)
-                    if mean > values[r, m]:
-                        values[r, m] = mean
-                        choices[r, m] = action * most_targets
-                elif not random_gpu:
-                    for k in range(n_targets):
-                        value = values[rest, clusters.targets[m, action, k]]
-                        if value > values[r, m]:
-                            values[r, m] = value
-                            choices[r, m] = action * most_targets + k
+            if rest != NO_ROW and random_gpu:
+                _take_random_gpu(values[r], choices[r], values[rest], clusters, action)
+            elif rest != NO_ROW:
+                _take_best_gpu(values[r], choices[r], values[rest], clusters, action)
 
 
 @numba.njit(cache=True)
@@ -94,6 +116,27 @@ def followed_values(
 
 
 @numba.njit(cache=True)
+def _add_service(
+    out: np.ndarray,
+    h: np.ndarray,
+    values: np.ndarray,
+    r: int,
+    queues: QueueTables,
+    clusters: ClusterTables,
+) -> None:
+    """Set a row to revenue plus what ends on the GPUs."""
+    n_classes = queues.counts.shape[1] // 2
+    for m in range(out.shape[0]):
+        own, total = h[m], clusters.revenue[m]
+        for e in range(clusters.event_counts[m]):
+            i = clusters.event_classes[m, e]
+            row = r if i == DECODED else queues.more[r, n_classes + i]
+            gain = values[row, clusters.event_targets[m, e]] - own
+            total += clusters.event_rates[m, e] * gain
+        out[m] = total
+
+
+@numba.njit(cache=True)
 def drifts(
     h: np.ndarray,
     values: np.ndarray,
@@ -109,31 +152,18 @@ def drifts(
     An arrival at a full queue is paid its overflow price and gone; the controller may act then.
     Rows in which nobody may wait are left alone.
     """
-    n_rows, n_clusters = h.shape
     n_classes = arrivals.shape[0]
-    for r in range(n_rows):
-        if not queues.may_wait[r]:
-            continue
-        for m in range(n_clusters):
-            own, total = h[r, m], clusters.revenue[m]
-            for e in range(clusters.event_counts[m]):
-                i = clusters.event_classes[m, e]
-                row = r if i == DECODED else queues.more[r, n_classes + i]
-                gain = values[row, clusters.event_targets[m, e]] - own
-                total += clusters.event_rates[m, e] * gain
-            out[r, m] = total
+    for r in np.flatnonzero(queues.may_wait):
+        _add_service(out[r], h[r], values, r, queues, clusters)
         for i in range(n_classes):
             row, price = queues.more[r, i], 0.0
             if row == NO_ROW:
                 row, price = r, overflow_prices[i]
-            for m in range(n_clusters):
-                out[r, m] += arrivals[i] * (values[row, m] + price - h[r, m])
+            out[r] += arrivals[i] * (values[row] + price - h[r])
         for j in range(2 * n_classes):
             row = queues.fewer[r, j]
             if row != NO_ROW:
-                rate = patience[j % n_classes] * queues.counts[r, j]
-                for m in range(n_clusters):
-                    out[r, m] += rate * (values[row, m] - h[r, m])
+                out[r] += patience[j % n_classes] * queues.counts[r, j] * (values[row] - h[r])
 
 
 @numba.njit(cache=True)

@@ -49,3 +49,22 @@ def trunk_reservation(
                 left = free - prefilled
                 own[possible[:, i] & (left > 0) & (left >= needed[:, i])] = i
     return actions
+
+
+def projected_reserves(
+    system: TinySystem, bids: np.ndarray, slots: float, seconds: float
+) -> np.ndarray:
+    """Reserves that count slots as free when they are expected to be; shape (M, I).
+
+    A class with a bid <= 0 needs ``slots`` free after ``seconds`` in which slots are released at
+    the rate of now and taken at the rate at which classes with a bid > 0 arrive.
+
+    Args:
+        system: the states.
+        bids: bid price of each class, shape (I,).
+        slots: r.
+        seconds: T; 0: a constant reserve.
+    """
+    protected = system.arrivals[bids > 0].sum()
+    needed = slots - seconds * (system.slot_release_rates - protected)
+    return np.where(bids > 0, 0.0, needed[:, None])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.exact.bellman import WAIT, queue_of
 from llm_sched_env.exact.optimum import Optimum
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.exact.tiny_system import KINDS, TinySystem
 
 _SEEN = 1e-14
+# An action worth less by no more than this share of the bound for a second is as good.
+_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Difference:
 
     Attributes:
         optimal: what the optimal policy does.
-        rule: what the rule does in the same state.
+        rule: what the rule does in the same state, and it is worse.
         per_second: how often the rule does it, 1/s, whole cluster.
         cost: revenue per GPU and second lost by it.
     """
@@ -40,7 +42,7 @@ class Disagreement:
         gap: revenue per GPU and second that the rule leaves.
         differences: the dearest first; their costs sum to the gap.
         decisions_differ: share of the rule's decisions, where something can be done, that the
-            optimal policy makes otherwise.
+            optimal policy makes otherwise and better.
         holds_back: share of time in which the optimal policy waits where the rule would act.
     """
 
@@ -55,27 +57,32 @@ def disagreement(best: Optimum, actions: np.ndarray) -> Disagreement:
 
     The gap is the sum over states of how often the rule comes there times what its action is
     worth less than the best one, in the optimum's relative values (the performance difference
-    formula), so each difference has its exact part of it.
+    formula), so each difference has its exact part of it. Two orders of the same actions that end
+    alike do not differ.
 
     Args:
         best: the optimum with ``gpu_choice="random"``, as a rule draws its GPUs.
         actions: the rule, shape (R, M), as in `count_rules`.
     """
+    if best.gpu_choice != "random":
+        raise ConfigurationError("gpu_choice", best.gpu_choice, "random, as a rule draws its GPUs")
     system, solution = best.system, best.lower_solution
     n, n_targets = system.n_gpus, system.cluster_tables.targets.shape[2]
     optimal = best.policy.actions
     rule_choices = np.where(actions == WAIT, WAIT, actions * n_targets)
-    visits = stationary_law(system, rule_choices, True).visits
+    visits = stationary_law(system, rule_choices, random_gpu=True).visits
     parts: dict[tuple[str, str], np.ndarray] = {}
     for r, m in zip(*np.nonzero((visits > _SEEN) & (actions != optimal)), strict=True):
         loss = solution.values[r, m] - _worth(best, int(r), int(m), int(actions[r, m]))
+        if loss <= _TIE * best.fluid_bound:
+            continue
         pair = (action_name(system, optimal[r, m]), action_name(system, actions[r, m]))
         own = parts.setdefault(pair, np.zeros(2))
         own += visits[r, m] * np.array([1.0, loss / n])
     differences = [Difference(*pair, *map(float, part)) for pair, part in parts.items()]
     differences.sort(key=lambda d: -d.cost)
     deciding = visits[can_act(system)].sum()
-    waiting = stationary_law(system, solution.choices, best.policy.random_gpu).time
+    waiting = stationary_law(system, solution.choices, random_gpu=True).time
     return Disagreement(
         gap=float(sum(d.cost for d in differences)),
         differences=tuple(differences),
@@ -113,17 +120,3 @@ def _worth(best: Optimum, r: int, m: int, action: int) -> float:
     k = int(tables.target_counts[m, action])
     after = solution.values[rest, tables.targets[m, action, :k]]
     return float(tables.target_shares[m, action, :k] @ after)
-
-
-def summary_rows(found: Disagreement) -> list[dict[str, Any]]:
-    """The differences as plain rows, with their share of the gap."""
-    return [
-        {
-            "optimal": d.optimal,
-            "rule": d.rule,
-            "per_second": d.per_second,
-            "cost": d.cost,
-            "share": d.cost / found.gap if found.gap > 0 else 0.0,
-        }
-        for d in found.differences
-    ]

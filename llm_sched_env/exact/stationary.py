@@ -31,7 +31,7 @@ class StationaryLaw:
     visits: np.ndarray
 
 
-def stationary_law(system: TinySystem, choices: np.ndarray, random_gpu: bool) -> StationaryLaw:
+def stationary_law(system: TinySystem, choices: np.ndarray, *, random_gpu: bool) -> StationaryLaw:
     """The law under choices (WAIT or ``action * n + target``), from the empty cluster.
 
     Raises:
@@ -67,6 +67,33 @@ def _empty_cluster(system: TinySystem) -> int:
 
 
 @numba.njit(cache=True)
+def _after_events(
+    time: np.ndarray,
+    queues: QueueTables,
+    clusters: ClusterTables,
+    arrivals: np.ndarray,
+    patience: np.ndarray,
+    visits: np.ndarray,
+) -> None:
+    """Add the rates at which events lead to states."""
+    n_classes = arrivals.shape[0]
+    for r in np.flatnonzero(queues.may_wait):
+        for m in np.flatnonzero(time[r]):
+            for e in range(clusters.event_counts[m]):
+                i = clusters.event_classes[m, e]
+                row = r if i == DECODED else queues.more[r, n_classes + i]
+                rate = time[r, m] * clusters.event_rates[m, e]
+                visits[row, clusters.event_targets[m, e]] += rate
+        for i in range(n_classes):
+            row = queues.more[r, i]
+            visits[r if row == NO_ROW else row] += arrivals[i] * time[r]
+        for j in range(2 * n_classes):
+            row = queues.fewer[r, j]
+            if row != NO_ROW:
+                visits[row] += patience[j % n_classes] * queues.counts[r, j] * time[r]
+
+
+@numba.njit(cache=True)
 def _enter(
     time: np.ndarray,
     queues: QueueTables,
@@ -78,37 +105,17 @@ def _enter(
     visits: np.ndarray,
 ) -> None:
     """Rates at which states are entered, by an event or by an action in another one."""
-    n_rows, n_clusters = time.shape
-    n_classes = arrivals.shape[0]
-    most_targets = clusters.targets.shape[2]
+    n_classes, most_targets = arrivals.shape[0], clusters.targets.shape[2]
     visits[:] = 0.0
-    for r in range(n_rows):
-        for m in range(n_clusters):
-            own = time[r, m]
-            if own == 0.0:
-                continue
-            for e in range(clusters.event_counts[m]):
-                i = clusters.event_classes[m, e]
-                row = r if i == DECODED else queues.more[r, n_classes + i]
-                visits[row, clusters.event_targets[m, e]] += own * clusters.event_rates[m, e]
-            for i in range(n_classes):
-                row = queues.more[r, i]
-                visits[r if row == NO_ROW else row, m] += own * arrivals[i]
-            for j in range(2 * n_classes):
-                row = queues.fewer[r, j]
-                if row != NO_ROW:
-                    visits[row, m] += own * patience[j % n_classes] * queues.counts[r, j]
+    _after_events(time, queues, clusters, arrivals, patience, visits)
     # Actions lead to earlier rows: the latest first, so that all visits of a row are known.
-    for r in range(n_rows - 1, -1, -1):
-        for m in range(n_clusters):
-            choice = choices[r, m]
-            if choice == WAIT or visits[r, m] == 0.0:
-                continue
-            action, chosen = choice // most_targets, choice % most_targets
-            rest = queues.fewer[r, queue_of(action, n_classes)]
+    for r in range(time.shape[0] - 1, -1, -1):
+        for m in np.flatnonzero(choices[r] != WAIT):
+            action, chosen = choices[r, m] // most_targets, choices[r, m] % most_targets
+            after = visits[queues.fewer[r, queue_of(action, n_classes)]]
             if random_gpu:
                 for k in range(clusters.target_counts[m, action]):
                     share = clusters.target_shares[m, action, k]
-                    visits[rest, clusters.targets[m, action, k]] += share * visits[r, m]
+                    after[clusters.targets[m, action, k]] += share * visits[r, m]
             else:
-                visits[rest, clusters.targets[m, action, chosen]] += visits[r, m]
+                after[clusters.targets[m, action, chosen]] += visits[r, m]

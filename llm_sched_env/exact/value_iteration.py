@@ -154,9 +154,7 @@ def iterate(sweep: Sweep, tolerance: float, start: np.ndarray | None = None) -> 
         sweep.apply(h)
         least, greatest, gain = summary(sweep.drift, *rates)
         if greatest - least <= tolerance * abs(greatest):
-            return Converged(
-                least, greatest, h, sweep.values.copy(), sweep.choices.copy(), count
-            )
+            return Converged(least, greatest, h, sweep.values.copy(), sweep.choices.copy(), count)
         relax(h, sweep.drift, gain, _DAMPING, *rates)
     raise PlanError(
         f"value iteration of {system.instance.name!r}: got bounds {least:.9g} and {greatest:.9g} "
