@@ -153,7 +153,9 @@ def drifts(
     Rows in which nobody may wait are left alone.
     """
     n_classes = arrivals.shape[0]
-    for r in np.flatnonzero(queues.may_wait):
+    for r in range(h.shape[0]):
+        if not queues.may_wait[r]:
+            continue
         _add_service(out[r], h[r], values, r, queues, clusters)
         for i in range(n_classes):
             row, price = queues.more[r, i], 0.0

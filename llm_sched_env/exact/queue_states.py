@@ -35,7 +35,8 @@ class QueueTables(NamedTuple):
 
 def count_rows(n_classes: int, queue_limit: int, decode_limit: int) -> int:
     """R, without listing the rows."""
-    return (queue_limit + 1) ** n_classes * comb(decode_limit + 1 + n_classes, n_classes)
+    prefill_queues: int = (queue_limit + 1) ** n_classes
+    return prefill_queues * comb(decode_limit + 1 + n_classes, n_classes)
 
 
 def queue_tables(n_classes: int, queue_limit: int, decode_limit: int) -> QueueTables:

@@ -21,7 +21,10 @@ bound holds for the untruncated system too:
 
 Ends of the decode buffer: a finished prefill that finds it full must be placed at once (it just
 left a slot), which restricts the policies; or with ``sells_decodes`` it is sold for the greatest
-value of a request at the end of the buffer, which bounds policies with any buffer.
+value of its class at the end of the buffer, as the last one there or, if none of its class waits
+there, of joining a GPU. Continued by the least of V at the end plus the prices of those beyond,
+the drift is again largest at the end (a least of functions that none can improve on is one), and
+the greatest drift bounds policies with any buffer.
 """
 
 from __future__ import annotations
@@ -87,14 +90,14 @@ class Sweep:
         self.values, self.drift = np.empty(system.shape), np.zeros(system.shape)
         self.choices = np.full(system.shape, -1, dtype=np.int32)
         queues, n_classes = system.queues, system.instance.n_classes
-        prefilled = queues.counts[:, n_classes:].sum(axis=1)
+        self._prefilled = queues.counts[:, n_classes:].sum(axis=1)
         self._full_queue = [
             np.flatnonzero(queues.more[:, i] == NO_ROW)
             if not sells_decodes
             else np.flatnonzero((queues.more[:, i] == NO_ROW) & queues.may_wait)
             for i in range(n_classes)
         ]
-        at_end = (prefilled == system.decode_limit)[:, None] & (queues.fewer != NO_ROW)
+        at_end = (self._prefilled == system.decode_limit)[:, None] & (queues.fewer != NO_ROW)
         self._full_buffer = [np.flatnonzero(at_end[:, n_classes + i]) for i in range(n_classes)]
         self._beyond = np.flatnonzero(~queues.may_wait)
 
@@ -129,12 +132,28 @@ class Sweep:
                     prices[i] = min(0.0, np.nanmin(steps))
         return prices
 
+    def _worth_of_placing(self, i: int) -> float:
+        """Greatest value of a class that joins a GPU while others fill the buffer."""
+        system = self.system
+        tables, n_classes = system.cluster_tables, system.instance.n_classes
+        full = self._prefilled == system.decode_limit
+        others = self.values[full & (system.queues.counts[:, n_classes + i] == 0)]
+        worth = -np.inf
+        for action in (n_classes + i, 2 * n_classes + i):
+            for k in range(system.n_gpus):
+                able = tables.target_counts[:, action] > k
+                if able.any() and len(others):
+                    placed = others[:, tables.targets[able, action, k]]
+                    worth = max(worth, float((placed - others[:, able]).max()))
+        return worth
+
     def _sell(self) -> None:
         """Values of one too many in the decode buffer: the least of those of selling one."""
         n_classes, fewer = self.system.instance.n_classes, self.system.queues.fewer
         sold = np.full((len(self._beyond), self.system.shape[1]), np.inf)
         for i, rows in enumerate(self._full_buffer):
-            price = max(0.0, float(self._marginal(rows, n_classes + i).max()))
+            steps = float(self._marginal(rows, n_classes + i).max())
+            price = max(0.0, steps, self._worth_of_placing(i))
             rest = fewer[self._beyond, n_classes + i]
             has = rest != NO_ROW
             sold[has] = np.minimum(sold[has], self.values[rest[has]] + price)
