@@ -14,6 +14,7 @@ from llm_sched_env.commands import (
     experiment,
     instances,
     lengths,
+    optimum,
     path,
     plan,
     policies,
@@ -36,6 +37,7 @@ app = typer.Typer(
 COMMANDS = (
     plan,
     path,
+    optimum,
     evaluate,
     compare,
     experiment,

@@ -179,6 +179,7 @@ def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_p
 def test_every_command_has_help_with_an_example(run):
     commands = ("plan", "evaluate", "compare", "train", "replay", "trace")
     commands += ("lengths", "calibrate", "instances", "policies", "bench", "experiment", "path")
+    commands += ("optimum",)
     for command in commands:
         code, out, _ = run(command, "--help")
         assert code == 0

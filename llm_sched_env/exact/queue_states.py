@@ -1,0 +1,59 @@
+"""Who may wait: queues of a truncated system as rows of a table.
+
+A row counts the waiting requests: per class before prefill, then per class before decode. Row
+numbers grow with the number of waiting requests, so whatever takes one off a queue leads to an
+earlier row.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+NO_ROW = -1
+
+
+class QueueTables(NamedTuple):
+    """R rows for I classes; queue j < I is prefill of class j, queue I + j decode of class j.
+
+    Attributes:
+        counts: waiting requests, shape (R, 2I).
+        more: the row with one more, or NO_ROW beyond the limits, shape (R, 2I).
+        fewer: the row with one fewer, or NO_ROW if there is none, shape (R, 2I).
+        may_wait: False where one prefilled request too many waits: it must be placed at once,
+            shape (R,).
+    """
+
+    counts: np.ndarray
+    more: np.ndarray
+    fewer: np.ndarray
+    may_wait: np.ndarray
+
+
+def count_rows(n_classes: int, queue_limit: int, decode_limit: int) -> int:
+    """R, without listing the rows."""
+    prefill_queues: int = (queue_limit + 1) ** n_classes
+    return prefill_queues * comb(decode_limit + 1 + n_classes, n_classes)
+
+
+def queue_tables(n_classes: int, queue_limit: int, decode_limit: int) -> QueueTables:
+    """All rows with <= queue_limit of each class before prefill, <= decode_limit + 1 prefilled."""
+    lines = product(range(decode_limit + 2), repeat=n_classes)
+    decode_lines = [line for line in lines if sum(line) <= decode_limit + 1]
+    prefill_queues = product(range(queue_limit + 1), repeat=n_classes)
+    rows = [queues + line for queues in prefill_queues for line in decode_lines]
+    rows.sort(key=lambda row: (sum(row), row))
+    index = {row: r for r, row in enumerate(rows)}
+    more = np.full((len(rows), 2 * n_classes), NO_ROW, dtype=np.int64)
+    fewer = np.full_like(more, NO_ROW)
+    for row, r in index.items():
+        for j in range(2 * n_classes):
+            longer = (*row[:j], row[j] + 1, *row[j + 1 :])
+            if longer in index:
+                more[r, j] = index[longer]
+                fewer[index[longer], j] = r
+    counts = np.array(rows, dtype=np.int64)
+    return QueueTables(counts, more, fewer, counts[:, n_classes:].sum(axis=1) <= decode_limit)
