@@ -159,7 +159,7 @@ def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float, 
     return gpu
 
 
-@compiled_apart
+@compiled
 def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
     for pool in range(N_DECODE_POOLS):
         which = MIXED_DECODE if pool == MIXED_LINE else SOLO_DECODE
@@ -176,9 +176,6 @@ def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
 @compiled
 def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     if state.clock[0].waiting_decodes == 0:
-        return
-    if state.settings[0].router == WEIGHTED_RANDOMIZED_ROUTER:
-        _place_by_weight(state, log, time)
         return
     for line in range(N_DECODE_POOLS):
         queue = len(state.classes) + line
@@ -211,6 +208,15 @@ def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
         if i < 0 or not _admit_head(state, log, i, time):
             return
     state.clock[0].credit_time = np.inf
+
+
+@compiled_apart
+def _dispatch_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
+    """The same for weighted routing, apart so that the other rules do not pay for it."""
+    if state.settings[0].prefill_first == 0:
+        _place_by_weight(state, log, time)
+    _admit(state, log, time)
+    _place_by_weight(state, log, time)
 
 
 @compiled
@@ -255,6 +261,9 @@ def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -
     if settings.router == BID_PRICE_ROUTER:
         _serve_by_bid(state, log, time)
         return
+    if settings.router == WEIGHTED_RANDOMIZED_ROUTER:
+        _dispatch_by_weight(state, log, time)
+        return
     # Prefill-first admits before it places. Under randomized routing with dynamic pools an
     # admission turns a GPU mixed, which may open the mixed line's door: it places twice.
     places = settings.prefill_first == 0
@@ -266,7 +275,4 @@ def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -
         if admits:
             _admit(state, log, time)
             admits = False
-            places = settings.prefill_first == 1 or settings.router in (
-                RANDOMIZED_ROUTER,
-                WEIGHTED_RANDOMIZED_ROUTER,
-            )
+            places = settings.prefill_first == 1 or settings.router == RANDOMIZED_ROUTER
