@@ -319,6 +319,18 @@ def test_only_full_results_go_into_the_documentation(study, tmp_path):
     assert (docs / "paper" / "counting.csv").read_bytes() == contents(tmp_path)[0]
 
 
+def test_the_documentation_holds_full_results_with_their_files():
+    docs = TESTS.parent / "docs"
+    found = parts((docs / "paper.md").read_text(encoding="utf-8"))
+    assert found
+    assert set(found) <= {study.name for study in STUDIES}
+    for name, part in found.items():
+        assert not is_quick(part)
+        for file in (f"paper/{name}.csv", f"paper/{name}.png"):
+            assert f"({file})" in part
+            assert 0 < (docs / file).stat().st_size < 200_000
+
+
 # Command line
 
 
@@ -371,6 +383,23 @@ def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_p
     assert err.count("\n") == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_tells_how_long_was_simulated(study, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    cells = [{"k": k, "seed": 0, "work": 1, "n_gpus": 5 + k} for k in range(4)]
+    for times, text in (
+        ([(9, 3)] * 4, "Runs of 9 s, 3 s of them warm-up."),
+        (
+            [(9, 3)] * 2 + [(4, 2)] * 2,
+            "warm-up (n = 5 to 6); 4 s, 2 s of them warm-up (n = 7 to 8)",
+        ),
+        ([(9, 3), (4, 2), (5, 1), (6, 2)], "Runs of 4 to 9 s, of which 1 to 3 s are warm-up."),
+    ):
+        timed = [c | {"horizon": h, "warmup": w} for c, (h, w) in zip(cells, times, strict=True)]
+        monkeypatch.setattr(study, "cells", lambda timed=timed, **_: timed)
+        StudyRun(study, tmp_path).run(1)
+        assert text in (tmp_path / "paper.md").read_text()
 
 
 def test_a_quick_study_through_the_command_line(run, tmp_path):

@@ -37,12 +37,14 @@ class Run:
         quick: whether at reduced size.
         seed: of the command line.
         command: that runs it again.
+        times: length and warm-up of its simulations, a sentence or nothing.
         versions: of what computed it.
     """
 
     quick: bool
     seed: int
     command: str
+    times: str
     versions: Mapping[str, str]
 
 
@@ -51,7 +53,7 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
     lines = [_start_mark(study.name, quick=run.quick), f"## {study.title}", ""]
     if run.quick:
         lines += ["**Quick run** at reduced size: a check that it works, not a result.", ""]
-    lines += [f"*{study.source}.* {study.settings(rows)}", ""]
+    lines += [f"*{study.source}.* {study.settings(rows)} {run.times}".rstrip(), ""]
     lines += _claims_table(findings.claims)
     numbered = enumerate(findings.claims, 1)
     reasons = [f"- ({k}) {claim.verdict}: {claim.reason}." for k, claim in numbered if claim.reason]

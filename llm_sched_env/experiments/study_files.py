@@ -22,9 +22,11 @@ from llm_sched_env.experiments.paper_page import (
 )
 from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.source_stamp import source_stamp
-from llm_sched_env.experiments.study import Row, Study
+from llm_sched_env.experiments.study import Cell, Row, Study
 
 PAGE = "paper.md"
+# More kinds of runs are told as a range.
+_MOST_TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class StudyRun:
         name = self.study.name
         write_whole(self.folder / f"{name}.csv", csv_bytes(rows))
         write_whole(self.folder / f"{name}.png", _figure(self.study, rows))
-        run = Run(self.quick, self.seed, self.command, versions())
+        run = Run(self.quick, self.seed, self.command, _simulated_times(cells), versions())
         text = paragraph(self.study, rows, findings, run)
         order = [study.name for study in STUDIES]
         page = with_paragraph(_page(self.folder), name, text, order)
@@ -96,6 +98,26 @@ def csv_bytes(rows: list[Row]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _simulated_times(cells: list[Cell]) -> str:
+    """Length and warm-up of the runs, of cells that are simulations; empty for others."""
+    sizes: dict[tuple[float, float], list[int]] = {}
+    for cell in cells:
+        if "horizon" in cell:
+            sizes.setdefault((cell["horizon"], cell["warmup"]), []).append(cell["n_gpus"])
+    if len(sizes) > _MOST_TIMES:
+        horizons, warmups = zip(*sizes, strict=True)
+        return (
+            f"Runs of {min(horizons):g} to {max(horizons):g} s, of which {min(warmups):g} to "
+            f"{max(warmups):g} s are warm-up."
+        )
+    runs = [
+        f"{horizon:g} s, {warmup:g} s of them warm-up"
+        + (f" (n = {min(found)} to {max(found)})" if len(sizes) > 1 else "")
+        for (horizon, warmup), found in sizes.items()
+    ]
+    return f"Runs of {'; '.join(runs)}." if runs else ""
 
 
 def _page(folder: Path) -> str:

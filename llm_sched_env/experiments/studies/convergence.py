@@ -142,7 +142,7 @@ class Convergence(Study):
         sizes, shares = _by_size(rows, "share")
         return (
             f"`{INSTANCE}`, bundled, n = {', '.join(map(str, sizes))}, {len(shares)} seeds a size, "
-            "started empty; the warm-up is a third or more of each run."
+            "started empty; ± is half a 95% interval."
         )
 
 
