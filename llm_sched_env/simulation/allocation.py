@@ -21,7 +21,6 @@ from llm_sched_env.simulation.layout import (
     GPU,
     HISTOGRAM_BINS,
     N_AVAILABLE_SETS,
-    N_DECODE_LINES,
     N_LATENCIES,
     QUEUE,
     REQUEST,
@@ -74,6 +73,7 @@ def allocate_state(
     batch_slots: int,
     capacity: int,
     *,
+    decode_lines: int,
     latencies: bool,
     kv_limited: bool,
 ) -> EngineState:
@@ -86,6 +86,7 @@ def allocate_state(
         n_classes: I.
         batch_slots: B.
         capacity: R.
+        decode_lines: where prefilled requests wait.
         latencies: whether latency histograms are kept.
         kv_limited: whether GPUs count reserved KV tokens.
     """
@@ -110,7 +111,7 @@ def allocate_state(
         "available": ((N_AVAILABLE_SETS, n_gpus), _i4),
         "available_positions": ((n_gpus, N_AVAILABLE_SETS), _i4),
         "available_sizes": ((N_AVAILABLE_SETS,), _i8),
-        "queues": ((n_classes + N_DECODE_LINES,), QUEUE),
+        "queues": ((n_classes + decode_lines,), QUEUE),
         "requests": ((capacity,), REQUEST),
         "free_requests": ((capacity,), _i4),
         "waiting": ((capacity,), WAITING),

@@ -45,7 +45,7 @@ from llm_sched_env.simulation.waiting import leave_queue
 
 
 @compiled
-def _prefill_tokens(state: EngineState, request: int) -> float:
+def prefill_tokens(state: EngineState, request: int) -> float:
     """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
     record = state.requests[request]
     if state.settings[0].router == COUPLED_ROUTER:
@@ -60,7 +60,7 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     i = record.request_class
     iterations = prefill_iterations(state, record.prompt_tokens)
     set_prefill(state, gpu, request, iterations_now(state, gpu, time) + iterations, time)
-    reserve_tokens(state, gpu, _prefill_tokens(state, request))
+    reserve_tokens(state, gpu, prefill_tokens(state, request))
     state.classes[i].x += 1
     state.totals[i].x_area -= time
     state.totals[i].admitted += 1
@@ -74,7 +74,7 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     request = state.gpus[gpu].prefill_request
     i = state.requests[request].request_class
     set_prefill(state, gpu, -1, np.inf, time)
-    reserve_tokens(state, gpu, -_prefill_tokens(state, request))
+    reserve_tokens(state, gpu, -prefill_tokens(state, request))
     state.classes[i].x -= 1
     state.totals[i].x_area += time
     return request
@@ -105,12 +105,14 @@ def end_decode(state: EngineState, gpu: int, time: float) -> int:
 @compiled
 def choose_line(state: EngineState, i: int) -> int:
     """The decode line a finished prefill of class i joins; the routing probability decides."""
-    if state.settings[0].router != RANDOMIZED_ROUTER:
-        return SOLO_LINE
-    clock = state.clock[0]
-    draw = uniform(state.keys[ROUTING], clock.routing_draws)
-    clock.routing_draws += 1
-    return SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    settings = state.settings[0]
+    line = SOLO_LINE
+    if settings.router == RANDOMIZED_ROUTER:
+        clock = state.clock[0]
+        draw = uniform(state.keys[ROUTING], clock.routing_draws)
+        clock.routing_draws += 1
+        line = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    return line * len(state.classes) + i if settings.class_lines else line
 
 
 @compiled
@@ -151,7 +153,7 @@ def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
         if i < 0:
             return
         entry = state.queues[i].head
-        gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
+        gpu = random_available(state, PREFILL, prefill_tokens(state, state.waiting[entry].request))
         if gpu < 0:
             return
         spend_credit(state, i, time)

@@ -17,7 +17,7 @@ from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
-from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
     is_steady,
@@ -55,7 +55,7 @@ class SimulationBatch:
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule,
+        rule: DispatchRule | EventDispatch,
         n_gpus: int,
         n_clusters: int = 1,
         stream: RequestStream | None = None,
@@ -299,7 +299,9 @@ class Simulation:
         self._batch.restore(0, snapshot)
 
 
-def _checked_ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
+def _checked_ranks(
+    rule: DispatchRule | EventDispatch, instance: Instance, ranks: np.ndarray | None
+) -> np.ndarray:
     """Priority and reserve by class, shape (2, I)."""
     if rule.gate == "decode-per-prompt":
         ratio = instance.output_tokens / instance.prompt_tokens
@@ -355,7 +357,7 @@ def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
 
 def _fresh_state(
     instance: Instance,
-    rule: DispatchRule,
+    rule: DispatchRule | EventDispatch,
     n_gpus: int,
     *,
     latencies: bool,
@@ -363,13 +365,14 @@ def _fresh_state(
     own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware = instance.hardware
+    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     states = allocation.allocate_state(
         n_gpus,
         instance.n_classes,
         hardware.batch_slots,
         capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
+        decode_lines=layout.N_DECODE_LINES * (instance.n_classes if lines_by_class else 1),
         latencies=latencies,
         kv_limited=hardware.kv_tokens is not None,
     )
@@ -377,10 +380,8 @@ def _fresh_state(
     peaks = rates * peak_multipliers(instance)
     settings = states.settings
     settings["batch_slots"] = hardware.batch_slots
-    settings["gate"] = GATES[rule.gate]
-    settings["router"] = ROUTERS[rule.router]
-    settings["pools"] = POOLS[rule.pools]
-    settings["prefill_first"] = rule.prefill_first
+    for name, value in rule.settings.items():
+        settings[name] = value
     settings["bill_own_tokens"] = own_tokens
     settings["affine"] = hardware.iteration_law == "affine"
     settings["whole_chunks"] = hardware.chunking == "ceil"

@@ -120,8 +120,8 @@ def fill_to_plan(
 
     Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
     no slot, or no room for KV tokens, is left are not created; decodes take solo slots first. The
-    plan's waiting prefilled requests join the first decode line, or none under a coupled router,
-    which has no line. The caller provides enough request records.
+    plan's waiting prefilled requests join the first decode line, or that of their class, or none
+    under a coupled router, which has no line. The caller provides enough request records.
     """
     coupled = state.settings[0].router == COUPLED_ROUTER
     n = len(state.gpus)
@@ -134,5 +134,6 @@ def fill_to_plan(
             _place_initial(state, workload, log, i, which)
         waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
         prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        line = n_classes + (i if state.settings[0].class_lines else 0)
         for k in range(waiting + prefilled):
-            _queue_initial(state, workload, i, i if k < waiting else n_classes)
+            _queue_initial(state, workload, i, i if k < waiting else line)
