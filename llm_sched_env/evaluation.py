@@ -278,14 +278,15 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
     policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
     shape = control.action_space.shape or ()
-    observation, info = control.observations()[0], control.info(0, np.zeros(2))
+    report = control.empty_report()
+    control.observe(report)
     warmup_steps = round(run.warmup / configuration.interval)
     for step in range(configuration.steps):
         if step == warmup_steps and step > 0:
             control.reset_metrics(0)
+        action = policy.act(report.observations[0], control.info(0, report))
         report = control.empty_report()
-        control.step(as_actions(policy.act(observation, info), shape)[None], report)
-        observation, info = report.observations[0], control.info(0, report.terms[0])
+        control.step(as_actions(action, shape)[None], report)
     return control.batch.metrics(0)
 
 

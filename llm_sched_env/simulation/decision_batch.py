@@ -38,17 +38,16 @@ class DecisionBatch(SimulationBatch):
         super().__init__(instance, rule, n_gpus, n_clusters, **batch)
         self._wake_interval = np.inf if wake_interval is None else float(wake_interval)
 
-    def decide(self, actions: np.ndarray, until: np.ndarray, first: int, last: int) -> np.ndarray:
-        """Act in clusters first..last-1 and advance each to its next decision or its time.
+    def decide(self, actions: np.ndarray, until: np.ndarray) -> np.ndarray:
+        """Act in each cluster and advance it to its next decision or its time.
 
         Args:
-            actions: trusted to be possible, or RUN_ON; int64, shape (N,).
+            actions: trusted to be possible, RUN_ON or STAND_STILL; int64, shape (N,).
             until: seconds, shape (N,).
-            first: the first cluster.
-            last: one past the last cluster.
 
         Returns:
-            Whether each of these clusters has reached its time without a decision, bool.
+            Whether each cluster reached its time without a decision when it last ran; bool,
+            shape (N,), a fresh array.
         """
 
         def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
@@ -68,11 +67,10 @@ class DecisionBatch(SimulationBatch):
 
         while True:
             states = self.states
-            self._threads.run(work, first, last)
-            status = self._status[first:last]
+            self._threads.run(work, 0, self.n_clusters)
             stopped = self._status == NEEDS_CAPACITY
-            if not stopped[first:last].any():
-                done: np.ndarray = status == FINISHED
-                return done
+            if not stopped.any():
+                finished: np.ndarray = self._status == FINISHED
+                return finished
             actions = np.where(stopped, RUN_ON, STAND_STILL)
             self._grow()

@@ -79,7 +79,7 @@ def _can_act(state: EngineState) -> bool:
     clock = state.clock[0]
     if clock.waiting_prefills + clock.waiting_decodes == 0:
         return False
-    for action in range(1, 1 + 3 * len(state.classes)):
+    for action in range(1, 1 + 3 * len(state.classes)):  # noqa: SIM110 - compiled
         if is_possible(state, action):
             return True
     return False
