@@ -6,20 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm_sched_env.envs.actions import as_actions
-from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
-from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import PRICINGS, FluidPlan, plan
-from llm_sched_env.policies import PythonPolicy, resolve_policy
+from llm_sched_env.planning import PRICINGS, plan
+from llm_sched_env.policies import resolve_policy
+from llm_sched_env.policy_runs import PolicyEnvironment, Run, run_rule
 from llm_sched_env.presets import (
     PAPER_PRICES,
     PATIENCE_RATE,
@@ -33,34 +30,11 @@ from llm_sched_env.simulation.metrics import (
     Metrics,
     summarize_latency,
 )
-from llm_sched_env.simulation.random_streams import replication_seed
 from llm_sched_env.simulation.row_threads import available_processors
 from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
-_POLICY_STREAM = 1
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What all replications of an evaluation share."""
-
-    instance: Instance
-    fluid_plan: FluidPlan
-    n_gpus: int
-    pricing: str
-    horizon: float
-    warmup: float
-    seed: int
-    stream: RequestStream | None
-    billing: str | None
-    environment: dict[str, Any]  # what a Python policy's actions mean
-
-    def seed_of(self, replication: int) -> np.random.SeedSequence:
-        """Streams of a replication."""
-        return replication_seed(self.seed, replication)
 
 
 def evaluate(
@@ -122,11 +96,13 @@ def evaluate(
     else:
         instance, recorded = _instance_kept(instance, recorded)
     name, resolved = resolve_policy(policy)
-    environment = _environment_of(resolved)
-    interval = environment.get("interval", 1.0) if environment is not None else None
+    environment = None
+    if not isinstance(resolved, DispatchRule):
+        environment = PolicyEnvironment.of(resolved)
+    interval = environment.interval if environment else None
     horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
     fluid_plan = plan(instance, pricing)
-    run = _Run(
+    run = Run(
         instance,
         fluid_plan,
         n_gpus,
@@ -136,15 +112,12 @@ def evaluate(
         seed,
         _stream(recorded) if recorded else None,
         billing,
-        environment or {},
     )
-    if isinstance(resolved, DispatchRule):
-        rule = resolved
-        workers = min(replications, jobs)
-        with ThreadPoolExecutor(workers) as pool:
-            metrics = list(pool.map(lambda k: _run_rule(run, rule, k), range(replications)))
+    if environment is None:
+        with ThreadPoolExecutor(min(replications, jobs)) as pool:
+            metrics = list(pool.map(lambda k: run_rule(run, resolved, k), range(replications)))
     else:
-        metrics = [_run_python_policy(run, resolved, k) for k in range(replications)]
+        metrics = [environment.run_policy(run, resolved, k) for k in range(replications)]
     return _summarize(run, name, metrics, time.perf_counter() - started)
 
 
@@ -200,21 +173,6 @@ def _instance_kept(
     return kept, trace.with_classes([c.name for c in kept.classes])
 
 
-def _environment_of(policy: DispatchRule | PythonPolicy) -> dict[str, Any] | None:
-    """What a Python policy says that its actions mean; None for a compiled rule."""
-    if isinstance(policy, DispatchRule):
-        return None
-    environment = dict(getattr(policy, "environment", {}))
-    unknown = sorted(set(environment) - set(CONTROL_MEANING))
-    if unknown:
-        raise ConfigurationError("policy.environment", unknown, ", ".join(CONTROL_MEANING))
-    if not is_finite_number(environment.get("interval", 1.0), positive=True):
-        raise ConfigurationError(
-            "policy.environment interval", environment["interval"], "a finite number of seconds > 0"
-        )
-    return environment
-
-
 def _checked_times(
     horizon: float | None, warmup: float | None, trace: Trace | None, interval: float | None
 ) -> tuple[float, float]:
@@ -243,54 +201,7 @@ def _checked_times(
     return float(horizon), float(warmup)
 
 
-def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
-    """One replication of a compiled rule steered by the plan."""
-    controls = run.fluid_plan.controls(run.n_gpus)
-    simulation = Simulation(
-        run.instance,
-        rule,
-        controls,
-        run.n_gpus,
-        run.seed_of(replication),
-        stream=run.stream,
-        billing=run.billing,
-        ranks=run.fluid_plan.admission_ranks,
-    )
-    if run.warmup > 0:
-        simulation.run(run.warmup)
-        simulation.reset_metrics()
-    simulation.run(run.horizon)
-    return simulation.metrics()
-
-
-def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Metrics:
-    """One replication of a policy that acts once per interval."""
-    configuration = IntervalConfiguration.validated(
-        instance=run.instance,
-        n_gpus=run.n_gpus,
-        pricing=run.pricing,
-        horizon=run.horizon,
-        **run.environment,
-    )
-    control = IntervalControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
-    seed = run.seed_of(replication)
-    control.start(0, seed)
-    policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
-    policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
-    shape = control.action_space.shape or ()
-    report = control.empty_report()
-    control.observe(report)
-    warmup_steps = round(run.warmup / configuration.interval)
-    for step in range(configuration.steps):
-        if step == warmup_steps and step > 0:
-            control.reset_metrics(0)
-        action = policy.act(report.observations[0], control.info(0, report))
-        report = control.empty_report()
-        control.step(as_actions(action, shape)[None], report)
-    return control.batch.metrics(0)
-
-
-def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
+def _summarize(run: Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / run.fluid_plan.value
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
@@ -334,7 +245,7 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
 
 
 def _class_result(
-    run: _Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
+    run: Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
 ) -> ClassResult:
     counts: dict[str, Any] = {n: int(sum(m.counts[n][i] for m in metrics)) for n in COUNTS}
     gpu_seconds = sum(m.gpu_seconds for m in metrics)

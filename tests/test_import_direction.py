@@ -28,6 +28,7 @@ LAYERS = [
     {"planning", "simulation"},
     {"workloads", "policies", "results"},
     {"envs"},
+    {"policy_runs"},
     {"evaluation"},
     {"comparison", "report"},
     {"baselines"},

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.compiled import entry_point
 
 
 def action_count(instance: Instance) -> int:
@@ -66,8 +67,23 @@ class DecisionSpaces(spaces.MultiDiscrete):
         return np.argmax(lots, axis=1)
 
 
-def checked_decisions(actions: Any, masks: np.ndarray, active: np.ndarray | None) -> np.ndarray:
-    """Actions as int64 of shape (N,), those of active environments (default all) possible.
+@entry_point
+def first_impossible(actions: np.ndarray, masks: np.ndarray, active: np.ndarray) -> int:
+    """The first of N environments whose action is impossible, or -1.
+
+    Args:
+        actions: int64, shape (N,).
+        masks: 1 where an action is possible now; int8, shape (N, 1 + 3I).
+        active: where an action is taken; elsewhere it only has to be one; bool, shape (N,).
+    """
+    for k in range(len(actions)):
+        if not (0 <= actions[k] < masks.shape[1]) or (active[k] and masks[k, actions[k]] == 0):
+            return k
+    return -1
+
+
+def checked_decisions(actions: Any, masks: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Actions as int64 of shape (N,), those of active environments possible.
 
     Raises:
         ConfigurationError: for anything else.
@@ -82,16 +98,13 @@ def checked_decisions(actions: Any, masks: np.ndarray, active: np.ndarray | None
         if n_envs > 1:
             raise ConfigurationError("actions", actions, f"{allowed} for each of {n_envs}")
         raise ConfigurationError("action", actions[0], allowed)
-    known = (array >= 0) & (array < n)
-    possible = known & (masks[np.arange(n_envs), np.where(known, array, 0)] != 0)
-    if active is not None:
-        possible |= known & ~active
-    if not possible.all():
-        k = int(np.argmin(possible))
+    checked = array.astype(np.int64)
+    k = first_impossible(checked, masks, active)
+    if k >= 0:
         raise ConfigurationError(
             "action" if n_envs == 1 else f"action of environment {k}",
             int(array[k]),
             f"one of {', '.join(map(str, np.flatnonzero(masks[k])))} now",
             'take one that info["action_mask"] allows',
         )
-    return array.astype(np.int64)
+    return checked

@@ -23,14 +23,18 @@ class DecisionReport(ClusterReport):
     """What N clusters show at a decision.
 
     Attributes:
+        times: seconds since each cluster's start, shape (N,).
         elapsed: seconds since the last decision, shape (N,).
+        events: arrivals, completions and abandonments since the start; int64, shape (N,).
         masks: 1 where an action is possible; int8, shape (N, 1 + 3I).
         counts: requests at each station; int64, shape (N, 5, I).
         head_ranks: for the request that each action other than "wait" would take, how many
             classes have an older one, I where there is none; int64, shape (N, 3, I).
     """
 
+    times: np.ndarray
     elapsed: np.ndarray
+    events: np.ndarray
     masks: np.ndarray
     counts: np.ndarray
     head_ranks: np.ndarray
@@ -83,6 +87,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         self._until = np.zeros(n_clusters)
         self._decided_at = np.zeros(n_clusters)
         self._finished = np.zeros(n_clusters, np.bool_)
+        self._everywhere = np.ones(n_clusters, np.bool_)
         self._masks = np.ones((n_clusters, self.n_actions), np.int8)
         self._reward_scale = 1.0 / (n_gpus * self.plan.value)
 
@@ -100,7 +105,9 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         n, n_classes = self.batch.n_clusters, self.configuration.instance.n_classes
         return DecisionReport(
             *self._empty_arrays(),
+            times=np.zeros(n),
             elapsed=np.zeros(n),
+            events=np.zeros(n, np.int64),
             masks=np.zeros((n, self.n_actions), np.int8),
             counts=np.zeros((n, len(OCCUPANCIES), n_classes), np.int64),
             head_ranks=np.zeros((n, 3, n_classes), np.int64),
@@ -121,7 +128,9 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         Raises:
             ConfigurationError: for an action that is not possible; nothing has moved then.
         """
-        checked = checked_decisions(actions, self._masks, active)
+        checked = checked_decisions(
+            actions, self._masks, self._everywhere if active is None else active
+        )
         self._run(checked if active is None else np.where(active, checked, STAND_STILL), report)
 
     def end_at(self, k: int, time: float) -> None:
@@ -138,8 +147,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         self._read(report, 0, n)
         self._billed[:] = self._revenue
         # Time without a decision at its end counts on.
-        times = self.batch.states.clock["time"][:, 0]
-        self._decided_at = np.where(self._finished, self._decided_at, times)
+        self._decided_at = np.where(self._finished, self._decided_at, report.times)
 
     def _read(self, report: DecisionReport, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and have earned since the last decision."""
@@ -153,7 +161,9 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
             self._revenue,
             report.terms,
             report.rewards,
+            report.times,
             report.elapsed,
+            report.events,
             report.masks,
             report.counts,
             report.head_ranks,
@@ -177,14 +187,13 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
 
     def info(self, k: int, report: DecisionReport) -> dict[str, Any]:
         """What an agent is told beside the observation of cluster k."""
-        clock = self.batch.states.clock[k, 0]
         prompt, output = report.terms[k].tolist()
         return {
-            "time": float(clock["time"]),
+            "time": float(report.times[k]),
             "elapsed_seconds": float(report.elapsed[k]),
             "revenue": {"prompt": prompt, "output": output},
             "action_mask": report.masks[k],
             "counts": report.counts[k],
             "head_ranks": report.head_ranks[k],
-            "events": int(clock["events"]),
+            "events": int(report.events[k]),
         }

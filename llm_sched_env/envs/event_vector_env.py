@@ -69,13 +69,13 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
     def _infos(self, report: DecisionReport) -> dict[str, Any]:
         self.action_space.possible = report.masks.copy()
         values = {
-            "time": self.control.times(),
+            "time": report.times.copy(),
             "elapsed_seconds": report.elapsed.copy(),
             "revenue": revenue_infos(report.terms),
             "action_mask": report.masks.copy(),
             "counts": report.counts.copy(),
             "head_ranks": report.head_ranks.copy(),
-            "events": self.control.batch.states.clock["events"][:, 0].copy(),
+            "events": report.events.copy(),
         }
         every = np.ones(self.num_envs, np.bool_)
         return values | {f"_{name}": every for name in values}

@@ -177,7 +177,9 @@ def read_decisions(
     revenue: np.ndarray,
     terms: np.ndarray,
     rewards: np.ndarray,
+    times: np.ndarray,
     elapsed: np.ndarray,
+    events: np.ndarray,
     masks: np.ndarray,
     counts: np.ndarray,
     head_ranks: np.ndarray,
@@ -196,7 +198,9 @@ def read_decisions(
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
         terms: receives the difference, shape (N, 2).
         rewards: receives its sum times the scale, shape (N,).
+        times: receives the seconds since the start, shape (N,).
         elapsed: receives the seconds since the last decision, shape (N,).
+        events: receives the number of events so far; int64, shape (N,).
         masks: receives 1 where an action is possible; int8, shape (N, 1 + 3I).
         counts: receives the requests at each station; int64, shape (N, 5, I).
         head_ranks: receives, for the request that each action would take, how many classes have
@@ -216,5 +220,7 @@ def read_decisions(
             counts[k, 2, i] = own.q_decode
             counts[k, 3, i] = own.y_mixed
             counts[k, 4, i] = own.y_solo
-        elapsed[k] = states.clock[k, 0].time - decided_at[k]
+        times[k] = states.clock[k, 0].time
+        elapsed[k] = times[k] - decided_at[k]
+        events[k] = states.clock[k, 0].events
         _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)

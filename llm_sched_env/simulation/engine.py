@@ -196,8 +196,6 @@ def advance_to_decisions(
             k = claim_row(claims, part, ticket, step == 0)
             if k < 0:
                 break
-            if k + 1 < len(until):
-                prefetch_cluster(cluster_row(states, k + 1))
             if actions[k] != STAND_STILL:
                 status[k] = run_to_decision(
                     cluster_row(states, k), workload, logs[k], actions[k], wake_interval, until[k]
