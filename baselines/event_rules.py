@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.rules import DispatchRule
@@ -21,7 +22,8 @@ _Q_PREFILL, _X = 0, 1  # rows of info["counts"]
 _PREFILL_HEADS, _SOLO_HEADS, _MIXED_HEADS = range(3)  # rows of info["head_ranks"]
 _ROUNDING = 1e-9
 _FULL_CREDIT = 3.0
-_ROUTERS = {"solo-first": "agent", "randomized": "randomized", "coupled": "coupled"}
+ROUTERS = {"solo-first": "agent", "randomized": "randomized", "coupled": "coupled"}
+"""The router of ``LLMSchedEvent-v0`` under which each compiled router is played."""
 
 Info = dict[str, Any]
 
@@ -35,11 +37,13 @@ class EventRule:
     """
 
     def __init__(self, rule: DispatchRule, wake_interval: float | None = None) -> None:
+        if rule.router not in ROUTERS:
+            raise ConfigurationError("rule.router", rule.router, f"one of {', '.join(ROUTERS)}")
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"
         self.environment = {
             "control": "event",
-            "router": _ROUTERS[rule.router],
+            "router": ROUTERS[rule.router],
             "pools": rule.pools,
             "wake_interval": wake_interval,
         }

@@ -19,7 +19,7 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 CAUSES = {ARRIVE, PREFILL_END, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE}
@@ -41,7 +41,7 @@ class Books:
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule,
+        rule: DispatchRule | EventDispatch,
         controls: np.ndarray,
         n_gpus: int,
         stream: RequestStream,
@@ -72,7 +72,7 @@ class Books:
         self.rejected: list[int] = []
         self.first_token: dict[int, float] = {}
         self.latencies = np.zeros((3, n_classes))
-        self.last_in_pool = {"solo": -1, "mixed": -1}
+        self.last_in_line: dict[tuple[bool, int], int] = {}
 
     def replay(self, events: np.ndarray) -> Books:
         actions = {
@@ -175,15 +175,18 @@ class Books:
             if not self._is_solo(gpu):
                 tokens = self._tokens(index)
                 assert not any(self._takes_decode(g, tokens) for g in self._gpus(solo=True))
+        elif self.rule.router == "agent":
+            own = [r for r in self.line if self.class_of(r) == self.class_of(index)]
+            assert own[:1] == [index], "not the head of its class"
         elif self.rule.router == "coupled":
             assert gpu == self.prefill_gpu.get(index)
         elif self.rule.pools == "static":
-            # Two hidden lines, each first-come-first-served.
-            pool = "solo" if self._is_solo(gpu) else "mixed"
+            # Two hidden lines, for an agent by class, each first-come-first-served.
+            line = (self._is_solo(gpu), self.class_of(index) if self.rule.gate == "agent" else 0)
             assert index in self.prefilled
             place = self.prefilled.index(index)
-            assert place > self.last_in_pool[pool]
-            self.last_in_pool[pool] = place
+            assert place > self.last_in_line.get(line, -1)
+            self.last_in_line[line] = place
         assert self._takes_decode(gpu, self._tokens(index))
         _remove(self.line, index)
         self.decodes[gpu].append(index)
@@ -266,7 +269,9 @@ class Books:
                 assert self.prefill[gpu] is None
 
     def _assert_nothing_idles(self) -> None:
-        """Between causes no slot is free that the rule would use."""
+        """Between causes no slot is free that the rule would use; an agent may leave any."""
+        if self.rule.gate == "agent":
+            return
         if self.line and self.rule.router != "randomized":
             tokens = self._tokens(self.line[0])
             idle = [g for g in range(self.n_gpus) if self._takes_decode(g, tokens)]
