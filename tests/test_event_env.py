@@ -347,10 +347,10 @@ def test_an_action_without_room_changes_nothing_but_its_own_mask():
         action = choose(info)
         before, now = info["counts"].copy(), info
         *_, truncated, info = env.step(action)
-        if action and info["events"] == now["events"] and (info["counts"] == before).all():
+        if action and info["elapsed_seconds"] == 0.0 and (info["counts"] == before).all():
             failed += 1
+            assert info["events"] == now["events"]
             assert np.flatnonzero(info["action_mask"] != now["action_mask"]).tolist() == [action]
-            assert info["elapsed_seconds"] == 0.0
     assert failed > 20
 
 
@@ -632,9 +632,9 @@ def test_maskable_ppo_trains(form):
         env = LLMSchedEventSB3VecEnv(4, **kwargs)
     else:
         env = make_vec_env("LLMSchedEvent-v0", 2, env_kwargs=kwargs)
-    agent = contrib.MaskablePPO("MlpPolicy", env, n_steps=64, batch_size=64, seed=0, device="cpu")
+    agent = contrib.MaskablePPO("MlpPolicy", env, n_steps=32, batch_size=64, seed=0, device="cpu")
     before = [p.detach().clone() for p in agent.policy.parameters()]
-    agent.learn(512)
+    agent.learn(300)
     changed = [not bool((a == b).all()) for a, b in zip(before, agent.policy.parameters(),
                                                         strict=True)]  # fmt: skip
     assert all(changed)
