@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS, plan
 from llm_sched_env.policies import resolve_policy
-from llm_sched_env.policy_runs import PolicyEnvironment, Run, run_rule
+from llm_sched_env.policy_runs import Run, runs_of
 from llm_sched_env.presets import (
     PAPER_PRICES,
     PATIENCE_RATE,
@@ -31,7 +30,6 @@ from llm_sched_env.simulation.metrics import (
     summarize_latency,
 )
 from llm_sched_env.simulation.row_threads import available_processors
-from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
@@ -96,11 +94,8 @@ def evaluate(
     else:
         instance, recorded = _instance_kept(instance, recorded)
     name, resolved = resolve_policy(policy)
-    environment = None
-    if not isinstance(resolved, DispatchRule):
-        environment = PolicyEnvironment.of(resolved)
-    interval = environment.interval if environment else None
-    horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
+    runs = runs_of(resolved)
+    horizon, warmup = _checked_times(horizon, warmup, recorded, runs.interval)
     fluid_plan = plan(instance, pricing)
     run = Run(
         instance,
@@ -113,11 +108,7 @@ def evaluate(
         _stream(recorded) if recorded else None,
         billing,
     )
-    if environment is None:
-        with ThreadPoolExecutor(min(replications, jobs)) as pool:
-            metrics = list(pool.map(lambda k: run_rule(run, resolved, k), range(replications)))
-    else:
-        metrics = [environment.run_policy(run, resolved, k) for k in range(replications)]
+    metrics = runs.replicate(run, replications, jobs)
     return _summarize(run, name, metrics, time.perf_counter() - started)
 
 

@@ -1,7 +1,8 @@
-"""One replication of a policy: a compiled rule, or Python that acts at intervals or at events."""
+"""Replications of a policy: a compiled rule, or Python that acts at intervals or at events."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,40 +46,58 @@ class Run:
         return replication_seed(self.seed, replication)
 
 
-def run_rule(run: Run, rule: DispatchRule, replication: int) -> Metrics:
-    """One replication of a compiled rule steered by the plan."""
-    controls = run.fluid_plan.controls(run.n_gpus)
-    simulation = Simulation(
-        run.instance,
-        rule,
-        controls,
-        run.n_gpus,
-        run.seed_of(replication),
-        stream=run.stream,
-        billing=run.billing,
-        ranks=run.fluid_plan.admission_ranks,
-    )
-    if run.warmup > 0:
-        simulation.run(run.warmup)
-        simulation.reset_metrics()
-    simulation.run(run.horizon)
-    return simulation.metrics()
+def runs_of(policy: DispatchRule | PythonPolicy) -> CompiledRuns | PythonRuns:
+    """How a policy is run; raises ConfigurationError for an environment that cannot be."""
+    return CompiledRuns(policy) if isinstance(policy, DispatchRule) else PythonRuns.of(policy)
 
 
 @dataclass(frozen=True)
-class PolicyEnvironment:
-    """What a Python policy says that its actions mean.
+class CompiledRuns:
+    """Of a compiled rule steered by the plan."""
+
+    rule: DispatchRule
+    interval: None = None
+
+    def replicate(self, run: Run, replications: int, jobs: int) -> list[Metrics]:
+        """Replications 0, 1, ...; so many at the same time."""
+        with ThreadPoolExecutor(min(replications, jobs)) as pool:
+            return list(pool.map(lambda k: self._replication(run, k), range(replications)))
+
+    def _replication(self, run: Run, replication: int) -> Metrics:
+        controls = run.fluid_plan.controls(run.n_gpus)
+        simulation = Simulation(
+            run.instance,
+            self.rule,
+            controls,
+            run.n_gpus,
+            run.seed_of(replication),
+            stream=run.stream,
+            billing=run.billing,
+            ranks=run.fluid_plan.admission_ranks,
+        )
+        if run.warmup > 0:
+            simulation.run(run.warmup)
+            simulation.reset_metrics()
+        simulation.run(run.horizon)
+        return simulation.metrics()
+
+
+@dataclass(frozen=True)
+class PythonRuns:
+    """Of a policy in Python, in the environment that its actions mean.
 
     Attributes:
+        policy: what acts.
         control: ``interval`` (``LLMSched-v0``) or ``event`` (``LLMSchedEvent-v0``).
         arguments: of that environment.
     """
 
+    policy: PythonPolicy
     control: str
     arguments: dict[str, Any]
 
     @classmethod
-    def of(cls, policy: PythonPolicy) -> PolicyEnvironment:
+    def of(cls, policy: PythonPolicy) -> PythonRuns:
         """Read a policy's attribute ``environment``; raises ConfigurationError."""
         arguments = dict(getattr(policy, "environment", {}))
         control = arguments.pop("control", "interval")
@@ -94,24 +113,25 @@ class PolicyEnvironment:
                 arguments["interval"],
                 "a finite number of seconds > 0",
             )
-        return cls(control, arguments)
+        return cls(policy, control, arguments)
 
     @property
     def interval(self) -> float | None:
         """Seconds between actions; None at events."""
         return self.arguments.get("interval", 1.0) if self.control == "interval" else None
 
-    def run_policy(self, run: Run, policy: PythonPolicy, replication: int) -> Metrics:
-        """One replication of a policy in this environment."""
-        policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
-        rng = np.random.default_rng(policy_seed)
-        if self.control == "event":
-            return self._run_at_events(run, policy, replication, rng)
-        return self._run_at_intervals(run, policy, replication, rng)
+    def replicate(self, run: Run, replications: int, jobs: int) -> list[Metrics]:
+        """Replications 0, 1, ..., one by one."""
+        del jobs
+        replication = self._at_events if self.control == "event" else self._at_intervals
+        return [replication(run, k) for k in range(replications)]
 
-    def _run_at_intervals(
-        self, run: Run, policy: PythonPolicy, replication: int, rng: np.random.Generator
-    ) -> Metrics:
+    def _reset_policy(self, run: Run, replication: int) -> None:
+        seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
+        rng = np.random.default_rng(seed)
+        self.policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
+
+    def _at_intervals(self, run: Run, replication: int) -> Metrics:
         configuration = IntervalConfiguration.validated(
             instance=run.instance,
             n_gpus=run.n_gpus,
@@ -121,7 +141,7 @@ class PolicyEnvironment:
         )
         control = IntervalControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
         control.start(0, run.seed_of(replication))
-        policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
+        self._reset_policy(run, replication)
         shape = control.action_space.shape or ()
         report = control.empty_report()
         control.observe(report)
@@ -129,14 +149,12 @@ class PolicyEnvironment:
         for step in range(configuration.steps):
             if step == warmup_steps and step > 0:
                 control.reset_metrics(0)
-            action = policy.act(report.observations[0], control.info(0, report))
+            action = self.policy.act(report.observations[0], control.info(0, report))
             report = control.empty_report()
             control.step(as_actions(action, shape)[None], report)
         return control.batch.metrics(0)
 
-    def _run_at_events(
-        self, run: Run, policy: PythonPolicy, replication: int, rng: np.random.Generator
-    ) -> Metrics:
+    def _at_events(self, run: Run, replication: int) -> Metrics:
         configuration = EventConfiguration.validated(
             instance=run.instance,
             n_gpus=run.n_gpus,
@@ -146,17 +164,17 @@ class PolicyEnvironment:
         )
         control = EventControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
         control.start(0, run.seed_of(replication))
-        policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
+        self._reset_policy(run, replication)
         report = control.empty_report()
         control.observe(report)
         if run.warmup > 0:
             control.end_at(0, run.warmup)
-            _decide_to_the_end(control, policy, report)
+            _decide_to_the_end(control, self.policy, report)
             control.reset_metrics(0)
             control.end_at(0, run.horizon)
             report = control.empty_report()
             control.resume(report)
-        _decide_to_the_end(control, policy, report)
+        _decide_to_the_end(control, self.policy, report)
         return control.batch.metrics(0)
 
 

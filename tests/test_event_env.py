@@ -623,10 +623,12 @@ def test_sb3_form_reports_the_end_of_episodes_and_masks():
 def test_maskable_ppo_trains(form):
     """Needs the extra ``agents``. A few hundred steps: it runs, learns something, stays legal."""
     contrib = pytest.importorskip("sb3_contrib")
+    import torch
     from stable_baselines3.common.env_util import make_vec_env
 
     from llm_sched_env.envs.sb3 import LLMSchedEventSB3VecEnv
 
+    torch.set_num_threads(1)
     kwargs = {**SMALL, "start": "plan"}
     if form == "native":
         env = LLMSchedEventSB3VecEnv(4, **kwargs)

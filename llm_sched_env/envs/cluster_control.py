@@ -44,7 +44,7 @@ class ClusterReport:
         self.terms[k] = 0.0
 
 
-Configuration = TypeVar("Configuration", IntervalConfiguration, EventConfiguration)
+Configuration = TypeVar("Configuration", bound=IntervalConfiguration | EventConfiguration)
 Batch = TypeVar("Batch", bound=SimulationBatch)
 Report = TypeVar("Report", bound=ClusterReport)
 

@@ -64,7 +64,8 @@ class DecisionSpaces(spaces.MultiDiscrete):
         if mask is not None or probability is not None:
             return np.asarray(super().sample(mask, probability))
         lots = np.where(self.possible, self.np_random.random(self.possible.shape), -1.0)
-        return np.argmax(lots, axis=1)
+        drawn: np.ndarray = np.argmax(lots, axis=1)
+        return drawn
 
 
 @entry_point

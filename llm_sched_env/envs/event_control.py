@@ -115,7 +115,8 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
 
     def action_masks(self) -> np.ndarray:
         """Which actions are possible now; bool, shape (N, 1 + 3I), a fresh array."""
-        return self._masks != 0
+        masks: np.ndarray = self._masks != 0
+        return masks
 
     def step(self, actions: Any, report: DecisionReport, active: np.ndarray | None = None) -> None:
         """Take actions, shape (N,), in the active clusters and go to their next decisions.

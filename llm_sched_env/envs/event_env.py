@@ -14,7 +14,7 @@ from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.instance import Instance
 
 
-class LLMSchedEventEnv(ClusterEnv[int, EventControl]):
+class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     """Admission and routing of LLM requests, one by one, at the events of a cluster.
 
     ## Description
@@ -83,8 +83,6 @@ class LLMSchedEventEnv(ClusterEnv[int, EventControl]):
     - v0: first version.
     """
 
-    action_space: DecisionSpace
-
     def __init__(
         self,
         n_gpus: int = 20,
@@ -101,7 +99,8 @@ class LLMSchedEventEnv(ClusterEnv[int, EventControl]):
             instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
         )
         super().__init__(EventControl(configuration), render_mode)
-        self.action_space = DecisionSpace(self.control.n_actions)
+        self._decision_space = DecisionSpace(self.control.n_actions)
+        self.action_space = self._decision_space
 
     @property
     def action_names(self) -> list[str]:
@@ -118,11 +117,11 @@ class LLMSchedEventEnv(ClusterEnv[int, EventControl]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; ``options`` may hold ``start`` or ``state``."""
         observation, info = super().reset(seed=seed, options=options)
-        self.action_space.possible = info["action_mask"].copy()
+        self._decision_space.possible = info["action_mask"].copy()
         return observation, info
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take the action and go to the next decision."""
         result = super().step(action)
-        self.action_space.possible = result[4]["action_mask"].copy()
+        self._decision_space.possible = result[4]["action_mask"].copy()
         return result

@@ -118,8 +118,9 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Clu
         self._read(seen, first, last)
 
     def truncated(self) -> np.ndarray:
-        """Which episodes have reached the horizon; shape (N,), bool."""
-        return self._steps >= self.configuration.steps
+        """Which episodes have reached the horizon; shape (N,), bool, a fresh array."""
+        reached: np.ndarray = self._steps >= self.configuration.steps
+        return reached
 
     def info(self, k: int, report: ClusterReport) -> dict[str, Any]:
         """What an agent is told beside the observation of cluster k."""

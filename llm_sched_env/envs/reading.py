@@ -128,7 +128,7 @@ def read_clusters(
 
 
 @compiled
-def _is_older(state: EngineState, queue: int, other: int) -> bool:
+def _is_older(state: EngineState, queue: int, other: int) -> Any:
     """Whether the head of a queue came there before the head of another of its kind."""
     a = state.requests[state.waiting[state.queues[queue].head].request]
     b = state.requests[state.waiting[state.queues[other].head].request]

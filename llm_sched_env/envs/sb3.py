@@ -24,7 +24,7 @@ class _SB3VecEnv(VecEnv):
         vector_env: in the autoreset mode SAME_STEP.
     """
 
-    scalar_infos = ("time",)
+    scalar_infos: tuple[str, ...] = ("time",)
     """What ``infos[k]`` tells beside the revenue."""
 
     def __init__(self, vector_env: ClusterVectorEnv[Any, Any]) -> None:
@@ -121,7 +121,8 @@ class LLMSchedEventSB3VecEnv(_SB3VecEnv):
     scalar_infos = ("time", "elapsed_seconds")
 
     def __init__(self, num_envs: int, **kwargs: Any) -> None:
-        super().__init__(LLMSchedEventVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
+        self._events = LLMSchedEventVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs)
+        super().__init__(self._events)
 
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
@@ -129,5 +130,5 @@ class LLMSchedEventSB3VecEnv(_SB3VecEnv):
         """As the other form has it, but ``action_masks`` gives each environment its own."""
         if method_name != "action_masks":
             return super().env_method(method_name, *args, indices=indices, **kwargs)
-        masks = self.vector_env.action_masks()
+        masks = self._events.action_masks()
         return [masks[k] for k in self._get_indices(indices)]
