@@ -436,6 +436,7 @@ def test_bad_actions_are_one_clear_line_and_change_nothing(action, message):
         {"router": "coupled"},
         {"pools": "none"},
         {"wake_interval": 0.0},
+        {"wake_interval": 1e-9},
         {"wake_interval": float("inf")},
         {"start": "warm"},
     ],
@@ -645,3 +646,37 @@ def test_maskable_ppo_trains(form):
     for _ in range(100):
         action, _ = agent.predict(observation, action_masks=single.action_masks())
         observation, *_ = single.step(action)
+
+
+@pytest.mark.slow
+def test_maskable_ppo_learns_to_serve():
+    """A fresh network mostly waits; some thousand decisions later it earns most of R*."""
+    contrib = pytest.importorskip("sb3_contrib")
+    import torch
+
+    from llm_sched_env.envs.sb3 import LLMSchedEventSB3VecEnv
+
+    class Agent:
+        environment = {"control": "event", "router": "agent", "pools": "dynamic"}  # noqa: RUF012
+
+        def reset(self, instance, plan, n_gpus, rng):
+            pass
+
+        def act(self, observation, info):
+            masks = info["action_mask"] != 0
+            return int(network.predict(observation, action_masks=masks, deterministic=True)[0])
+
+    torch.set_num_threads(1)
+    env = LLMSchedEventSB3VecEnv(
+        16, instance="overload", n_gpus=2, horizon=120.0, start="plan", pools="dynamic"
+    )
+    env.seed(0)
+    network = contrib.MaskablePPO(
+        "MlpPolicy", env, n_steps=128, batch_size=512, gamma=0.998, seed=0, device="cpu"
+    )
+    settings = {"horizon": 200.0, "warmup": 50.0, "replications": 1}
+    before = lse.evaluate(Agent(), "overload", 2, **settings).score.mean
+    network.learn(20_000)
+    after = lse.evaluate(Agent(), "overload", 2, **settings).score.mean
+    assert before < 0.3
+    assert after > 0.6

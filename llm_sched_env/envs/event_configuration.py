@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
-from llm_sched_env.errors import checked_integer
+from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.rules import EventDispatch
+
+# Less might not move a clock of many hours.
+_LEAST_WAKE_INTERVAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class EventConfiguration:
         require_seconds("horizon", horizon)
         if wake_interval is not None:
             require_seconds("wake_interval", wake_interval)
+            if wake_interval < _LEAST_WAKE_INTERVAL:
+                raise ConfigurationError(
+                    "wake_interval", wake_interval, f"None or at least {_LEAST_WAKE_INTERVAL:g} s"
+                )
         return cls(
             instance=resolve_instance(instance),
             n_gpus=checked_integer("n_gpus", n_gpus),
