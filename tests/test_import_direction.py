@@ -28,6 +28,7 @@ LAYERS = [
     {"planning", "simulation"},
     {"workloads", "policies", "results"},
     {"envs", "measured_levels"},
+    {"policy_runs"},
     {"evaluation"},
     {"comparison", "experiments", "report"},
     {"baselines"},

@@ -14,6 +14,7 @@ from llm_sched_env.commands.options import (
     InstanceOption,
     JsonOption,
     PricingOption,
+    SliOption,
     numbers,
     output_folder,
     print_json,
@@ -22,11 +23,9 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
 )
-from llm_sched_env.commands.plan import SliOption
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning import FluidPath, FluidPlan, fluid_path
 from llm_sched_env.planning import plan as solve
-from llm_sched_env.planning.service_levels import named_service_level
 
 STATIONS = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 # Rows of the table on the terminal.
@@ -62,7 +61,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Integrate the fluid dynamics (24)-(37): occupancies per GPU over time."""
         times = _times(horizon, every)
-        fluid = solve(instance, pricing, slis=[named_service_level(text) for text in sli or ()])
+        fluid = solve(instance, pricing, slis=sli or ())
         state = _start(fluid, start, backlog)
         if out is not None:
             require_extra("report", "matplotlib")

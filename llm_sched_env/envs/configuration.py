@@ -60,13 +60,13 @@ class IntervalConfiguration:
         slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
-        _require_choice("pricing", pricing, PRICINGS)
-        _require_choice("gate", gate, ("credit", "occupancy"))
-        _require_choice("router", router, _ROUTERS)
-        _require_choice("pools", pools, _POOLS)
-        _require_choice("start", start, STARTS)
-        _require_seconds("interval", interval)
-        _require_seconds("horizon", horizon)
+        require_choice("pricing", pricing, PRICINGS)
+        require_choice("gate", gate, ("credit", "occupancy"))
+        require_choice("router", router, _ROUTERS)
+        require_choice("pools", pools, _POOLS)
+        require_choice("start", start, STARTS)
+        require_seconds("interval", interval)
+        require_seconds("horizon", horizon)
         n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
@@ -112,12 +112,14 @@ CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
 """Arguments that say what an action means: what a policy may ask for."""
 
 
-def _require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
+def require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
+    """Raise ConfigurationError unless the value is one of the allowed ones."""
     if got not in allowed:
         raise ConfigurationError(field, got, " or ".join(allowed))
 
 
-def _require_seconds(field: str, got: Any) -> None:
+def require_seconds(field: str, got: Any) -> None:
+    """Raise ConfigurationError unless the value is a finite number > 0."""
     if not is_finite_number(got, positive=True):
         raise ConfigurationError(field, got, "a finite number of seconds > 0")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 
 RANKS = ("priority", "reserve", "decode_priority", "decode_reserve", "precedes_decodes")
 """Rows of a rule's ranks: fields of the class parameters."""
@@ -16,7 +16,7 @@ WEIGHTS = ("solo_weight", "mixed_weight")
 
 def set_rule_parameters(
     parameters: np.ndarray,
-    rule: DispatchRule,
+    rule: DispatchRule | EventDispatch,
     instance: Instance,
     ranks: np.ndarray | None,
     weights: np.ndarray | None,
@@ -36,7 +36,9 @@ def set_rule_parameters(
         parameters[field] = row
 
 
-def _ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
+def _ranks(
+    rule: DispatchRule | EventDispatch, instance: Instance, ranks: np.ndarray | None
+) -> np.ndarray:
     wanted = (len(RANKS), instance.n_classes)
     if rule.gate == "decode-per-prompt":
         ratio = instance.output_tokens / instance.prompt_tokens
@@ -51,7 +53,9 @@ def _ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> 
     return checked
 
 
-def _weights(rule: DispatchRule, instance: Instance, weights: np.ndarray | None) -> np.ndarray:
+def _weights(
+    rule: DispatchRule | EventDispatch, instance: Instance, weights: np.ndarray | None
+) -> np.ndarray:
     wanted = (len(WEIGHTS), instance.n_classes)
     if rule.router != "weighted-randomized":
         return np.zeros(wanted)

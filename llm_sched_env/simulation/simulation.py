@@ -18,13 +18,7 @@ from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
 from llm_sched_env.simulation.rule_parameters import set_rule_parameters
-from llm_sched_env.simulation.rules import (
-    GATES,
-    POOLS,
-    ROUTERS,
-    ROUTERS_WITH_CLASS_LINES,
-    DispatchRule,
-)
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
     is_steady,
@@ -64,7 +58,7 @@ class SimulationBatch:
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule,
+        rule: DispatchRule | EventDispatch,
         n_gpus: int,
         n_clusters: int = 1,
         stream: RequestStream | None = None,
@@ -347,7 +341,7 @@ def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
 
 def _fresh_state(
     instance: Instance,
-    rule: DispatchRule,
+    rule: DispatchRule | EventDispatch,
     n_gpus: int,
     *,
     latencies: bool,
@@ -355,15 +349,14 @@ def _fresh_state(
     own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware = instance.hardware
-    by_class = rule.router in ROUTERS_WITH_CLASS_LINES
+    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     states = allocation.allocate_state(
         n_gpus,
         instance.n_classes,
         hardware.batch_slots,
         capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
-        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if by_class else 1),
+        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
         latencies=latencies,
         kv_limited=hardware.kv_tokens is not None,
     )
@@ -371,10 +364,8 @@ def _fresh_state(
     peaks = rates * peak_multipliers(instance)
     settings = states.settings
     settings["batch_slots"] = hardware.batch_slots
-    settings["gate"] = GATES[rule.gate]
-    settings["router"] = ROUTERS[rule.router]
-    settings["pools"] = POOLS[rule.pools]
-    settings["prefill_first"] = rule.prefill_first
+    for name, value in rule.settings.items():
+        settings[name] = value
     settings["bill_own_tokens"] = own_tokens
     settings["affine"] = hardware.iteration_law == "affine"
     settings["whole_chunks"] = hardware.chunking == "ceil"
@@ -385,7 +376,6 @@ def _fresh_state(
         settings["token_seconds"] = hardware.beta
         settings["flat_tokens"] = hardware.flat_tokens
     settings["chunk_tokens"] = hardware.chunk_tokens
-    settings["credit_cap"] = rule.credit_cap
     settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill
