@@ -94,7 +94,8 @@ class EventRule:
         return _WAIT
 
     def _begin_event(self, event: int) -> None:
-        self._event, self._stage = event, 0
+        self._event: int = event
+        self._stage: int = 0
         # By bid, until a head finds no room for its KV tokens.
         self._prefills_fit = self._decodes_fit = True
         self._prefills_asked_at = -1
