@@ -26,7 +26,7 @@ from llm_sched_env.presets import (
     QWEN_8B_A100,
     resolve_instance,
 )
-from llm_sched_env.results import ClassResult, Estimate, Evaluation
+from llm_sched_env.results import ClassResult, DecisionTime, Estimate, Evaluation
 from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
     LATENCIES,
@@ -138,14 +138,15 @@ def evaluate(
         billing,
         environment or {},
     )
+    thinking: list[float] = []
     if isinstance(resolved, DispatchRule):
         rule = resolved
         workers = min(replications, jobs)
         with ThreadPoolExecutor(workers) as pool:
             metrics = list(pool.map(lambda k: _run_rule(run, rule, k), range(replications)))
     else:
-        metrics = [_run_python_policy(run, resolved, k) for k in range(replications)]
-    return _summarize(run, name, metrics, time.perf_counter() - started)
+        metrics = [_run_python_policy(run, resolved, k, thinking) for k in range(replications)]
+    return _summarize(run, name, metrics, thinking, time.perf_counter() - started)
 
 
 def _recorded(
@@ -263,8 +264,10 @@ def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
     return simulation.metrics()
 
 
-def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Metrics:
-    """One replication of a policy that acts once per interval."""
+def _run_python_policy(
+    run: _Run, policy: PythonPolicy, replication: int, thinking: list[float]
+) -> Metrics:
+    """One replication of a policy that acts once per interval; appends the seconds it takes."""
     configuration = IntervalConfiguration.validated(
         instance=run.instance,
         n_gpus=run.n_gpus,
@@ -278,18 +281,23 @@ def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Met
     policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
     policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
     shape = control.action_space.shape or ()
-    observation, info = control.observations()[0], control.info(0, np.zeros(2))
+    observation, info = control.observations()[0], control.info(0)
     warmup_steps = round(run.warmup / configuration.interval)
     for step in range(configuration.steps):
         if step == warmup_steps and step > 0:
             control.reset_metrics(0)
         report = control.empty_report()
-        control.step(as_actions(policy.act(observation, info), shape)[None], report)
-        observation, info = report.observations[0], control.info(0, report.terms[0])
+        asked = time.perf_counter()
+        action = policy.act(observation, info)
+        thinking.append(time.perf_counter() - asked)
+        control.step(as_actions(action, shape)[None], report)
+        observation, info = report.observations[0], control.info(0, report)
     return control.batch.metrics(0)
 
 
-def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
+def _summarize(
+    run: _Run, name: str, metrics: list[Metrics], thinking: list[float], wall: float
+) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / run.fluid_plan.value
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
@@ -329,6 +337,7 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
         wall_seconds=wall,
         versions=_versions(),
         note=run.fluid_plan.note(),
+        decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
+from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action, rank_shares
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.reading import read_clusters
@@ -35,11 +35,13 @@ class IntervalReport:
         observations: float32, shape (N, 6I + 4).
         rewards: shape (N,); 0 where no interval was run.
         terms: revenue of the interval by prompt and output, currency, shape (N, 2).
+        arrivals: requests of each class that arrived in the interval, int64, shape (N, I).
     """
 
     observations: np.ndarray
     rewards: np.ndarray
     terms: np.ndarray
+    arrivals: np.ndarray
 
 
 class IntervalControl:
@@ -76,16 +78,19 @@ class IntervalControl:
             latencies=latencies,
             threads=threads,
             billing=billing,
+            ranks=self.plan.admission_ranks,
         )
         self._controlled = configuration.controlled
         self._plan_controls = self.plan.controls(n_gpus)
-        # The parts that are not controlled stay at the plan.
-        self.batch.controls[:] = self._plan_controls
+        # The parts that are not controlled stay at the plan; the plan's ranks are there already.
+        self.batch.controls[:, : len(self._plan_controls)] = self._plan_controls
         self._origin = np.zeros(n_clusters)
         self._steps = np.zeros(n_clusters, np.int64)
         self._bundled = configuration.pricing == "bundled"
         self._billed = np.zeros((n_clusters, 2))
         self._revenue = np.zeros((n_clusters, 2))
+        self._counted = np.zeros((n_clusters, instance.n_classes), np.int64)
+        self._arrived = np.zeros_like(self._counted)
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.observation_space = observation_space(instance)
         self._scratch = self.empty_report()
@@ -94,7 +99,8 @@ class IntervalControl:
     @property
     def plan_action(self) -> np.ndarray:
         """The fluid plan as a constant action of this environment; float32."""
-        action: np.ndarray = self.plan.action[self._controlled].astype(np.float32)
+        shares = np.concatenate([self.plan.action, rank_shares(self.plan.admission_ranks)])
+        action: np.ndarray = shares[self._controlled].astype(np.float32)
         return action
 
     def start(
@@ -117,21 +123,28 @@ class IntervalControl:
         self._origin[k] = self.batch.states.clock["time"][k, 0]
         self._read(self._scratch, k, k + 1)
         self._billed[k] = self._revenue[k]
+        self._counted[k] = self._arrived[k]
 
     def reset_metrics(self, k: int) -> None:
         """End the warm-up of cluster k: measure from now on."""
         reset_metrics(self.batch.state(k))
         self._billed[k] = 0.0
+        self._counted[k] = 0
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""
         return SavedState(self.batch.snapshot(k))
 
     def empty_report(self) -> IntervalReport:
-        """A report in which nothing has been earned; the observations are not written yet."""
+        """A report in which nothing has happened; the observations are not written yet."""
         n = self.batch.n_clusters
         shape = (n, *(self.observation_space.shape or ()))
-        return IntervalReport(np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)))
+        return IntervalReport(
+            np.empty(shape, np.float32),
+            np.zeros(n),
+            np.zeros((n, 2)),
+            np.zeros_like(self._counted),
+        )
 
     def step(
         self, actions: Any, report: IntervalReport, rows: tuple[int, int] | None = None
@@ -148,26 +161,30 @@ class IntervalControl:
         """
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
         checked = as_actions(actions, (self.batch.n_clusters, len(self._controlled)))
-        n_gpus, controls = self.configuration.n_gpus, self.batch.controls
-        if not apply_actions(checked, self._controlled, n_gpus, controls):
+        n_classes, n_gpus = self._counted.shape[1], self.configuration.n_gpus
+        if not apply_actions(checked, self._controlled, n_classes, n_gpus, self.batch.controls):
             raise bad_action(checked)
         self._steps[first:last] += 1
         until = self._origin + self._steps * self.configuration.interval
         self.batch.advance(until, first, last, set_controls=True)
         self._read(report, first, last)
         self._billed[first:last] = self._revenue[first:last]
+        self._counted[first:last] = self._arrived[first:last]
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
-        """Write what clusters first..last-1 show, and have earned since the last interval."""
+        """Write what clusters first..last-1 show, and what has happened in the interval."""
         read_clusters(
             self.batch.states,
             self._bundled,
             self._reward_scale,
             self._billed,
+            self._counted,
             report.observations,
             self._revenue,
+            self._arrived,
             report.terms,
             report.rewards,
+            report.arrivals,
             first,
             last,
         )
@@ -188,11 +205,16 @@ class IntervalControl:
         """Which episodes have reached the horizon; shape (N,), bool."""
         return self._steps >= self.configuration.steps
 
-    def info(self, k: int, terms: np.ndarray) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k; terms of shape (2,)."""
-        prompt, output = terms.tolist()
-        time = float(self.batch.states.clock["time"][k, 0])
-        return {"time": time, "revenue": {"prompt": prompt, "output": output}}
+    def info(self, k: int, report: IntervalReport | None = None) -> dict[str, Any]:
+        """What an agent is told beside the observation of cluster k, after an interval or none."""
+        if report is None:
+            report = self.empty_report()
+        prompt, output = report.terms[k].tolist()
+        return {
+            "time": float(self.batch.states.clock["time"][k, 0]),
+            "revenue": {"prompt": prompt, "output": output},
+            "arrivals": report.arrivals[k].copy(),
+        }
 
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""

@@ -29,13 +29,23 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     (arXiv 2602.02987).
 
     ## Action Space
-    ``Box(0, 1, (2I + 1,), float32)``; with ``controls`` only the parts named there.
+    ``Box(0, 1, (2I + 1,), float32)``, with ``gate="bid-price"`` ``(3I + 1,)``; with ``controls``
+    only the parts named there.
 
     | Num | Action | Min | Max | Unit |
     |---|---|---|---|---|
     | 0..I-1 | admission rate of class i | 0 | 1 | fraction of its arrival rate |
     | I..2I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | 2I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+
+    With ``gate="bid-price"`` there are no admission rates:
+
+    | Num | Action | Min | Max | Unit |
+    |---|---|---|---|---|
+    | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
+    | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+    | I+1..2I | priority of class i | 0 | 1 | greater goes first |
+    | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: always |
 
     The fluid plan is a constant action, ``env.unwrapped.plan_action``. With
     ``router="solo-first"`` or ``"coupled"`` the routing part, with ``pools="dynamic"`` the pool
@@ -58,7 +68,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency.
+    currency; ``info["arrivals"]`` how many requests of each class arrived.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
@@ -74,10 +84,12 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``pricing``: ``bundled`` or ``separate``.
     - ``interval``: seconds an action is held, default 1.
     - ``horizon``: seconds per episode, default 300.
-    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions.
+    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions, or
+      ``bid-price``: priorities and reserves of free slots (trunk reservation).
     - ``router``: ``randomized``, ``solo-first`` or ``coupled``.
     - ``pools``: ``static`` or ``dynamic``.
-    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
+    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``, ``priority``,
+      ``reserve``, of those that the gate has.
     - ``start``: ``empty`` or ``plan``.
     - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
 
@@ -135,7 +147,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.control.start(0, episode_seed(self.np_random), start)
         self._running = True
-        return self.control.observations()[0], self.control.info(0, np.zeros(2))
+        return self.control.observations()[0], self.control.info(0)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold the action for one interval."""
@@ -148,7 +160,7 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
             float(report.rewards[0]),
             False,
             bool(self.control.truncated()[0]),
-            self.control.info(0, report.terms[0]),
+            self.control.info(0, report),
         )
 
     def render(self) -> Any:

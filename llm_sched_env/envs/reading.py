@@ -70,10 +70,13 @@ def read_clusters(
     bundled: bool,
     reward_scale: float,
     billed: np.ndarray,
+    counted: np.ndarray,
     observations: np.ndarray,
     revenue: np.ndarray,
+    arrived: np.ndarray,
     terms: np.ndarray,
     rewards: np.ndarray,
+    arrivals: np.ndarray,
     first: int,
     last: int,
 ) -> None:
@@ -84,10 +87,13 @@ def read_clusters(
         bundled: which charging.
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
+        counted: arrivals up to the last interval, int64, shape (N, I).
         observations: receives what agents see; float32, shape (N, 6I + 4).
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
-        terms: receives the difference, shape (N, 2).
+        arrived: receives the arrivals up to now, shape (N, I).
+        terms: receives the revenue of the interval, shape (N, 2).
         rewards: receives its sum times the scale, shape (N,).
+        arrivals: receives the arrivals of the interval, shape (N, I).
         first: the first cluster.
         last: one past the last cluster.
     """
@@ -99,3 +105,6 @@ def read_clusters(
         terms[k, 0] = prompt - billed[k, 0]
         terms[k, 1] = output - billed[k, 1]
         rewards[k] = (terms[k, 0] + terms[k, 1]) * reward_scale
+        for i in range(states.totals.shape[1]):
+            arrived[k, i] = states.totals[k, i].arrived
+            arrivals[k, i] = arrived[k, i] - counted[k, i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.control.start(k, episode_seed(self._generators[k]), start)
         self._done[mask] = False
         self._running = True
-        return self.control.observations(), self._infos(np.zeros((self.num_envs, 2)))
+        return self.control.observations(), self._infos(self.control.empty_report())
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
@@ -113,7 +114,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         report = self.control.empty_report()
         self.control.step(actions, report)
         truncated = self.control.truncated()
-        infos = self._infos(report.terms)
+        infos = self._infos(report)
         observations = report.observations
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._done = truncated.copy()
@@ -145,7 +146,7 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             report.rewards,
             self._never(),
             truncated,
-            self._infos(report.terms),
+            self._infos(report),
         )
 
     def _reset_now(
@@ -157,7 +158,13 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             final[k] = report.observations[k].copy()
             self.control.start(k, episode_seed(self._generators[k]))
             self.control.observe(report, (k, k + 1))
-        fresh = self._infos(np.where(ended[:, None], 0.0, report.terms))
+        fresh = self._infos(
+            replace(
+                report,
+                terms=np.where(ended[:, None], 0.0, report.terms),
+                arrivals=np.where(ended[:, None], 0, report.arrivals),
+            )
+        )
         fresh |= {
             "final_obs": final,
             "_final_obs": ended.copy(),
@@ -170,18 +177,20 @@ class LLMSchedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """No episode terminates."""
         return np.zeros(self.num_envs, np.bool_)
 
-    def _infos(self, terms: np.ndarray) -> dict[str, Any]:
+    def _infos(self, report: IntervalReport) -> dict[str, Any]:
         every = np.ones(self.num_envs, np.bool_)
         return {
             "time": self.control.times(),
             "_time": every,
             "revenue": {
-                "prompt": terms[:, 0].copy(),
+                "prompt": report.terms[:, 0].copy(),
                 "_prompt": every,
-                "output": terms[:, 1].copy(),
+                "output": report.terms[:, 1].copy(),
                 "_output": every,
             },
             "_revenue": every,
+            "arrivals": report.arrivals,
+            "_arrivals": every,
         }
 
 

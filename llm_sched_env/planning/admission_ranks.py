@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.instance import Instance
+
 if TYPE_CHECKING:
     from llm_sched_env.planning.fluid import FluidPlan
 
@@ -50,17 +52,37 @@ def slot_reserves(plan: FluidPlan) -> np.ndarray:
     kappa is the shadow price of a slot times what the class earns per unit of capacity's worth,
     theta b the mean over H of patience rate times bid. Nothing depends on the cluster's size.
     """
-    instance = plan.instance
-    bids = bid_prices(plan)
-    first = bids > 0
+    bids, rates = bid_prices(plan), plan.instance.arrival_rates
+    admitted = float((rates * plan.admission_fraction).sum())
+    price = plan.duals["solo_decode_capacity"]
+    return reserves_for(plan.instance, bids, bids > 0, rates, admitted, price)
+
+
+def reserves_for(
+    instance: Instance,
+    bids: np.ndarray,
+    first: np.ndarray,
+    rates: np.ndarray,
+    admitted: float,
+    slot_price: float,
+) -> np.ndarray:
+    """The formula of :func:`slot_reserves` for bids and rates of any origin; shape (I,).
+
+    Args:
+        instance: patience and revenue.
+        bids: currency, shape (I,).
+        first: the classes to which the others yield, H, shape (I,).
+        rates: arrival rates per GPU, 1/s, shape (I,).
+        admitted: admissions of all classes per GPU, 1/s.
+        slot_price: shadow price of a decode slot, currency per second.
+    """
     reserves = np.zeros(instance.n_classes)
-    rates = instance.arrival_rates
-    protected, admitted = rates[first].sum(), (rates * plan.admission_fraction).sum()
-    slot_price = plan.duals["solo_decode_capacity"]
+    protected = rates[first].sum()
     if not 0 < protected < admitted or slot_price <= 0:
         return reserves
     loss = (rates * instance.patience_rates * bids)[first].sum() / protected
-    revenue = instance.bundled_revenues
-    worth = slot_price * revenue / (revenue - bids)
+    revenue, bid = instance.bundled_revenues[~first], bids[~first]
+    worth = slot_price * revenue / (revenue - bid)
     best = np.log1p(loss / worth) / np.log(admitted / protected) - 1.0
-    return np.where(first, reserves, np.maximum(0.0, best))
+    reserves[~first] = np.maximum(0.0, best)
+    return reserves

@@ -61,8 +61,6 @@ CLASS_PARAMETERS = np.dtype(
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
         ("prefill_rate", _f8),  # mu_p, 1/s
-        ("priority", _f8),  # gates that rank: greater goes first
-        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
     ]
 )
 
@@ -75,6 +73,8 @@ CLASS_CONTROL = np.dtype(
         ("credit", _f8),  # at credit_time
         ("credit_time", _f8),
         ("unlimited", _i8),  # 1: credit is always full
+        ("priority", _f8),  # gates that rank: greater goes first
+        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
     ]
 )
 

@@ -45,11 +45,13 @@ class SimulationBatch:
         threads: rows are split over this many threads; the result does not depend on it.
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
             tokens with a recorded stream or other length distributions (MODEL section 3).
-        ranks: rows priority and reserve of the gate ``bid-price``, shape (2, I): see
-            :attr:`llm_sched_env.planning.fluid.FluidPlan.admission_ranks`.
+        ranks: rows priority and reserve of the gate ``bid-price`` unless controls give others,
+            shape (2, I): see :attr:`llm_sched_env.planning.fluid.FluidPlan.admission_ranks`.
 
     Attributes:
-        controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
+        controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2I + 1), with the gate
+            ``bid-price`` (N, 4I + 1). Methods that take controls take the shorter form too: it
+            leaves the ranks as they are.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class SimulationBatch:
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
-        priority, reserve = _checked_ranks(rule, instance, ranks)
-        self._fresh.parameters["priority"] = priority
-        self._fresh.parameters["reserve"] = reserve
+        self._ranks = _checked_ranks(rule, instance, ranks)
+        self._fresh.control["priority"], self._fresh.control["reserve"] = self._ranks
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
-        self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
+        self._short = 2 * instance.n_classes + 1
+        ranked = self._ranks.size if rule.gate == "bid-price" else 0
+        self.controls = np.zeros((self.n_clusters, self._short + ranked))
+        self.controls[:, self._short :] = self._ranks.ravel()[:ranked]
         self._threads = RowThreads(threads)
         self.states = allocation.stacked(self._fresh, self.n_clusters)
 
@@ -104,7 +108,9 @@ class SimulationBatch:
             k: the cluster.
             seed: of all its random streams; the same seed gives the same requests under
                 every rule.
-            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs; with
+                the gate ``bid-price`` also (4I + 1,): then priorities and reserves. Without them
+                the ranks of the constructor.
             occupancy: requests present per GPU, shape (5, I), rows q_prefill, x, q_decode,
                 y_mixed, y_solo; default none.
         """
@@ -116,7 +122,10 @@ class SimulationBatch:
             self._grow()
         allocation.reset_row(self.states, k, self._fresh)
         self.states.keys[k] = stream_keys(seed)
-        self.controls[k] = checked
+        self.controls[k, self._short :] = self._ranks.ravel()[
+            : self.controls.shape[1] - self._short
+        ]
+        self.controls[k, : len(checked)] = checked
         start(
             self.states,
             self.workload,
@@ -136,13 +145,14 @@ class SimulationBatch:
 
         Args:
             until: ``inf`` runs past the last event of a recorded stream.
-            controls: shape (N, 2I + 1), set before the first event; default: as they are.
+            controls: shape (N, 2I + 1) or, with the gate ``bid-price``, (N, 4I + 1), set before
+                the first event; default: as they are.
             rows: first and one past the last cluster; default all.
         """
         first, last = rows if rows is not None else (0, self.n_clusters)
         if controls is not None:
             checked = self._checked_controls(controls, (self.n_clusters,))
-            self.controls[first:last] = checked[first:last]
+            self.controls[first:last, : checked.shape[1]] = checked[first:last]
         self.advance(until, first, last, set_controls=controls is not None)
 
     def advance(self, until: np.ndarray, first: int, last: int, *, set_controls: bool) -> None:
@@ -181,12 +191,15 @@ class SimulationBatch:
             self._grow()
 
     def _checked_controls(self, controls: np.ndarray, stacked: tuple[int, ...]) -> np.ndarray:
-        """Controls as floats of shape (*stacked, 2I + 1), shares in [0, 1], pool in 0..n."""
+        """Controls as floats, of the short or the full form; stacked is the shape before it."""
         checked = np.asarray(controls, dtype=np.float64)
-        wanted = (*stacked, 2 * self.instance.n_classes + 1)
-        if checked.shape != wanted:
-            raise ConfigurationError("controls of shape", checked.shape, f"shape {wanted}")
-        shares, pool = checked[..., :-1], checked[..., -1]
+        wanted = sorted({(*stacked, width) for width in (self._short, self.controls.shape[1])})
+        if checked.shape not in wanted:
+            allowed = " or ".join(map(str, wanted))
+            raise ConfigurationError("controls of shape", checked.shape, f"shape {allowed}")
+        shares, pool = checked[..., : self._short - 1], checked[..., self._short - 1]
+        if np.isnan(checked[..., self._short :]).any():
+            raise ConfigurationError("controls", checked.tolist(), "ranks that are numbers")
         # Written so that NaN fails.
         if (
             not ((shares >= 0) & (shares <= 1)).all()
@@ -243,7 +256,7 @@ class Simulation:
     Args:
         instance: classes, hardware and prices.
         rule: gate, router, pools and priority.
-        controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+        controls: as in :meth:`SimulationBatch.start`.
         n_gpus: cluster size n.
         seed: of all random streams.
         occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
