@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.policies import RegisteredPolicy, registered_policies, resolve_policy
 from llm_sched_env.results import Estimate
@@ -24,6 +25,7 @@ NAMES = {
     "gate-immediate": "GI-WSP",
     "gate-prefill-first": "GF-WSP",
     "fcfs-and-route": "FG-SP",
+    "trunk-reservation": None,
 }
 
 
@@ -39,6 +41,7 @@ class ConstantPlan:
     def act(self, observation, info):
         assert observation.shape == (16,)
         assert set(info["revenue"]) == {"prompt", "output"}
+        assert info["arrivals"].shape == (2,)
         return self.action
 
 
@@ -48,6 +51,49 @@ def test_every_policy_of_the_contract_is_registered_under_both_names():
         if alias:
             assert resolve_policy(alias) == resolve_policy(name)
             assert resolve_policy(alias.lower()) == resolve_policy(name)
+
+
+class ConstantRanks:
+    """The plan's bid prices and reserves as a Python policy; counts what it is told arrived."""
+
+    environment = {"gate": "bid-price", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+
+    def __init__(self):
+        self.arrived = []
+
+    def reset(self, instance, plan, n_gpus, rng):
+        others = [*plan.solo_probability, plan.mixed_fraction]
+        self.action = np.concatenate([others, rank_shares(plan.admission_ranks)])
+        self.arrived.append(np.zeros(instance.n_classes, int))
+
+    def act(self, observation, info):
+        self.arrived[-1] += info["arrivals"]
+        return self.action
+
+
+@pytest.mark.parametrize("instance", ["overload", "dolly15k"])
+def test_ranks_held_constant_are_trunk_reservation(instance):
+    rule = lse.evaluate("trunk-reservation", instance, 4, seed=3, **FAST)
+    python = lse.evaluate(ConstantRanks(), instance, 4, seed=3, **FAST)
+    assert python.scores == rule.scores
+    assert python.events == rule.events
+
+
+def test_a_policy_is_told_what_arrived_and_its_decisions_are_timed():
+    policy = ConstantRanks()
+    times = {"horizon": 60.0, "replications": 2, "seed": 1}
+    result = lse.evaluate(policy, "base", 3, warmup=0.0, **times)
+    plain = lse.evaluate("trunk-reservation", "base", 3, warmup=0.0, **times)
+    # All but the arrivals of the last interval, which nothing follows.
+    told, counted = np.sum(policy.arrived), sum(c.arrived for c in plain.classes)
+    assert 0 <= counted - told < 0.2 * counted
+    warm = ConstantRanks()
+    lse.evaluate(warm, "base", 3, warmup=20.0, **times)  # the end of the warm-up loses none
+    np.testing.assert_array_equal(warm.arrived, policy.arrived)
+    cost = result.decision_milliseconds
+    assert 0 < cost.median <= cost.p99
+    assert result.to_dict()["decision_milliseconds"] == {"median": cost.median, "p99": cost.p99}
+    assert plain.to_dict()["decision_milliseconds"] is None
 
 
 def test_a_python_policy_equals_the_rule_that_it_imitates():

@@ -410,6 +410,8 @@ class Twin:
             )
         ]
         self.pool_size = int(controls[2 * n])
+        if len(controls) > 2 * n + 1:
+            self.ranks = controls[2 * n + 1 :].reshape(2, n)
         for gpu in self.gpus:
             self._update_slots(gpu)
 
