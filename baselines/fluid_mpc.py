@@ -16,7 +16,7 @@ from llm_sched_env.envs.observation import read_occupancy
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.planning.admission_ranks import reserves_for
+from llm_sched_env.planning.admission_ranks import reserves_at_prices
 from llm_sched_env.planning.horizon_program import HorizonOptimum, HorizonProgram
 from llm_sched_env.policies import RegisteredPolicy
 
@@ -26,9 +26,6 @@ STEP_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 RATES = ("planned", "estimated")
 # The reserves look at the first 15 seconds: longer than queues live, shorter than loads change.
 _NEAR_STEPS = 4
-# The bid of a class that is admitted in part hovers around 0; below this share of its revenue it
-# yields to others.
-_YIELDS = 0.1
 # Seconds over which observed arrivals are averaged, with weights that fall exponentially.
 _MEMORY = 15.0
 
@@ -100,11 +97,9 @@ class FluidMPC:
     def _reserves(self, optimum: HorizonOptimum, rates: np.ndarray) -> np.ndarray:
         seconds = np.array(STEP_SECONDS[:_NEAR_STEPS])
         near = seconds / seconds.sum()
-        first = optimum.bids > _YIELDS * self._instance.bundled_revenues
-        return reserves_for(
+        return reserves_at_prices(
             self._instance,
             optimum.bids,
-            first,
             near @ rates[:_NEAR_STEPS],
             float(near @ optimum.admissions[:_NEAR_STEPS].sum(axis=1)),
             float(near @ optimum.capacity_prices[:_NEAR_STEPS, 2]),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.planning.admission_ranks import bid_prices, slot_reserves
+from llm_sched_env.planning.admission_ranks import bid_prices, reserves_at_prices, slot_reserves
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 tokens = st.floats(20.0, 3000.0)
@@ -53,6 +53,36 @@ def test_bids_and_reserve_of_base_by_hand():
     worth = math.log1p(0.1 * bid_prices(plan)[1] / plan.duals["solo_decode_capacity"])
     assert slot_reserves(plan) == pytest.approx([worth / -math.log(rho) - 1, 0.0])
     assert slot_reserves(lse.plan("overload"))[0] > 3 * slot_reserves(plan)[0]
+
+
+@pytest.mark.parametrize("instance", ["base", "overload"])
+def test_reserves_at_the_prices_of_a_plan_are_those_of_the_plan(instance):
+    plan = lse.plan(instance)
+    rates, price = plan.instance.arrival_rates, plan.duals["solo_decode_capacity"]
+    admitted = float(rates @ plan.admission_fraction)
+    reserves = reserves_at_prices(plan.instance, bid_prices(plan), rates, admitted, price)
+    np.testing.assert_allclose(reserves, slot_reserves(plan), rtol=1e-6)
+
+
+def test_reserves_at_other_prices():
+    instance = lse.presets.base()
+    revenue, rates = instance.bundled_revenues, instance.arrival_rates
+
+    def reserves(shares, admitted=0.9, slot_price=10.0):
+        return reserves_at_prices(instance, shares * revenue, rates, admitted, slot_price)
+
+    some = np.array([0.0, 0.7])
+    assert reserves(some)[0] > 1
+    # Idle slots are dearer, the others come less often: less is kept for them.
+    assert 0 < reserves(some, slot_price=15.0)[0] < reserves(some)[0]
+    assert 0 < reserves(some, admitted=2.0)[0] < reserves(some)[0]
+    # The others fill all that is admitted, also when they are not worth it at these prices.
+    assert reserves(some, admitted=0.4).tolist() == [math.inf, 0.0]
+    assert reserves(np.array([-0.6, 0.0]), admitted=0.4).tolist() == [math.inf, 0.0]
+    # Nobody yields where nothing is scarce or all are alike.
+    assert reserves(some, slot_price=0.0).tolist() == [0.0, 0.0]
+    assert reserves(np.array([0.5, 0.7])).tolist() == [0.0, 0.0]
+    assert reserves(np.array([0.0, 0.01])).tolist() == [0.0, 0.0]
 
 
 def test_nobody_yields_when_nobody_loses_by_waiting():

@@ -95,13 +95,11 @@ def test_a_profile_is_known_in_advance():
 
 def test_with_rates_that_change_it_earns_more_than_every_fixed_rule():
     """Paired over the same requests; 99%. The classes peak in turn, 100 s apart."""
-    instance, common = phased("overload"), {"horizon": 800.0, "warmup": 200.0, "replications": 4}
+    instance, common = phased("overload"), {"horizon": 500.0, "warmup": 100.0, "replications": 4}
     ours = np.array(lse.evaluate("fluid-mpc", instance, 5, **common).scores)
     for rule in ("credit-gate", "trunk-reservation", "fcfs-immediate", "gate-and-route"):
         gain = ours - np.array(lse.evaluate(rule, instance, 5, **common).scores)
-        assert gain.mean() > 0
-        if rule != "trunk-reservation":
-            assert gain.mean() > 5.8 * gain.std(ddof=1) / math.sqrt(4)
+        assert gain.mean() > 5.84 * gain.std(ddof=1) / math.sqrt(4)
 
 
 def test_when_the_plan_is_wrong_about_the_rates_the_estimate_is_not():

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # Bids below this share of a request's revenue are 0: rounding of the solver.
 _ZERO = 1e-6
+# At prices that change, the bid of a class that is admitted in part hovers around 0: up to this
+# share of its revenue it yields, to classes whose capacity earns more by this share.
+_CLOSE = 0.03
 
 
 def bid_prices(plan: FluidPlan) -> np.ndarray:
@@ -52,37 +55,56 @@ def slot_reserves(plan: FluidPlan) -> np.ndarray:
     kappa is the shadow price of a slot times what the class earns per unit of capacity's worth,
     theta b the mean over H of patience rate times bid. Nothing depends on the cluster's size.
     """
-    bids, rates = bid_prices(plan), plan.instance.arrival_rates
-    admitted = float((rates * plan.admission_fraction).sum())
-    price = plan.duals["solo_decode_capacity"]
-    return reserves_for(plan.instance, bids, bids > 0, rates, admitted, price)
-
-
-def reserves_for(
-    instance: Instance,
-    bids: np.ndarray,
-    first: np.ndarray,
-    rates: np.ndarray,
-    admitted: float,
-    slot_price: float,
-) -> np.ndarray:
-    """The formula of :func:`slot_reserves` for bids and rates of any origin; shape (I,).
-
-    Args:
-        instance: patience and revenue.
-        bids: currency, shape (I,).
-        first: the classes to which the others yield, H, shape (I,).
-        rates: arrival rates per GPU, 1/s, shape (I,).
-        admitted: admissions of all classes per GPU, 1/s.
-        slot_price: shadow price of a decode slot, currency per second.
-    """
+    instance = plan.instance
+    bids = bid_prices(plan)
+    first = bids > 0
     reserves = np.zeros(instance.n_classes)
-    protected = rates[first].sum()
+    rates = instance.arrival_rates
+    protected, admitted = rates[first].sum(), (rates * plan.admission_fraction).sum()
+    slot_price = plan.duals["solo_decode_capacity"]
     if not 0 < protected < admitted or slot_price <= 0:
         return reserves
     loss = (rates * instance.patience_rates * bids)[first].sum() / protected
-    revenue, bid = instance.bundled_revenues[~first], bids[~first]
-    worth = slot_price * revenue / (revenue - bid)
+    revenue = instance.bundled_revenues
+    worth = slot_price * revenue / (revenue - bids)
     best = np.log1p(loss / worth) / np.log(admitted / protected) - 1.0
-    reserves[~first] = np.maximum(0.0, best)
+    return np.where(first, reserves, np.maximum(0.0, best))
+
+
+def reserves_at_prices(
+    instance: Instance, bids: np.ndarray, rates: np.ndarray, admitted: float, slot_price: float
+) -> np.ndarray:
+    """The reserves of :func:`slot_reserves` when prices and rates are not those of a plan.
+
+    A class with a bid of about 0 or less yields to the classes whose capacity earns more than its
+    own. Prices are scaled to where its bid is 0, and the formula gives its reserve against them.
+    If they fill by themselves whatever is admitted, it is kept out: the reserve is infinite.
+
+    Args:
+        instance: patience and revenue.
+        bids: revenue less the price of the capacity used, currency, shape (I,).
+        rates: arrival rates per GPU, 1/s, shape (I,).
+        admitted: admissions of all classes per GPU, 1/s.
+        slot_price: of a decode slot, currency per second.
+
+    Returns:
+        Free slots of the cluster, shape (I,), >= 0.
+    """
+    reserves, revenue = np.zeros(instance.n_classes), instance.bundled_revenues
+    paid = revenue - bids
+    if slot_price <= 0:
+        return reserves
+    for i in np.flatnonzero(bids <= _CLOSE * revenue):
+        scale = revenue[i] / paid[i]
+        first = revenue > (1.0 + _CLOSE) * scale * paid
+        protected = rates[first].sum()
+        if protected <= 0:
+            continue
+        if protected >= admitted:
+            reserves[i] = np.inf
+            continue
+        lost = instance.patience_rates * (revenue - scale * paid)
+        loss = (rates * lost)[first].sum() / protected
+        best = np.log1p(loss / (scale * slot_price)) / np.log(admitted / protected) - 1.0
+        reserves[i] = max(0.0, best)
     return reserves
