@@ -80,6 +80,13 @@ class EventRule:
         self._stages = self._dispatch_order()
         self._begin_event(-1)
 
+    def _begin_event(self, event: int) -> None:
+        self._event: int = event
+        self._stage: int = 0
+        # By bid, until a head finds no room for its KV tokens.
+        self._prefills_fit = self._decodes_fit = True
+        self._prefills_asked_at = -1
+
     def act(self, observation: np.ndarray, info: Info) -> int:
         """The next start of a prefill or decode, or a wait when the rule has no more."""
         del observation  # bounded features; the rule goes by exact counts
@@ -92,13 +99,6 @@ class EventRule:
             self._stage += 1
         self._stage = 0
         return _WAIT
-
-    def _begin_event(self, event: int) -> None:
-        self._event: int = event
-        self._stage: int = 0
-        # By bid, until a head finds no room for its KV tokens.
-        self._prefills_fit = self._decodes_fit = True
-        self._prefills_asked_at = -1
 
     def _dispatch_order(self) -> list[Callable[[Info], int]]:
         """What is done after an event, one after the other, each until nothing is left of it."""

@@ -29,7 +29,7 @@ from llm_sched_env.presets import (
     QWEN_8B_A100,
     resolve_instance,
 )
-from llm_sched_env.results import ClassResult, Estimate, Evaluation
+from llm_sched_env.results import ClassResult, DecisionTime, Estimate, Evaluation
 from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
     LATENCIES,
@@ -120,8 +120,8 @@ def evaluate(
         billing,
         levels,
     )
-    metrics = runs.replicate(run, replications, jobs)
-    return _summarize(run, name, metrics, time.perf_counter() - started)
+    metrics, thinking = runs.replicate(run, replications, jobs)
+    return _summarize(run, name, metrics, thinking, time.perf_counter() - started)
 
 
 def _recorded(
@@ -204,7 +204,9 @@ def _checked_times(
     return float(horizon), float(warmup)
 
 
-def _summarize(run: Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
+def _summarize(
+    run: Run, name: str, metrics: list[Metrics], thinking: list[float], wall: float
+) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / run.fluid_plan.value
     indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
@@ -249,6 +251,7 @@ def _summarize(run: Run, name: str, metrics: list[Metrics], wall: float) -> Eval
         wall_seconds=wall,
         versions=_versions(),
         note=run.fluid_plan.note(),
+        decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
     )
 
 

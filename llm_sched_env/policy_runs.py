@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,18 @@ class Run:
         return replication_seed(self.seed, replication)
 
 
+class Replications(NamedTuple):
+    """What replications measured.
+
+    Attributes:
+        metrics: of replications 0, 1, ...
+        decision_seconds: wall time of each action of a Python policy, of all replications.
+    """
+
+    metrics: list[Metrics]
+    decision_seconds: list[float]
+
+
 def runs_of(policy: DispatchRule | PythonPolicy) -> CompiledRuns | PythonRuns:
     """How a policy is run; raises ConfigurationError for an environment that cannot be."""
     return CompiledRuns(policy) if isinstance(policy, DispatchRule) else PythonRuns.of(policy)
@@ -59,10 +72,11 @@ class CompiledRuns:
     rule: DispatchRule
     interval: None = None
 
-    def replicate(self, run: Run, replications: int, jobs: int) -> list[Metrics]:
+    def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ...; so many at the same time."""
         with ThreadPoolExecutor(min(replications, jobs)) as pool:
-            return list(pool.map(lambda k: self._replication(run, k), range(replications)))
+            metrics = list(pool.map(lambda k: self._replication(run, k), range(replications)))
+        return Replications(metrics, [])
 
     def _replication(self, run: Run, replication: int) -> Metrics:
         controls = run.fluid_plan.controls(run.n_gpus)
@@ -122,18 +136,26 @@ class PythonRuns:
         """Seconds between actions; None at events."""
         return self.arguments.get("interval", 1.0) if self.control == "interval" else None
 
-    def replicate(self, run: Run, replications: int, jobs: int) -> list[Metrics]:
+    def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ..., one by one."""
         del jobs
         replication = self._at_events if self.control == "event" else self._at_intervals
-        return [replication(run, k) for k in range(replications)]
+        seconds: list[float] = []
+        return Replications([replication(run, k, seconds) for k in range(replications)], seconds)
+
+    def _act(self, observation: np.ndarray, info: dict[str, Any], seconds: list[float]) -> Any:
+        """The policy's action; how long it took is appended."""
+        asked = time.perf_counter()
+        action = self.policy.act(observation, info)
+        seconds.append(time.perf_counter() - asked)
+        return action
 
     def _reset_policy(self, run: Run, replication: int) -> None:
         seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
         rng = np.random.default_rng(seed)
         self.policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
 
-    def _at_intervals(self, run: Run, replication: int) -> Metrics:
+    def _at_intervals(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
         configuration = IntervalConfiguration.validated(
             instance=run.instance,
             n_gpus=run.n_gpus,
@@ -158,12 +180,12 @@ class PythonRuns:
         for step in range(configuration.steps):
             if step == warmup_steps and step > 0:
                 control.reset_metrics(0)
-            action = self.policy.act(report.observations[0], control.info(0, report))
+            action = self._act(report.observations[0], control.info(0, report), seconds)
             report = control.empty_report()
             control.step(as_actions(action, shape)[None], report)
         return control.batch.metrics(0)
 
-    def _at_events(self, run: Run, replication: int) -> Metrics:
+    def _at_events(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
         configuration = EventConfiguration.validated(
             instance=run.instance,
             n_gpus=run.n_gpus,
@@ -184,18 +206,19 @@ class PythonRuns:
         report = control.report()
         if run.warmup > 0:
             control.end_at(0, run.warmup)
-            _decide_to_the_end(control, self.policy, report)
+            self._decide_to_the_end(control, report, seconds)
             control.reset_metrics(0)
             control.end_at(0, run.horizon)
             report = control.empty_report()
             control.resume(report)
-        _decide_to_the_end(control, self.policy, report)
+        self._decide_to_the_end(control, report, seconds)
         return control.batch.metrics(0)
 
-
-def _decide_to_the_end(control: EventControl, policy: PythonPolicy, report: DecisionReport) -> None:
-    """Ask the policy for actions until the episode ends."""
-    while not control.truncated()[0]:
-        action = policy.act(report.observations[0], control.info(0, report))
-        report = control.empty_report()
-        control.step([action], report)
+    def _decide_to_the_end(
+        self, control: EventControl, report: DecisionReport, seconds: list[float]
+    ) -> None:
+        """Ask the policy for actions until the episode ends."""
+        while not control.truncated()[0]:
+            action = self._act(report.observations[0], control.info(0, report), seconds)
+            report = control.empty_report()
+            control.step([action], report)

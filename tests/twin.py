@@ -415,6 +415,8 @@ class Twin:
             )
         ]
         self.pool_size = int(controls[2 * n])
+        if len(controls) > 2 * n + 1:
+            self.ranks = np.vstack([controls[2 * n + 1 :].reshape(2, n), self.ranks[2:]])
         for gpu in self.gpus:
             self._update_slots(gpu)
 

@@ -71,8 +71,8 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         self.plan = fluid_plan
         self.observation_space = observation_space
         self._plan_controls = self.plan.controls(configuration.n_gpus)
-        # The parts that are not controlled stay at the plan.
-        self.batch.controls[:] = self._plan_controls
+        # The parts that are not controlled stay at the plan, whose ranks are there already.
+        self.batch.controls[:, : len(self._plan_controls)] = self._plan_controls
         self._origin = np.zeros(batch.n_clusters)
         self._bundled = configuration.pricing == "bundled"
         self._billed = np.zeros((batch.n_clusters, 2))

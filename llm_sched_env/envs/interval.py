@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
+from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action, rank_shares
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space
@@ -25,10 +25,17 @@ class IntervalReport(ClusterReport):
     """What N clusters show after an interval.
 
     Attributes:
+        arrivals: requests of each class that arrived in the interval, int64, shape (N, I).
         levels: what the service levels came to; None without any.
     """
 
+    arrivals: np.ndarray
     levels: LevelReport | None
+
+    def forget_step(self, k: int) -> None:
+        """Cluster k has begun a new episode."""
+        super().forget_step(k)
+        self.arrivals[k] = 0
 
 
 class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, IntervalReport]):
@@ -58,6 +65,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         instance, n_gpus = configuration.instance, configuration.n_gpus
         if fluid_plan is None:
             fluid_plan = plan(instance, configuration.pricing, slis=configuration.slis)
+        ranks = fluid_plan.slot_ranks(n_gpus) if configuration.gate == "bid-price" else None
         batch = SimulationBatch(
             instance,
             configuration.rule,
@@ -67,13 +75,20 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             latencies=latencies,
             threads=threads,
             billing=billing,
+            ranks=ranks,
             weights=fluid_plan.decode_weights,
         )
+        self._counted = np.zeros((n_clusters, instance.n_classes), np.int64)
+        self._arrived = np.zeros_like(self._counted)
         self.levels = None
         if configuration.slis:
             self.levels = IntervalLevels(configuration.slis, fluid_plan, n_gpus, n_clusters)
         super().__init__(configuration, batch, observation_space(instance), fluid_plan)
+        shares = self.plan.action
+        if ranks is not None:
+            shares = np.concatenate([shares, rank_shares(ranks[:2])])
         self._controlled = configuration.controlled
+        self._plan_action: np.ndarray = shares[self._controlled].astype(np.float32)
         self._steps = np.zeros(n_clusters, np.int64)
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
@@ -81,8 +96,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
     @property
     def plan_action(self) -> np.ndarray:
         """The fluid plan as a constant action of this environment; float32."""
-        action: np.ndarray = self.plan.action[self._controlled].astype(np.float32)
-        return action
+        return self._plan_action.copy()
 
     def start(
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
@@ -91,10 +105,17 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         self._steps[k] = 0
         super().start(k, seed, start)
 
+    def _begin_step(self, k: int) -> None:
+        """What cluster k earns and who arrives there counts from now on."""
+        super()._begin_step(k)
+        self._counted[k] = self._arrived[k]
+
     def empty_report(self) -> IntervalReport:
-        """A report in which nothing has been earned; the observations are not written yet."""
+        """A report in which nothing has happened; the observations are not written yet."""
         levels = self.levels.empty_report() if self.levels is not None else None
-        return IntervalReport(*self._empty_arrays(), levels=levels)
+        return IntervalReport(
+            *self._empty_arrays(), arrivals=np.zeros_like(self._counted), levels=levels
+        )
 
     def step(self, actions: Any, report: IntervalReport, active: np.ndarray | None = None) -> None:
         """Hold actions of shape (N, A) for one interval in the active clusters (default all).
@@ -107,10 +128,10 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         Raises:
             ConfigurationError: for an action that is not allowed; nothing has moved then.
         """
-        n_clusters = self.batch.n_clusters
+        n_clusters, n_classes = self._counted.shape
         checked = as_actions(actions, (n_clusters, len(self._controlled)))
         n_gpus, controls = self.configuration.n_gpus, self.batch.controls
-        if not apply_actions(checked, self._controlled, n_gpus, controls):
+        if not apply_actions(checked, self._controlled, n_classes, n_gpus, controls):
             raise bad_action(checked)
         for first, last in [(0, n_clusters)] if active is None else _runs(active):
             self._steps[first:last] += 1
@@ -118,9 +139,10 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             self.batch.advance(until, first, last, set_controls=True)
             self._read(report, first, last)
             self._billed[first:last] = self._revenue[first:last]
+            self._counted[first:last] = self._arrived[first:last]
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
-        """Write what clusters first..last-1 show, and have earned since the last interval.
+        """Write what clusters first..last-1 show, and what has happened since the last interval.
 
         Service levels start their next interval here, at the same times as what is billed.
         """
@@ -129,10 +151,13 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             self._bundled,
             self._reward_scale,
             self._billed,
+            self._counted,
             report.observations,
             self._revenue,
+            self._arrived,
             report.terms,
             report.rewards,
+            report.arrivals,
             first,
             last,
         )
@@ -160,8 +185,11 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
     def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
         """What an agent is told beside the observation of cluster k."""
         prompt, output = report.terms[k].tolist()
-        time = float(self.batch.states.clock["time"][k, 0])
-        info: dict[str, Any] = {"time": time, "revenue": {"prompt": prompt, "output": output}}
+        info: dict[str, Any] = {
+            "time": float(self.batch.states.clock["time"][k, 0]),
+            "revenue": {"prompt": prompt, "output": output},
+            "arrivals": report.arrivals[k].copy(),
+        }
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():
                 info[name] = {level: float(numbers[k]) for level, numbers in values.items()}

@@ -27,13 +27,23 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     (arXiv 2602.02987).
 
     ## Action Space
-    ``Box(0, 1, (2I + 1,), float32)``; with ``controls`` only the parts named there.
+    ``Box(0, 1, (2I + 1,), float32)``, with ``gate="bid-price"`` ``(3I + 1,)``; with ``controls``
+    only the parts named there.
 
     | Num | Action | Min | Max | Unit |
     |---|---|---|---|---|
     | 0..I-1 | admission rate of class i | 0 | 1 | fraction of its arrival rate |
     | I..2I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | 2I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+
+    With ``gate="bid-price"`` there are no admission rates:
+
+    | Num | Action | Min | Max | Unit |
+    |---|---|---|---|---|
+    | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
+    | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+    | I+1..2I | priority of class i | 0 | 1 | greater goes first |
+    | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: always |
 
     The fluid plan is a constant action, ``env.unwrapped.plan_action``. With
     ``router="solo-first"`` or ``"coupled"`` the routing part, with ``pools="dynamic"`` the pool
@@ -56,9 +66,10 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency. With service levels the reward is revenue less their penalties on the same scale;
-    ``info["slis"]`` has what each comes to in the interval (time averages) and
-    ``info["penalties"]`` what each with a price costs, in currency.
+    currency; ``info["arrivals"]`` how many requests of each class arrived. With service levels
+    the reward is revenue less their penalties on the same scale; ``info["slis"]`` has what each
+    comes to in the interval (time averages) and ``info["penalties"]`` what each with a price
+    costs, in currency.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
@@ -74,10 +85,13 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     - ``pricing``: ``bundled`` or ``separate``.
     - ``interval``: seconds an action is held, default 1.
     - ``horizon``: seconds per episode, default 300.
-    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions.
-    - ``router``: ``randomized``, ``solo-first``, ``coupled`` or ``weighted-randomized``.
+    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions, or
+      ``bid-price``: priorities and reserves of free slots (trunk reservation).
+    - ``router``: ``randomized``, ``solo-first``, ``coupled``, ``weighted-randomized``,
+      ``prefill-aware`` or, with ``gate="bid-price"``, ``bid-price``.
     - ``pools``: ``static`` or ``dynamic``.
-    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
+    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``, ``priority``,
+      ``reserve``, of those that the gate has.
     - ``start``: ``empty`` or ``plan``.
     - ``slis``: service levels as in :func:`llm_sched_env.plan`, for example
       ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.

@@ -98,10 +98,13 @@ def read_clusters(
     bundled: bool,
     reward_scale: float,
     billed: np.ndarray,
+    counted: np.ndarray,
     observations: np.ndarray,
     revenue: np.ndarray,
+    arrived: np.ndarray,
     terms: np.ndarray,
     rewards: np.ndarray,
+    arrivals: np.ndarray,
     first: int,
     last: int,
 ) -> None:
@@ -112,10 +115,13 @@ def read_clusters(
         bundled: which charging.
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
+        counted: arrivals up to the last interval, int64, shape (N, I).
         observations: receives what agents see; float32, shape (N, 6I + 4).
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
-        terms: receives the difference, shape (N, 2).
+        arrived: receives the arrivals up to now, shape (N, I).
+        terms: receives the revenue of the interval, shape (N, 2).
         rewards: receives its sum times the scale, shape (N,).
+        arrivals: receives the arrivals of the interval, shape (N, I).
         first: the first cluster.
         last: one past the last cluster.
     """
@@ -124,6 +130,8 @@ def read_clusters(
         _observe_stations(states, k, observations[k], 6 * n_classes)
         for i in range(n_classes):
             observations[k, 5 * n_classes + i] = _credit_now(states, k, i)
+            arrived[k, i] = states.totals[k, i].arrived
+            arrivals[k, i] = arrived[k, i] - counted[k, i]
         _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)
 
 

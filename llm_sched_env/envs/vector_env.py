@@ -69,6 +69,8 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
             "_time": every,
             "revenue": revenue_infos(report.terms),
             "_revenue": every,
+            "arrivals": report.arrivals.copy(),
+            "_arrivals": every,
         }
         if report.levels is not None:
             for name, values in self.control.level_terms(report.levels).items():

@@ -66,7 +66,7 @@ def start(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1).
+        controls: shape (N, 2I + 1) or (N, 4I + 1).
         occupancy: requests present per GPU, shape (5, I); all zero starts empty.
         k: the cluster.
     """
@@ -129,7 +129,7 @@ def advance(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1).
+        controls: shape (N, 2I + 1) or (N, 4I + 1).
         set_controls: whether to apply the controls now.
         until: seconds, shape (N,).
         status: receives FINISHED or NEEDS_CAPACITY, shape (N,).

@@ -64,10 +64,8 @@ CLASS_PARAMETERS = np.dtype(
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
         ("prefill_rate", _f8),  # mu_p, 1/s
-        ("priority", _f8),  # gates that rank: greater goes first
-        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
-        ("decode_priority", _f8),  # router bid-price: the same for its waiting decodes
-        ("decode_reserve", _f8),
+        ("decode_priority", _f8),  # router bid-price: of waiting decodes; greater goes first
+        ("decode_reserve", _f8),  # ... free slots of the cluster without which they wait
         ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
         ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
         ("mixed_weight", _f8),  # ... of the mixed pool
@@ -84,6 +82,8 @@ CLASS_CONTROL = np.dtype(
         ("credit_time", _f8),
         ("unlimited", _i8),  # 1: credit is always full
         ("without_room", _i8),  # bit s: GPUs of set s had no room for the head: decisions.py
+        ("priority", _f8),  # gates that rank: greater goes first
+        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
     ]
 )
 
