@@ -16,6 +16,7 @@ from llm_sched_env.benchmarks.vector_speed import VectorRow
 
 SPEED_HEADER = ("n", "contender", "model", "events/s", "least", "greatest", "engine / it")
 VECTOR_HEADER = ("contender", "env steps/s", "least", "greatest", "it / SyncVectorEnv")
+DECISION_HEADER = ("contender", "decisions/s", *VECTOR_HEADER[2:])
 COST_HEADER = ("n", "ns per event", "least", "greatest", "floors")
 
 
@@ -96,7 +97,11 @@ def write_speed_page(
 
 
 def write_vector_page(
-    rows: Sequence[VectorRow], api_overhead: Spread, notes: Sequence[str], path: Path
+    rows: Sequence[VectorRow],
+    api_overhead: Spread,
+    decisions: Sequence[VectorRow],
+    notes: Sequence[str],
+    path: Path,
 ) -> None:
     """``vector.md``: native vector environment and Gymnasium's."""
     lines = ["# Speed of the vector environment", ""]
@@ -106,7 +111,12 @@ def write_vector_page(
         f"under the fluid plan, episode resets included, median of {rows[0].runs} runs; the last "
         "column is the ratio of medians with the range of ratios within a round."
     )
-    lines += ["", api_overhead_line(api_overhead, rows[0].num_envs)]
+    lines += ["", api_overhead_line(api_overhead, rows[0].num_envs), "", "## Event control", ""]
+    lines += [*_markdown(DECISION_HEADER, vector_cells(decisions), 1), ""]
+    lines.append(
+        f"Decisions per second on one CPU, {decisions[0].num_envs} environments of "
+        f"{decisions[0].n_gpus} GPUs, as above; an agent that takes the first possible action."
+    )
     path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
 
 

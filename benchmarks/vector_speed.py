@@ -131,7 +131,9 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
     report = control.empty_report()
     claims, until, status = np.zeros(2, np.int64), control.times(), np.zeros(n, np.int64)
     logs, revenue = np.zeros((n, 0), EVENT), np.zeros((n, 2))
+    n_classes, arrived = report.arrivals.shape[1], np.zeros_like(report.arrivals)
     controls, controlled = control.batch.controls.copy(), control.configuration.controlled
+    n_gpus = control.configuration.n_gpus
     yes = True
 
     def call(amount: float) -> float:
@@ -139,7 +141,7 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
         states, workload = control.batch.states, control.batch.workload
         with pinned():
             for _ in range(steps):
-                apply_actions(actions, controlled, control.configuration.n_gpus, controls)
+                apply_actions(actions, controlled, n_classes, n_gpus, controls)
                 claims[:] = packed(1, 0, n), 0
                 advance(
                     states,
@@ -159,10 +161,13 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
                     yes,
                     1.0,
                     revenue,
+                    arrived,
                     report.observations,
                     revenue,
+                    arrived,
                     report.terms,
                     report.rewards,
+                    report.arrivals,
                     0,
                     n,
                 )

@@ -119,3 +119,10 @@ if "LLMSched-v0" not in registry:
         entry_point="llm_sched_env.envs.interval_env:LLMSchedEnv",
         vector_entry_point="llm_sched_env.envs.vector_env:LLMSchedVectorEnv",
     )
+
+if "LLMSchedEvent-v0" not in registry:
+    register(
+        id="LLMSchedEvent-v0",
+        entry_point="llm_sched_env.envs.event_env:LLMSchedEventEnv",
+        vector_entry_point="llm_sched_env.envs.event_vector_env:LLMSchedEventVectorEnv",
+    )

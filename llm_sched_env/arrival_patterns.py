@@ -63,6 +63,24 @@ class ArrivalProfile:
         """Rate at each point over the mean rate of a period."""
         return np.array(self.multipliers) / self._mean
 
+    def mean_relative_rates(self, edges: Any) -> np.ndarray:
+        """Mean of the relative rate between times, seconds, increasing, shape (T + 1,); (T,)."""
+        found = np.asarray(edges, float)
+        means: np.ndarray = np.diff(self._arrivals_until(found)) / np.diff(found)
+        return means
+
+    def _arrivals_until(self, seconds: np.ndarray) -> np.ndarray:
+        """Integral of the relative rate from 0."""
+        times, rates = np.array(self.times), self.relative_rates
+        spans = np.diff(times)
+        until = np.concatenate([[0.0], np.cumsum(spans * (rates[1:] + rates[:-1]) / 2)])
+        periods, phase = np.divmod(seconds, self.period)
+        k = np.minimum(np.searchsorted(times, phase, side="right") - 1, len(spans) - 1)
+        part = phase - times[k]
+        slope = (rates[k + 1] - rates[k]) / spans[k]
+        integral: np.ndarray = periods * until[-1] + until[k] + part * (rates[k] + slope * part / 2)
+        return integral
+
 
 @dataclass(frozen=True)
 class ArrivalModulation:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm_sched_env.envs.actions import as_actions
-from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
-from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.measured_levels import (
@@ -24,51 +19,27 @@ from llm_sched_env.measured_levels import (
     penalty_rates,
     token_time,
 )
-from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel, plan
+from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
-from llm_sched_env.policies import PythonPolicy, resolve_policy
+from llm_sched_env.policies import resolve_policy
+from llm_sched_env.policy_runs import Run, runs_of
 from llm_sched_env.presets import (
     PAPER_PRICES,
     PATIENCE_RATE,
     QWEN_8B_A100,
     resolve_instance,
 )
-from llm_sched_env.results import ClassResult, Estimate, Evaluation
+from llm_sched_env.results import ClassResult, DecisionTime, Estimate, Evaluation
 from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
 from llm_sched_env.simulation.metrics import (
     LATENCIES,
     Metrics,
     summarize_latency,
 )
-from llm_sched_env.simulation.random_streams import replication_seed
 from llm_sched_env.simulation.row_threads import available_processors
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
-_POLICY_STREAM = 1
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What all replications of an evaluation share."""
-
-    instance: Instance
-    fluid_plan: FluidPlan
-    n_gpus: int
-    pricing: str
-    horizon: float
-    warmup: float
-    seed: int
-    stream: RequestStream | None
-    billing: str | None
-    environment: dict[str, Any]  # what a Python policy's actions mean
-    slis: tuple[ServiceLevel, ...]
-
-    def seed_of(self, replication: int) -> np.random.SeedSequence:
-        """Streams of a replication."""
-        return replication_seed(self.seed, replication)
 
 
 def evaluate(
@@ -133,12 +104,11 @@ def evaluate(
     else:
         instance, recorded = _instance_kept(instance, recorded)
     name, resolved = resolve_policy(policy)
-    environment = _environment_of(resolved)
-    interval = environment.get("interval", 1.0) if environment is not None else None
-    horizon, warmup = _checked_times(horizon, warmup, recorded, interval)
+    runs = runs_of(resolved)
+    horizon, warmup = _checked_times(horizon, warmup, recorded, runs.interval)
     levels = checked_service_levels(slis)
     fluid_plan = plan(instance, pricing, slis=levels)
-    run = _Run(
+    run = Run(
         instance,
         fluid_plan,
         n_gpus,
@@ -148,17 +118,10 @@ def evaluate(
         seed,
         _stream(recorded) if recorded else None,
         billing,
-        environment or {},
         levels,
     )
-    if isinstance(resolved, DispatchRule):
-        rule = resolved
-        workers = min(replications, jobs)
-        with ThreadPoolExecutor(workers) as pool:
-            metrics = list(pool.map(lambda k: _run_rule(run, rule, k), range(replications)))
-    else:
-        metrics = [_run_python_policy(run, resolved, k) for k in range(replications)]
-    return _summarize(run, name, metrics, time.perf_counter() - started)
+    metrics, thinking = runs.replicate(run, replications, jobs)
+    return _summarize(run, name, metrics, thinking, time.perf_counter() - started)
 
 
 def _recorded(
@@ -213,21 +176,6 @@ def _instance_kept(
     return kept, trace.with_classes([c.name for c in kept.classes])
 
 
-def _environment_of(policy: DispatchRule | PythonPolicy) -> dict[str, Any] | None:
-    """What a Python policy says that its actions mean; None for a compiled rule."""
-    if isinstance(policy, DispatchRule):
-        return None
-    environment = dict(getattr(policy, "environment", {}))
-    unknown = sorted(set(environment) - set(CONTROL_MEANING))
-    if unknown:
-        raise ConfigurationError("policy.environment", unknown, ", ".join(CONTROL_MEANING))
-    if not is_finite_number(environment.get("interval", 1.0), positive=True):
-        raise ConfigurationError(
-            "policy.environment interval", environment["interval"], "a finite number of seconds > 0"
-        )
-    return environment
-
-
 def _checked_times(
     horizon: float | None, warmup: float | None, trace: Trace | None, interval: float | None
 ) -> tuple[float, float]:
@@ -256,56 +204,9 @@ def _checked_times(
     return float(horizon), float(warmup)
 
 
-def _run_rule(run: _Run, rule: DispatchRule, replication: int) -> Metrics:
-    """One replication of a compiled rule steered by the plan."""
-    controls = run.fluid_plan.controls(run.n_gpus)
-    simulation = Simulation(
-        run.instance,
-        rule,
-        controls,
-        run.n_gpus,
-        run.seed_of(replication),
-        stream=run.stream,
-        billing=run.billing,
-        ranks=run.fluid_plan.slot_ranks(run.n_gpus),
-        weights=run.fluid_plan.decode_weights,
-    )
-    if run.warmup > 0:
-        simulation.run(run.warmup)
-        simulation.reset_metrics()
-    simulation.run(run.horizon)
-    return simulation.metrics()
-
-
-def _run_python_policy(run: _Run, policy: PythonPolicy, replication: int) -> Metrics:
-    """One replication of a policy that acts once per interval."""
-    configuration = IntervalConfiguration.validated(
-        instance=run.instance,
-        n_gpus=run.n_gpus,
-        pricing=run.pricing,
-        horizon=run.horizon,
-        slis=run.slis,
-        **run.environment,
-    )
-    control = IntervalControl(configuration, 1, run.stream, latencies=True, billing=run.billing)
-    seed = run.seed_of(replication)
-    control.start(0, seed)
-    policy_seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
-    policy.reset(run.instance, run.fluid_plan, run.n_gpus, np.random.default_rng(policy_seed))
-    shape = control.action_space.shape or ()
-    report = control.report()
-    observation, info = report.observations[0], control.info(0, report)
-    warmup_steps = round(run.warmup / configuration.interval)
-    for step in range(configuration.steps):
-        if step == warmup_steps and step > 0:
-            control.reset_metrics(0)
-        report = control.empty_report()
-        control.step(as_actions(policy.act(observation, info), shape)[None], report)
-        observation, info = report.observations[0], control.info(0, report)
-    return control.batch.metrics(0)
-
-
-def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Evaluation:
+def _summarize(
+    run: Run, name: str, metrics: list[Metrics], thinking: list[float], wall: float
+) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / run.fluid_plan.value
     indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
@@ -350,11 +251,12 @@ def _summarize(run: _Run, name: str, metrics: list[Metrics], wall: float) -> Eva
         wall_seconds=wall,
         versions=_versions(),
         note=run.fluid_plan.note(),
+        decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
     )
 
 
 def _class_result(
-    run: _Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
+    run: Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
 ) -> ClassResult:
     counts: dict[str, Any] = {n: int(sum(m.counts[n][i] for m in metrics)) for n in COUNTS}
     gpu_seconds = sum(m.gpu_seconds for m in metrics)

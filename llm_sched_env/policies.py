@@ -27,10 +27,12 @@ CHECKPOINT_GROUP = "llm_sched_env.checkpoints"
 
 @runtime_checkable
 class PythonPolicy(Protocol):
-    """A scheduler in Python, called once per interval.
+    """A scheduler in Python, called once per interval or at each decision.
 
     An optional attribute ``environment`` holds keyword arguments of ``LLMSched-v0`` (``gate``,
-    ``router``, ``pools``, ``controls``, ``interval``) that say what its actions mean.
+    ``router``, ``pools``, ``controls``, ``interval``) that say what its actions mean. With
+    ``"control": "event"`` among them they are those of ``LLMSchedEvent-v0`` (``router``,
+    ``pools``, ``wake_interval``), and an action is one of its integers.
     """
 
     def reset(
@@ -38,8 +40,8 @@ class PythonPolicy(Protocol):
     ) -> None:
         """Prepare for one run."""
 
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        """The action of the next interval."""
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> Any:
+        """The action of the next interval, or of this decision."""
 
 
 Policy = DispatchRule | PythonPolicy

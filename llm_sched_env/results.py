@@ -62,6 +62,19 @@ class MeasuredLevel:
 
 
 @dataclass(frozen=True)
+class DecisionTime:
+    """How long a Python policy thinks about one action, milliseconds of wall time."""
+
+    median: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: np.ndarray) -> DecisionTime:
+        """From the seconds of every decision of all replications."""
+        return cls(*(1e3 * np.quantile(seconds, [0.5, 0.99])).tolist())
+
+
+@dataclass(frozen=True)
 class ClassResult:
     """What happened to one class; counts are sums over replications, after the warm-up.
 
@@ -120,6 +133,7 @@ class Evaluation:
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
         wall_seconds: duration of the whole evaluation.
+        decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
         note: what a reader must know, such as an overloaded plan without abandonment.
     """
 
@@ -150,6 +164,7 @@ class Evaluation:
     wall_seconds: float
     versions: dict[str, str]
     note: str = ""
+    decision_milliseconds: DecisionTime | None = None
 
     @property
     def events_per_second(self) -> float:
@@ -208,6 +223,9 @@ class Evaluation:
             "events": self.events,
             "events_per_second": self.events_per_second,
             "wall_seconds": self.wall_seconds,
+            "decision_milliseconds": (
+                asdict(self.decision_milliseconds) if self.decision_milliseconds else None
+            ),
             "versions": self.versions,
             "note": self.note,
         }

@@ -19,7 +19,7 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule
+from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule, EventDispatch
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 CAUSES = {ARRIVE, PREFILL_END, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE}
@@ -41,7 +41,7 @@ class Books:
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule,
+        rule: DispatchRule | EventDispatch,
         controls: np.ndarray,
         n_gpus: int,
         stream: RequestStream,
@@ -175,12 +175,15 @@ class Books:
             if not self._is_solo(gpu):
                 tokens = self._tokens(index)
                 assert not any(self._takes_decode(g, tokens) for g in self._gpus(solo=True))
+        elif self.rule.router == "agent":
+            own = [r for r in self.line if self.class_of(r) == self.class_of(index)]
+            assert own[:1] == [index], "not the head of its class"
         elif self.rule.router == "coupled":
             assert gpu == self.prefill_gpu.get(index)
         elif self.rule.pools == "static":
             # Hidden lines of each pool, or of its classes, each first-come-first-served.
-            weighted = self.rule.router == "weighted-randomized"
-            line = "solo" if self._is_solo(gpu) else "mixed", self.class_of(index) * weighted
+            by_class = self.rule.settings["class_lines"]
+            line = "solo" if self._is_solo(gpu) else "mixed", self.class_of(index) * by_class
             assert index in self.prefilled
             place = self.prefilled.index(index)
             assert place > self.last_in_line.get(line, -1)
@@ -267,7 +270,9 @@ class Books:
                 assert self.prefill[gpu] is None
 
     def _assert_nothing_idles(self) -> None:
-        """Between causes no slot is free that the rule would use."""
+        """Between causes no slot is free that the rule would use; an agent may leave any."""
+        if self.rule.gate == "agent":
+            return
         if self.line and self.rule.router not in ROUTERS_BY_PROBABILITY:
             tokens = self._tokens(self.line[0])
             idle = [g for g in range(self.n_gpus) if self._takes_decode(g, tokens)]

@@ -55,6 +55,15 @@ def rate_at(profile: ArrivalProfile, phase: np.ndarray) -> np.ndarray:
     return rates / mean
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_mean_rates_between_times_are_those_of_a_fine_grid(name: str) -> None:
+    profile = PROFILES[name]
+    edges = np.array([0.0, 0.5, 3.0, profile.period, 1.7 * profile.period, 9.1 * profile.period])
+    for a, b, mean in zip(edges, edges[1:], profile.mean_relative_rates(edges), strict=False):
+        grid = a + (np.arange(400_000) + 0.5) * (b - a) / 400_000
+        assert mean == pytest.approx(rate_at(profile, grid % profile.period).mean(), rel=2e-5)
+
+
 def operational_time(profile: ArrivalProfile, times: np.ndarray) -> np.ndarray:
     """The integral of the relative rate: on this clock the arrivals are a Poisson process."""
     knots = np.unique([*profile.times])

@@ -178,8 +178,11 @@ def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypa
     options = ["--vector", "--runs", "1", "--seconds", "0.02", "--out", str(tmp_path)]
     data = json.loads(run("bench", *options, "--json")[1])
     assert data["api_overhead_microseconds"]["median"] > 0
+    assert [row["contender"] for row in data["decisions"]] == ["native", "SyncVectorEnv"]
     assert "| SyncVectorEnv |" in (tmp_path / "vector.md").read_text()
+    assert "decisions/s" in (tmp_path / "vector.md").read_text()
     assert (tmp_path / "vector.csv").exists()
+    assert (tmp_path / "decisions.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ import pytest
 TESTS = Path(__file__).parent
 
 # The twin drives every rule through growth of records, ties, KV limits and changing rates.
-WITH_BOUNDS = ["test_engine.py", "test_twin.py"]
+WITH_BOUNDS = ["test_engine.py", "test_twin.py", "test_event_books.py"]
 WITH_BOUNDS_SUBSET = "not test_twin or (beyond and kv and decode-first)"
 INTERPRETED = [
     "test_twin.py::test_same_log_beyond_the_markov_model",
     "test_engine.py::test_recorded_stream_is_served_and_billed_by_its_own_tokens",
     "test_engine.py::test_zero_token_requests_pass_through",
     "test_engine.py::test_snapshot_restores_the_future",
+    "test_event_env.py::test_a_small_case_by_hand",
 ]
 INTERPRETED_SUBSET = (
     "not beyond or (solo-first-static-decode and affine) or (randomized-static-decode and day)"
@@ -73,7 +74,7 @@ def test_bounds_checks_reach_the_engine(tmp_path):
     code = (
         "import numpy as np\n"
         "from llm_sched_env.envs.actions import apply_actions\n"
-        "apply_actions(np.ones((2, 1)), np.array([7]), 5, np.zeros((2, 3)))"
+        "apply_actions(np.ones((2, 1)), np.array([7]), 1, 5, np.zeros((2, 3)))"
     )
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     result = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 import re
 import warnings
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import llm_sched_env as lse
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval_env import LLMSchedEnv
-from llm_sched_env.envs.observation import feature_names
+from llm_sched_env.envs.observation import feature_names, read_occupancy
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 
@@ -71,6 +74,55 @@ def test_spaces_are_those_of_the_contract():
     np.testing.assert_allclose(env.unwrapped.plan_action, expected, rtol=1e-6)
     assert make(controls=["admission", "pool"]).action_space.shape == (3,)
     assert make(controls="routing").action_space.shape == (2,)
+
+
+def test_the_gate_by_bid_price_takes_ranks_instead_of_rates():
+    env = make(gate="bid-price", pools="dynamic", router="bid-price", start="plan")
+    assert env.action_space.shape == (2 + 1 + 2 * 2,)
+    action = env.unwrapped.plan_action
+    reserve = lse.plan("overload").slot_ranks(5)[1, 0]
+    kept = math.ceil(reserve) - 0.5  # as many whole slots, whatever the rounding
+    np.testing.assert_allclose(action[3:], [0.0, 1.0, kept / (1 + kept), 0.0], rtol=1e-6)
+    ranks = {"gate": "bid-price", "controls": ["priority", "reserve"]}
+    assert make(**ranks).action_space.shape == (4,)
+    assert make(gate="bid-price", controls="reserve").action_space.shape == (2,)
+    for wrong in ({"gate": "bid-price", "controls": "admission"}, {"controls": ["reserve"]}):
+        with pytest.raises(ConfigurationError, match="gate="):
+            make(**wrong)
+
+
+def test_a_reserve_of_all_keeps_a_class_out_and_none_lets_it_in():
+    env = make(gate="bid-price", pools="dynamic", router="solo-first", controls="reserve")
+
+    def admitted(action):
+        env.reset(seed=2)
+        for _ in range(60):
+            env.step(np.array(action, np.float32))
+        return env.unwrapped.control.batch.metrics(0).counts["admitted"]
+
+    assert (admitted([1.0, 1.0]) == 0).all()
+    first, second = admitted([0.0, 1.0]), admitted([1.0, 0.0])
+    assert first[0] > 0 == first[1]
+    assert second[1] > 0 == second[0]
+    slots = 5 * 16
+    assert admitted([slots / (1 + slots), 1.0])[0] > 0  # while the whole cluster is free
+    assert admitted([(slots + 1) / (2 + slots), 1.0])[0] == 0
+
+
+@given(
+    counts=st.lists(st.integers(0, 900), min_size=10, max_size=10),
+    n_gpus=st.integers(1, 3000),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_an_observation_is_read_back_exactly(counts, n_gpus):
+    instance = lse.presets.overload()
+    counts = np.minimum(np.array(counts, float).reshape(5, 2), 16 * n_gpus)
+    per_gpu = counts / n_gpus
+    shown = per_gpu / np.array([[1.0], [1.0], [1.0], [15.0], [16.0]])
+    shown[[0, 2]] = per_gpu[[0, 2]] / (1 + per_gpu[[0, 2]])
+    observation = np.concatenate([shown.ravel(), np.zeros(6)]).astype(np.float32)
+    read = read_occupancy(observation, instance, n_gpus)
+    np.testing.assert_allclose(read * n_gpus, counts, rtol=1e-12)
 
 
 def test_docstring_tables_have_the_sizes_of_the_spaces():

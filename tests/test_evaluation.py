@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.policies import RegisteredPolicy, registered_policies, resolve_policy
 from llm_sched_env.results import Estimate
+from llm_sched_env.simulation.rules import DispatchRule
 
 FAST = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 NAMES = {
@@ -24,6 +27,7 @@ NAMES = {
     "gate-immediate": "GI-WSP",
     "gate-prefill-first": "GF-WSP",
     "fcfs-and-route": "FG-SP",
+    "trunk-reservation": None,
 }
 
 
@@ -39,6 +43,7 @@ class ConstantPlan:
     def act(self, observation, info):
         assert observation.shape == (16,)
         assert set(info["revenue"]) == {"prompt", "output"}
+        assert info["arrivals"].shape == (2,)
         return self.action
 
 
@@ -50,10 +55,70 @@ def test_every_policy_of_the_contract_is_registered_under_both_names():
             assert resolve_policy(alias.lower()) == resolve_policy(name)
 
 
+class ConstantRanks:
+    """The plan's bids and reserves as a Python policy; counts what it is told arrived."""
+
+    def __init__(self, router="bid-price"):
+        self.environment = {"gate": "bid-price", "router": router, "pools": "dynamic"}
+        self.arrived = []
+
+    def reset(self, instance, plan, n_gpus, rng):
+        others = [*plan.solo_probability, plan.mixed_fraction]
+        action = np.concatenate([others, rank_shares(plan.slot_ranks(n_gpus)[:2])])
+        self.action = action.astype(np.float32)  # as the environment's own plan action
+        self.arrived.append(np.zeros(instance.n_classes, int))
+
+    def act(self, observation, info):
+        self.arrived[-1] += info["arrivals"]
+        return self.action
+
+
+def unwanted():
+    """The plan admits nobody of the second class: its reserve grows with the cluster."""
+    overload = lse.presets.overload()
+    dense = lse.RequestClass("dense", 1500.0, 800.0, 1.0, 0.1)
+    return replace(overload, classes=(overload.classes[0], dense), name="unwanted")
+
+
+@pytest.mark.parametrize("n_gpus", [4, 20])
+@pytest.mark.parametrize("pricing", ["bundled", "separate"])
+@pytest.mark.parametrize("instance", ["overload", "dolly15k", unwanted()], ids=str)
+def test_ranks_held_constant_are_trunk_reservation(instance, pricing, n_gpus):
+    rule, python = (
+        lse.evaluate(policy, instance, n_gpus, seed=3, pricing=pricing, **FAST)
+        for policy in ("trunk-reservation", ConstantRanks())
+    )
+    assert python.scores == rule.scores
+    assert python.events == rule.events
+
+
+@pytest.mark.parametrize("router", ["solo-first", "prefill-aware", "coupled"])
+def test_ranks_held_constant_are_the_rule_with_another_router(router):
+    rule = lse.evaluate(DispatchRule("bid-price", router, "dynamic"), "overload", 4, **FAST)
+    assert lse.evaluate(ConstantRanks(router), "overload", 4, **FAST).scores == rule.scores
+
+
+def test_a_policy_is_told_what_arrived_and_its_decisions_are_timed():
+    policy = ConstantRanks()
+    times = {"horizon": 60.0, "replications": 2, "seed": 1}
+    result = lse.evaluate(policy, "base", 3, warmup=0.0, **times)
+    plain = lse.evaluate("trunk-reservation", "base", 3, warmup=0.0, **times)
+    # All but the arrivals of the last interval, which nothing follows.
+    told, counted = np.sum(policy.arrived), sum(c.arrived for c in plain.classes)
+    assert 0 <= counted - told < 0.2 * counted
+    warm = ConstantRanks()
+    lse.evaluate(warm, "base", 3, warmup=20.0, **times)  # the end of the warm-up loses none
+    np.testing.assert_array_equal(warm.arrived, policy.arrived)
+    cost = result.decision_milliseconds
+    assert 0 < cost.median <= cost.p99
+    assert result.to_dict()["decision_milliseconds"] == {"median": cost.median, "p99": cost.p99}
+    assert plain.to_dict()["decision_milliseconds"] is None
+
+
 def test_a_python_policy_equals_the_rule_that_it_imitates():
     """Same requests, same dispatcher: the constant plan action is a credit gate."""
-    dispatch = lse.DispatchRule("largest-credit", "solo-first", "dynamic")
-    rule = lse.evaluate(dispatch, "overload", 5, seed=3, **FAST)
+    rule = DispatchRule("largest-credit", "solo-first", "dynamic")
+    rule = lse.evaluate(rule, "overload", 5, seed=3, **FAST)
     python = lse.evaluate(ConstantPlan(), "overload", 5, seed=3, **FAST)
     assert python.policy == "ConstantPlan"
     assert python.scores == pytest.approx(rule.scores, rel=1e-6)

@@ -28,6 +28,7 @@ LAYERS = [
     {"planning", "simulation"},
     {"workloads", "policies", "results", "exact"},
     {"envs", "measured_levels"},
+    {"policy_runs"},
     {"evaluation"},
     {"comparison", "report", "optimum_study"},
     {"experiments", "optimum_page"},

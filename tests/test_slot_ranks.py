@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.slot_prices import critical_scale, delay_probability, slot_prices
-from llm_sched_env.planning.slot_ranks import slot_bids
+from llm_sched_env.planning.slot_ranks import reserves_at_prices, slot_bids
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
@@ -68,6 +68,37 @@ def test_bids_and_reserve_of_base_by_hand():
     assert lse.plan("overload").slot_ranks(20)[1, 0] > 3 * reserve[0]
     # Whoever is prefilled is decoded: nothing is kept free for decodes, which go first.
     assert decode_reserve.tolist() == precedes.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("instance", ["base", "overload"])
+def test_reserves_at_the_prices_of_a_plan_are_those_of_the_plan(instance):
+    plan = lse.plan(instance)
+    rates, price = plan.instance.arrival_rates, plan.duals["solo_decode_capacity"]
+    admitted = float(rates @ plan.admission_fraction)
+    bids, ranks = bids_and_ranks(plan)
+    reserves = reserves_at_prices(plan.instance, bids.prefill, rates, admitted, price)
+    np.testing.assert_allclose(reserves, ranks[1], rtol=1e-6)
+
+
+def test_reserves_at_other_prices():
+    instance = lse.presets.base()
+    revenue, rates = instance.bundled_revenues, instance.arrival_rates
+
+    def reserves(shares, admitted=0.9, slot_price=10.0):
+        return reserves_at_prices(instance, shares * revenue, rates, admitted, slot_price)
+
+    some = np.array([0.0, 0.7])
+    assert reserves(some)[0] > 1
+    # Idle slots are dearer, the others come less often: less is kept for them.
+    assert 0 < reserves(some, slot_price=15.0)[0] < reserves(some)[0]
+    assert 0 < reserves(some, admitted=1.2)[0] < reserves(some)[0]
+    # The others fill all that is admitted, also when they are not worth it at these prices.
+    assert reserves(some, admitted=0.4).tolist() == [math.inf, 0.0]
+    assert reserves(np.array([-0.6, 0.0]), admitted=0.4).tolist() == [math.inf, 0.0]
+    # Nobody yields where nothing is scarce or all are alike.
+    assert reserves(some, slot_price=0.0).tolist() == [0.0, 0.0]
+    assert reserves(np.array([0.5, 0.7])).tolist() == [0.0, 0.0]
+    assert reserves(np.array([0.0, 0.01])).tolist() == [0.0, 0.0]
 
 
 def test_nobody_yields_when_nobody_loses_by_waiting():

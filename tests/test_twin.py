@@ -149,8 +149,11 @@ def test_same_log_when_controls_change(rule: DispatchRule) -> None:
         instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
     )
     horizon = ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
-    for until in np.linspace(0.0, horizon, changes + 1)[1:]:
+    for change, until in enumerate(np.linspace(0.0, horizon, changes + 1)[1:]):
         controls = random_controls(instance.n_classes, n_gpus, rng)
+        if rule.gate == "bid-price" and change % 3:  # otherwise the ranks stay
+            order = rng.permutation(instance.n_classes), rng.choice([0.0, 2.5, 9.0, np.inf], 2)
+            controls = np.concatenate([controls, *order])
         twin.run(float(until), controls)
         simulation.run(float(until), controls)
     assert_same_log(simulation, twin, at_least=2 * ARRIVALS)

@@ -415,6 +415,8 @@ class Twin:
             )
         ]
         self.pool_size = int(controls[2 * n])
+        if len(controls) > 2 * n + 1:
+            self.ranks = np.vstack([controls[2 * n + 1 :].reshape(2, n), self.ranks[2:]])
         for gpu in self.gpus:
             self._update_slots(gpu)
 
@@ -577,7 +579,7 @@ class Twin:
                 return
             weights = [float(self.weights[pool, r.i]) for r in able]
             positive = [k for k, weight in enumerate(weights) if weight > 0.0]
-            request = min(able, key=attrgetter("prefilled_time", "index"))
+            request = min(able, key=line.index)
             if positive:
                 request = able[positive[-1]]
             if len(positive) > 1:
@@ -614,9 +616,7 @@ class Twin:
             return None
         heads = {r.i: r for r in reversed(self.solo_line)}.values()
         able = [r for r in heads if self._free_slots() >= self.ranks[3, r.i]]
-        return min(
-            able, key=lambda r: (-self.ranks[2, r.i], r.prefilled_time, r.index), default=None
-        )
+        return min(able, key=lambda r: (-self.ranks[2, r.i], self.solo_line.index(r)), default=None)
 
     def _free_slots(self) -> int:
         slots = self.hardware.batch_slots

@@ -142,6 +142,7 @@ def _bench_engine(
 def _bench_vector(settings: _Settings) -> None:
     """Native vector environment beside Gymnasium's."""
     from llm_sched_env.benchmarks import result_files as files
+    from llm_sched_env.benchmarks.decision_speed import measure_decisions
     from llm_sched_env.benchmarks.machine import machine
     from llm_sched_env.benchmarks.vector_speed import NUM_ENVS, measure_api_overhead, measure_vector
 
@@ -150,20 +151,24 @@ def _bench_vector(settings: _Settings) -> None:
     with messages.status("measuring") as status:
         rows = measure_vector(*measured, on_run=status.update)
         api_overhead = measure_api_overhead(*measured)
+        decisions = measure_decisions(*measured, on_run=status.update)
     notes = [settings.seed_note(), files.machine_line(machine())]
     if folder is not None:
         files.write_csv(rows, folder / "vector.csv")
-        files.write_vector_page(rows, api_overhead, notes, folder / "vector.md")
+        files.write_csv(decisions, folder / "decisions.csv")
+        files.write_vector_page(rows, api_overhead, decisions, notes, folder / "vector.md")
     if settings.as_json:
         print_json(
             {
                 "rows": [dataclasses.asdict(row) for row in rows],
                 "api_overhead_microseconds": dataclasses.asdict(api_overhead),
+                "decisions": [dataclasses.asdict(row) for row in decisions],
                 "machine": machine(),
             }
         )
         return
     print_table(files.VECTOR_HEADER, files.vector_cells(rows))
+    print_table(files.DECISION_HEADER, files.vector_cells(decisions))
     print_lines(files.api_overhead_line(api_overhead, NUM_ENVS), *notes)
 
 

@@ -128,6 +128,9 @@ def print_evaluation(result: Evaluation) -> None:
         f"{result.events:,} events in {result.wall_seconds:.2f} s "
         f"({result.events_per_second:,.0f} per second)"
     )
+    if result.decision_milliseconds:
+        cost = result.decision_milliseconds
+        print_lines(f"a decision takes {cost.median:.2f} ms (median), {cost.p99:.2f} ms (p99)")
 
 
 def _print_service_levels(result: Evaluation) -> None:

@@ -12,24 +12,29 @@ from llm_sched_env.simulation.compiled import entry_point
 
 # Actions this far outside [0, 1] are rounding of a float32 computation, beyond it an error.
 _ROUNDING = 1e-6
+# Rounding noise of a reserve, also of a float32 share, that does not keep one more slot free.
+_RESERVE_ROUNDING = 1.0 - 1e-5
 
 
 @entry_point
 def apply_actions(
-    actions: np.ndarray, controlled: np.ndarray, n_gpus: int, controls: np.ndarray
+    actions: np.ndarray, controlled: np.ndarray, n_classes: int, n_gpus: int, controls: np.ndarray
 ) -> bool:
     """Write the actions of N clusters into their controls.
 
     Args:
         actions: shape (N, A).
-        controlled: the place of each part in the full action (2I + 1), shape (A,).
-        n_gpus: n; the last control is the mixed pool in GPUs, its action a share of n.
-        controls: shape (N, 2I + 1); parts that are not controlled stay.
+        controlled: the place of each part among the controls, shape (A,).
+        n_classes: I.
+        n_gpus: n; the mixed pool is in GPUs, its action a share of n.
+        controls: shape (N, 2I + 1) or (N, 4I + 1); parts that are not controlled stay. A reserve
+            of r slots has the action r / (1 + r): 1 keeps the class out.
 
     Returns:
         False if an action is not a number in [0, 1].
     """
-    pool = controls.shape[1] - 1
+    pool = 2 * n_classes
+    first_reserve = 3 * n_classes + 1
     for k in range(len(actions)):
         for j in range(len(controlled)):
             share = actions[k, j]
@@ -40,8 +45,30 @@ def apply_actions(
             place = controlled[j]
             if place == pool:
                 share = min(float(n_gpus), np.ceil(n_gpus * share * POOL_ROUNDING))
+            elif place >= first_reserve:
+                share = share / (1.0 - share) * _RESERVE_ROUNDING if share < 1.0 else np.inf
             controls[k, place] = share
     return True
+
+
+def rank_shares(ranks: np.ndarray) -> np.ndarray:
+    """Priorities and reserves as actions in [0, 1].
+
+    Args:
+        ranks: rows priority, in any unit, and reserve, slots, shape (2, I).
+
+    Returns:
+        Shape (2I,). Only the order of priorities matters: they are places in it, evenly spaced in
+        [0, 1], ties kept. A reserve of r slots is r / (1 + r). Free slots are whole numbers, so r
+        is put half way to the slot that it needs: also as float32 it then keeps as many free, in
+        clusters of up to 4000 slots.
+    """
+    priority, reserve = np.asarray(ranks, float)
+    places = np.unique(priority, return_inverse=True)[1]
+    halfway = np.maximum(0.0, np.ceil(reserve) - 0.5)
+    with np.errstate(invalid="ignore"):
+        kept = np.where(np.isinf(reserve), 1.0, halfway / (1.0 + halfway))
+    return np.concatenate([places / max(1, places.max()), kept])
 
 
 def as_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:

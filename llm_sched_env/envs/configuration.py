@@ -14,17 +14,19 @@ from llm_sched_env.instance import Instance
 from llm_sched_env.planning import PRICINGS, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule
+from llm_sched_env.simulation.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
-CONTROLS = ("admission", "routing", "pool")
+CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
 STARTS = ("empty", "plan")
 _GATES = {
     ("credit", "static"): "credit",
     ("credit", "dynamic"): "largest-credit",
     ("occupancy", "static"): "occupancy",
     ("occupancy", "dynamic"): "occupancy",
+    ("bid-price", "static"): "bid-price",
+    ("bid-price", "dynamic"): "bid-price",
 }
-_ROUTERS = ("randomized", "solo-first", "coupled", "weighted-randomized")
+_GATE_NAMES = ("credit", "occupancy", "bid-price")
 _POOLS = ("static", "dynamic")
 
 
@@ -60,13 +62,13 @@ class IntervalConfiguration:
         slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
-        _require_choice("pricing", pricing, PRICINGS)
-        _require_choice("gate", gate, ("credit", "occupancy"))
-        _require_choice("router", router, _ROUTERS)
-        _require_choice("pools", pools, _POOLS)
-        _require_choice("start", start, STARTS)
-        _require_seconds("interval", interval)
-        _require_seconds("horizon", horizon)
+        require_choice("pricing", pricing, PRICINGS)
+        require_choice("gate", gate, _GATE_NAMES)
+        require_choice("router", router, tuple(ROUTERS))
+        require_choice("pools", pools, _POOLS)
+        require_choice("start", start, STARTS)
+        require_seconds("interval", interval)
+        require_seconds("horizon", horizon)
         n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
@@ -79,7 +81,7 @@ class IntervalConfiguration:
             gate=gate,
             router=router,
             pools=pools,
-            controls=_checked_controls(controls, router, pools),
+            controls=_checked_controls(controls, gate, router, pools),
             start=start,
             slis=checked_service_levels(slis),
         )
@@ -98,12 +100,14 @@ class IntervalConfiguration:
 
     @property
     def controlled(self) -> np.ndarray:
-        """Places of the full action (2I + 1) that the agent sets."""
+        """Places among the engine's controls (simulation/control.py) that the agent sets."""
         n = self.instance.n_classes
         places = {
             "admission": np.arange(n),
             "routing": np.arange(n, 2 * n),
             "pool": np.array([2 * n]),
+            "priority": np.arange(2 * n + 1, 3 * n + 1),
+            "reserve": np.arange(3 * n + 1, 4 * n + 1),
         }
         return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
 
@@ -112,25 +116,35 @@ CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
 """Arguments that say what an action means: what a policy may ask for."""
 
 
-def _require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
+def require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
+    """Raise ConfigurationError unless the value is one of the allowed ones."""
     if got not in allowed:
         raise ConfigurationError(field, got, " or ".join(allowed))
 
 
-def _require_seconds(field: str, got: Any) -> None:
+def require_seconds(field: str, got: Any) -> None:
+    """Raise ConfigurationError unless the value is a finite number > 0."""
     if not is_finite_number(got, positive=True):
         raise ConfigurationError(field, got, "a finite number of seconds > 0")
 
 
-def _checked_controls(controls: str | Sequence[str], router: str, pools: str) -> tuple[str, ...]:
+def _checked_controls(
+    controls: str | Sequence[str], gate: str, router: str, pools: str
+) -> tuple[str, ...]:
     """The controlled parts; those named one by one must have an effect."""
+    other_gates = ("admission",) if gate == "bid-price" else ("priority", "reserve")
     if controls == "all":
-        return CONTROLS
+        return tuple(part for part in CONTROLS if part not in other_gates)
     parts = (controls,) if isinstance(controls, str) else tuple(controls)
     if not parts or any(part not in CONTROLS for part in parts) or len(set(parts)) < len(parts):
         raise ConfigurationError(
             "controls", controls, f'"all" or some of {", ".join(CONTROLS)}, each once'
         )
+    for part in parts:
+        if part in other_gates:
+            raise ConfigurationError(
+                "controls", controls, f'no "{part}" here', f"gate={gate!r} has none"
+            )
     if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
         raise ConfigurationError(
             "controls", controls, 'no "routing" here', f"router={router!r} has no probabilities"

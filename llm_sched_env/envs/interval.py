@@ -9,43 +9,36 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
+from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action, rank_shares
+from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
-from llm_sched_env.planning import plan
-from llm_sched_env.simulation.layout import EngineState, RequestStream
-from llm_sched_env.simulation.metrics import reset_metrics
-from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.simulation.layout import RequestStream
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 
 @dataclass(frozen=True)
-class SavedState:
-    """A cluster between two intervals: pass it to ``reset(options={"state": ...})``."""
-
-    engine: EngineState
-
-
-@dataclass(frozen=True)
-class IntervalReport:
-    """What N clusters show after an interval, in fresh arrays.
+class IntervalReport(ClusterReport):
+    """What N clusters show after an interval.
 
     Attributes:
-        observations: float32, shape (N, 6I + 4).
-        rewards: shape (N,); 0 where no interval was run.
-        terms: revenue of the interval by prompt and output, currency, shape (N, 2).
+        arrivals: requests of each class that arrived in the interval, int64, shape (N, I).
         levels: what the service levels came to; None without any.
     """
 
-    observations: np.ndarray
-    rewards: np.ndarray
-    terms: np.ndarray
-    levels: LevelReport | None = None
+    arrivals: np.ndarray
+    levels: LevelReport | None
+
+    def forget_step(self, k: int) -> None:
+        """Cluster k has begun a new episode."""
+        super().forget_step(k)
+        self.arrivals[k] = 0
 
 
-class IntervalControl:
+class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, IntervalReport]):
     """N clusters whose controls change once per interval.
 
     Args:
@@ -55,6 +48,7 @@ class IntervalControl:
         threads: rows are split over this many threads; the result does not depend on it.
         latencies: whether latency histograms are kept.
         billing: as in :class:`SimulationBatch`.
+        fluid_plan: of the configuration's instance; default: solved here.
     """
 
     def __init__(
@@ -66,11 +60,13 @@ class IntervalControl:
         *,
         latencies: bool = False,
         billing: str | None = None,
+        fluid_plan: FluidPlan | None = None,
     ) -> None:
-        self.configuration = configuration
         instance, n_gpus = configuration.instance, configuration.n_gpus
-        self.plan = plan(instance, configuration.pricing, slis=configuration.slis)
-        self.batch = SimulationBatch(
+        if fluid_plan is None:
+            fluid_plan = plan(instance, configuration.pricing, slis=configuration.slis)
+        ranks = fluid_plan.slot_ranks(n_gpus) if configuration.gate == "bid-price" else None
+        batch = SimulationBatch(
             instance,
             configuration.rule,
             n_gpus,
@@ -79,101 +75,74 @@ class IntervalControl:
             latencies=latencies,
             threads=threads,
             billing=billing,
-            weights=self.plan.decode_weights,
+            ranks=ranks,
+            weights=fluid_plan.decode_weights,
         )
+        self._counted = np.zeros((n_clusters, instance.n_classes), np.int64)
+        self._arrived = np.zeros_like(self._counted)
         self.levels = None
         if configuration.slis:
-            self.levels = IntervalLevels(configuration.slis, self.plan, n_gpus, n_clusters)
+            self.levels = IntervalLevels(configuration.slis, fluid_plan, n_gpus, n_clusters)
+        super().__init__(configuration, batch, observation_space(instance), fluid_plan)
+        shares = self.plan.action
+        if ranks is not None:
+            shares = np.concatenate([shares, rank_shares(ranks[:2])])
         self._controlled = configuration.controlled
-        self._plan_controls = self.plan.controls(n_gpus)
-        # The parts that are not controlled stay at the plan.
-        self.batch.controls[:] = self._plan_controls
-        self._origin = np.zeros(n_clusters)
+        self._plan_action: np.ndarray = shares[self._controlled].astype(np.float32)
         self._steps = np.zeros(n_clusters, np.int64)
-        self._bundled = configuration.pricing == "bundled"
-        self._billed = np.zeros((n_clusters, 2))
-        self._revenue = np.zeros((n_clusters, 2))
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
-        self.observation_space = observation_space(instance)
-        self._scratch = self.empty_report()
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
 
     @property
     def plan_action(self) -> np.ndarray:
         """The fluid plan as a constant action of this environment; float32."""
-        action: np.ndarray = self.plan.action[self._controlled].astype(np.float32)
-        return action
+        return self._plan_action.copy()
 
     def start(
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
     ) -> None:
-        """Begin an episode on cluster k, empty, at the plan, or from a saved state.
-
-        A saved state continues with random streams of its own when ``seed`` differs.
-        """
-        start = self.configuration.start if start is None else start
+        """Begin an episode on cluster k."""
         self._steps[k] = 0
-        if isinstance(start, SavedState):
-            self.batch.restore(k, start.engine)
-            self.batch.states.keys[k] = stream_keys(seed)
-        else:
-            occupancy = None
-            if start == "plan":
-                occupancy = np.where(np.isfinite(self.plan.occupancy), self.plan.occupancy, 0.0)
-            self.batch.start(k, seed, self._plan_controls, occupancy)
-        self._origin[k] = self.batch.states.clock["time"][k, 0]
-        self._read(self._scratch, k, k + 1)
-        self._billed[k] = self._revenue[k]
+        super().start(k, seed, start)
 
-    def reset_metrics(self, k: int) -> None:
-        """End the warm-up of cluster k: measure from now on."""
-        reset_metrics(self.batch.state(k))
-        self._read(self._scratch, k, k + 1)
-        self._billed[k] = self._revenue[k]
-
-    def save(self, k: int) -> SavedState:
-        """The state of cluster k."""
-        return SavedState(self.batch.snapshot(k))
+    def _begin_step(self, k: int) -> None:
+        """What cluster k earns and who arrives there counts from now on."""
+        super()._begin_step(k)
+        self._counted[k] = self._arrived[k]
 
     def empty_report(self) -> IntervalReport:
-        """A report in which nothing has been earned; the observations are not written yet."""
-        n = self.batch.n_clusters
-        shape = (n, *(self.observation_space.shape or ()))
+        """A report in which nothing has happened; the observations are not written yet."""
         levels = self.levels.empty_report() if self.levels is not None else None
-        return IntervalReport(np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)), levels)
+        return IntervalReport(
+            *self._empty_arrays(), arrivals=np.zeros_like(self._counted), levels=levels
+        )
 
-    def report(self) -> IntervalReport:
-        """What the clusters show now, with nothing earned."""
-        report = self.empty_report()
-        self.observe(report)
-        return report
-
-    def step(
-        self, actions: Any, report: IntervalReport, rows: tuple[int, int] | None = None
-    ) -> None:
-        """Hold actions of shape (N, A) for one interval on a range of rows (default all).
+    def step(self, actions: Any, report: IntervalReport, active: np.ndarray | None = None) -> None:
+        """Hold actions of shape (N, A) for one interval in the active clusters (default all).
 
         Args:
             actions: numbers in [0, 1].
-            report: receives what these rows show and earn.
-            rows: first and one past the last cluster.
+            report: receives what the active clusters show and earn.
+            active: bool, shape (N,).
 
         Raises:
             ConfigurationError: for an action that is not allowed; nothing has moved then.
         """
-        first, last = rows if rows is not None else (0, self.batch.n_clusters)
-        checked = as_actions(actions, (self.batch.n_clusters, len(self._controlled)))
+        n_clusters, n_classes = self._counted.shape
+        checked = as_actions(actions, (n_clusters, len(self._controlled)))
         n_gpus, controls = self.configuration.n_gpus, self.batch.controls
-        if not apply_actions(checked, self._controlled, n_gpus, controls):
+        if not apply_actions(checked, self._controlled, n_classes, n_gpus, controls):
             raise bad_action(checked)
-        self._steps[first:last] += 1
-        until = self._origin + self._steps * self.configuration.interval
-        self.batch.advance(until, first, last, set_controls=True)
-        self._read(report, first, last)
-        self._billed[first:last] = self._revenue[first:last]
+        for first, last in [(0, n_clusters)] if active is None else _runs(active):
+            self._steps[first:last] += 1
+            until = self._origin + self._steps * self.configuration.interval
+            self.batch.advance(until, first, last, set_controls=True)
+            self._read(report, first, last)
+            self._billed[first:last] = self._revenue[first:last]
+            self._counted[first:last] = self._arrived[first:last]
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
-        """Write what clusters first..last-1 show, and have earned since the last interval.
+        """Write what clusters first..last-1 show, and what has happened since the last interval.
 
         Service levels start their next interval here, at the same times as what is billed.
         """
@@ -182,10 +151,13 @@ class IntervalControl:
             self._bundled,
             self._reward_scale,
             self._billed,
+            self._counted,
             report.observations,
             self._revenue,
+            self._arrived,
             report.terms,
             report.rewards,
+            report.arrivals,
             first,
             last,
         )
@@ -195,9 +167,9 @@ class IntervalControl:
             )
 
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:
-        """Write what a range of rows (default all) shows now into a report.
+        """Write what a range of rows (default all) shows now, but not what it has earned.
 
-        Observations, and service levels of the state: between two intervals nothing is earned.
+        Service levels are those of the state: between two intervals no time passes.
         """
         first, last = rows if rows is not None else (0, self.batch.n_clusters)
         seen = dataclasses.replace(
@@ -205,19 +177,19 @@ class IntervalControl:
         )
         self._read(seen, first, last)
 
-    def observations(self) -> np.ndarray:
-        """What the agents see now; float32, shape (N, 6I + 4), a fresh array."""
-        return self.report().observations
-
     def truncated(self) -> np.ndarray:
-        """Which episodes have reached the horizon; shape (N,), bool."""
-        return self._steps >= self.configuration.steps
+        """Which episodes have reached the horizon; shape (N,), bool, a fresh array."""
+        reached: np.ndarray = self._steps >= self.configuration.steps
+        return reached
 
     def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
         """What an agent is told beside the observation of cluster k."""
         prompt, output = report.terms[k].tolist()
-        time = float(self.batch.states.clock["time"][k, 0])
-        info: dict[str, Any] = {"time": time, "revenue": {"prompt": prompt, "output": output}}
+        info: dict[str, Any] = {
+            "time": float(self.batch.states.clock["time"][k, 0]),
+            "revenue": {"prompt": prompt, "output": output},
+            "arrivals": report.arrivals[k].copy(),
+        }
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():
                 info[name] = {level: float(numbers[k]) for level, numbers in values.items()}
@@ -235,6 +207,8 @@ class IntervalControl:
             "penalties": {n: report.penalties[:, names.index(n)] for n in priced},
         }
 
-    def times(self) -> np.ndarray:
-        """Seconds since each cluster's start; shape (N,)."""
-        return self.batch.states.clock["time"][:, 0].copy()
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Maximal ranges of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

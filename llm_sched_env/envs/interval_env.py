@@ -6,19 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from llm_sched_env.envs.actions import as_actions
-from llm_sched_env.envs.configuration import STARTS, IntervalConfiguration
-from llm_sched_env.envs.interval import IntervalControl, SavedState
-from llm_sched_env.envs.rendering import RENDER_MODES, describe, draw
-from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.envs.cluster_env import ClusterEnv
+from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning import ServiceLevel
 
 
-class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
+class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     """Admission and routing of LLM requests on a cluster with prefill-decode contention.
 
     ## Description
@@ -29,13 +27,23 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     (arXiv 2602.02987).
 
     ## Action Space
-    ``Box(0, 1, (2I + 1,), float32)``; with ``controls`` only the parts named there.
+    ``Box(0, 1, (2I + 1,), float32)``, with ``gate="bid-price"`` ``(3I + 1,)``; with ``controls``
+    only the parts named there.
 
     | Num | Action | Min | Max | Unit |
     |---|---|---|---|---|
     | 0..I-1 | admission rate of class i | 0 | 1 | fraction of its arrival rate |
     | I..2I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | 2I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+
+    With ``gate="bid-price"`` there are no admission rates:
+
+    | Num | Action | Min | Max | Unit |
+    |---|---|---|---|---|
+    | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
+    | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
+    | I+1..2I | priority of class i | 0 | 1 | greater goes first |
+    | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: always |
 
     The fluid plan is a constant action, ``env.unwrapped.plan_action``. With
     ``router="solo-first"`` or ``"coupled"`` the routing part, with ``pools="dynamic"`` the pool
@@ -58,9 +66,10 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency. With service levels the reward is revenue less their penalties on the same scale;
-    ``info["slis"]`` has what each comes to in the interval (time averages) and
-    ``info["penalties"]`` what each with a price costs, in currency.
+    currency; ``info["arrivals"]`` how many requests of each class arrived. With service levels
+    the reward is revenue less their penalties on the same scale; ``info["slis"]`` has what each
+    comes to in the interval (time averages) and ``info["penalties"]`` what each with a price
+    costs, in currency.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
@@ -76,10 +85,13 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     - ``pricing``: ``bundled`` or ``separate``.
     - ``interval``: seconds an action is held, default 1.
     - ``horizon``: seconds per episode, default 300.
-    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions.
-    - ``router``: ``randomized``, ``solo-first``, ``coupled`` or ``weighted-randomized``.
+    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions, or
+      ``bid-price``: priorities and reserves of free slots (trunk reservation).
+    - ``router``: ``randomized``, ``solo-first``, ``coupled``, ``weighted-randomized``,
+      ``prefill-aware`` or, with ``gate="bid-price"``, ``bid-price``.
     - ``pools``: ``static`` or ``dynamic``.
-    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``.
+    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``, ``priority``,
+      ``reserve``, of those that the gate has.
     - ``start``: ``empty`` or ``plan``.
     - ``slis``: service levels as in :func:`llm_sched_env.plan`, for example
       ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.
@@ -88,8 +100,6 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Version History
     - v0: first version.
     """
-
-    metadata = {"render_modes": [*RENDER_MODES], "render_fps": 1}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(
         self,
@@ -109,82 +119,14 @@ class LLMSchedEnv(gym.Env[np.ndarray, np.ndarray]):
         configuration = IntervalConfiguration.validated(
             instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
         )
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            allowed = f"None or one of {', '.join(RENDER_MODES)}"
-            raise ConfigurationError("render_mode", render_mode, allowed)
-        self.render_mode = render_mode
-        self.control = IntervalControl(configuration)
-        self.observation_space = self.control.observation_space
+        super().__init__(IntervalControl(configuration), render_mode)
         self.action_space = self.control.action_space
-        self._running = False
-
-    @property
-    def plan(self) -> FluidPlan:
-        """The fluid plan of the instance."""
-        return self.control.plan
 
     @property
     def plan_action(self) -> np.ndarray:
         """The fluid plan as a constant action; float32, shape of the action space."""
         return self.control.plan_action
 
-    def save_state(self) -> SavedState:
-        """The cluster as it is now, for ``reset(options={"state": ...})``."""
-        return self.control.save(0)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; ``options`` may hold ``start`` or ``state``."""
-        start = chosen_start(options)
-        super().reset(seed=seed)
-        self.control.start(0, episode_seed(self.np_random), start)
-        self._running = True
-        report = self.control.report()
-        return report.observations[0], self.control.info(0, report)
-
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold the action for one interval."""
-        if not self._running:
-            raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
-        report = self.control.empty_report()
-        self.control.step(as_actions(action, self.action_space.shape or ())[None], report)
-        return (
-            report.observations[0],
-            float(report.rewards[0]),
-            False,
-            bool(self.control.truncated()[0]),
-            self.control.info(0, report),
-        )
-
-    def render(self) -> Any:
-        """The cluster as text or picture; None, with a warning, without a render mode."""
-        if self.render_mode is None:
-            gym.logger.warn("render() does nothing without a render_mode")
-            return None
-        show = describe if self.render_mode == "ansi" else draw
-        return show(self.control.batch.state(0), self.control.configuration)
-
-
-def episode_seed(generator: np.random.Generator) -> np.random.SeedSequence:
-    """The seed of the next episode of an environment with this generator."""
-    return np.random.SeedSequence(generator.integers(0, 2**63, size=2).tolist())
-
-
-def chosen_start(options: dict[str, Any] | None) -> str | SavedState | None:
-    """The start asked for by reset options, or None for the environment's own."""
-    if not options:
-        return None
-    if len(options) != 1 or next(iter(options)) not in ("start", "state"):
-        raise ConfigurationError("reset options", sorted(options), 'one of "start" or "state"')
-    if "state" in options:
-        state = options["state"]
-        if not isinstance(state, SavedState):
-            raise ConfigurationError(
-                "reset option state", type(state).__name__, "what save_state() returned"
-            )
-        return state
-    if options["start"] not in STARTS:
-        raise ConfigurationError("reset option start", options["start"], " or ".join(STARTS))
-    start: str = options["start"]
-    return start
+        return super().step(as_actions(action, self.action_space.shape or ()))

@@ -1,4 +1,4 @@
-"""The observation space: six features per class and four of the cluster.
+"""Observation spaces: six or eight features per class and four of the cluster.
 
 The numbers themselves are read in reading.py.
 """
@@ -25,7 +25,44 @@ def observation_space(instance: Instance) -> spaces.Box:
     return spaces.Box(0.0, 1.0, (size,), np.float32)
 
 
+def read_occupancy(observation: np.ndarray, instance: Instance, n_gpus: int) -> np.ndarray:
+    """Requests per GPU that an observation shows, exact.
+
+    Returns:
+        Rows q_prefill, x, q_decode, y_mixed, y_solo, shape (5, I).
+    """
+    slots = instance.hardware.batch_slots
+    shown = np.asarray(observation, float)[: 5 * instance.n_classes].reshape(5, -1)
+    waiting = [0, 2]
+    occupancy = shown * np.array([[1.0], [1.0], [1.0], [slots - 1.0], [slots]])
+    occupancy[waiting] = shown[waiting] / (1.0 - shown[waiting])
+    # Whole requests: what is shown is rounded to float32.
+    whole: np.ndarray = np.round(occupancy * n_gpus) / n_gpus
+    return whole
+
+
 def feature_names(instance: Instance) -> list[str]:
     """The name of each entry of the observation, in order."""
     per_class = [f"{f} of {c.name}" for f in CLASS_FEATURES for c in instance.classes]
     return [*per_class, *CLUSTER_FEATURES]
+
+
+HEAD_FEATURES = (
+    "age of the next prefill",
+    "age of the next decode for solo",
+    "age of the next decode for mixed",
+)
+
+
+def event_observation_space(instance: Instance) -> spaces.Box:
+    """A flat box in [0, 1]: as interval control, but ages of heads of queues for credit.
+
+    A head that has waited a seconds is shown as a / (10 + a), 0 if nobody waits.
+    """
+    return spaces.Box(0.0, 1.0, (len(event_feature_names(instance)),), np.float32)
+
+
+def event_feature_names(instance: Instance) -> list[str]:
+    """The name of each entry of the observation under event control, in order."""
+    features = [*CLASS_FEATURES[:-1], *HEAD_FEATURES]
+    return [*(f"{f} of {c.name}" for f in features for c in instance.classes), *CLUSTER_FEATURES]

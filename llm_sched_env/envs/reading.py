@@ -2,7 +2,8 @@
 
 Observations (observation.py) show occupancies per GPU, bounded, so that a policy moves between
 cluster sizes. True lengths and patience never enter: only counts, free slots and admission
-credit. The reward is the revenue of an interval as a share of what the fluid bound allows.
+credit, or how long the heads of queues have waited. The reward is the revenue since the last step
+as a share of what the fluid bound allows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, entry_point
+from llm_sched_env.simulation.decisions import is_possible, queue_of_action
+from llm_sched_env.simulation.engine import cluster_row
 from llm_sched_env.simulation.layout import N_AVAILABLE_SETS, EngineState
+
+HEAD_AGE_SCALE = 10.0
+"""Seconds that a head has waited when its age is shown as 1/2: mean patience in the paper."""
 
 
 @compiled
@@ -27,7 +33,10 @@ def _credit_now(states: EngineState, k: int, i: int) -> Any:
 
 
 @compiled
-def _observe_cluster(states: EngineState, k: int, observation: np.ndarray) -> None:
+def _observe_stations(
+    states: EngineState, k: int, observation: np.ndarray, cluster_features: int
+) -> None:
+    """Write the five occupancies of each class and, from a place on, the cluster's features."""
     n = states.gpus.shape[1]
     n_classes = states.classes.shape[1]
     slots = states.settings[k, 0].batch_slots
@@ -40,10 +49,9 @@ def _observe_cluster(states: EngineState, k: int, observation: np.ndarray) -> No
         observation[2 * n_classes + i] = own.q_decode / (n + own.q_decode)
         observation[3 * n_classes + i] = own.y_mixed / (n * (slots - 1))
         observation[4 * n_classes + i] = own.y_solo / (n * slots)
-        observation[5 * n_classes + i] = _credit_now(states, k, i)
-    observation[6 * n_classes] = 1.0 - in_service / (n * slots)
+    observation[cluster_features] = 1.0 - in_service / (n * slots)
     for which in range(N_AVAILABLE_SETS):
-        observation[6 * n_classes + 1 + which] = states.available_sizes[k, which] / n
+        observation[cluster_features + 1 + which] = states.available_sizes[k, which] / n
 
 
 @compiled
@@ -64,16 +72,39 @@ def _revenue_of_cluster(states: EngineState, k: int, bundled: bool) -> tuple[flo
     return prompt, output
 
 
+@compiled
+def _bill(
+    states: EngineState,
+    k: int,
+    bundled: bool,
+    reward_scale: float,
+    billed: np.ndarray,
+    revenue: np.ndarray,
+    terms: np.ndarray,
+    rewards: np.ndarray,
+) -> None:
+    """What cluster k has earned so far and since the last step; arguments as read_clusters."""
+    prompt, output = _revenue_of_cluster(states, k, bundled)
+    revenue[k, 0] = prompt
+    revenue[k, 1] = output
+    terms[k, 0] = prompt - billed[k, 0]
+    terms[k, 1] = output - billed[k, 1]
+    rewards[k] = (terms[k, 0] + terms[k, 1]) * reward_scale
+
+
 @entry_point
 def read_clusters(
     states: EngineState,
     bundled: bool,
     reward_scale: float,
     billed: np.ndarray,
+    counted: np.ndarray,
     observations: np.ndarray,
     revenue: np.ndarray,
+    arrived: np.ndarray,
     terms: np.ndarray,
     rewards: np.ndarray,
+    arrivals: np.ndarray,
     first: int,
     last: int,
 ) -> None:
@@ -84,18 +115,120 @@ def read_clusters(
         bundled: which charging.
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
+        counted: arrivals up to the last interval, int64, shape (N, I).
         observations: receives what agents see; float32, shape (N, 6I + 4).
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
-        terms: receives the difference, shape (N, 2).
+        arrived: receives the arrivals up to now, shape (N, I).
+        terms: receives the revenue of the interval, shape (N, 2).
         rewards: receives its sum times the scale, shape (N,).
+        arrivals: receives the arrivals of the interval, shape (N, I).
         first: the first cluster.
         last: one past the last cluster.
     """
+    n_classes = states.classes.shape[1]
     for k in range(first, last):
-        _observe_cluster(states, k, observations[k])
-        prompt, output = _revenue_of_cluster(states, k, bundled)
-        revenue[k, 0] = prompt
-        revenue[k, 1] = output
-        terms[k, 0] = prompt - billed[k, 0]
-        terms[k, 1] = output - billed[k, 1]
-        rewards[k] = (terms[k, 0] + terms[k, 1]) * reward_scale
+        _observe_stations(states, k, observations[k], 6 * n_classes)
+        for i in range(n_classes):
+            observations[k, 5 * n_classes + i] = _credit_now(states, k, i)
+            arrived[k, i] = states.totals[k, i].arrived
+            arrivals[k, i] = arrived[k, i] - counted[k, i]
+        _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)
+
+
+@compiled
+def _is_older(state: EngineState, queue: int, other: int) -> Any:
+    """Whether the head of a queue came there before the head of another of its kind."""
+    a = state.requests[state.waiting[state.queues[queue].head].request]
+    b = state.requests[state.waiting[state.queues[other].head].request]
+    if queue < len(state.classes):
+        since, other_since = a.arrival_time, b.arrival_time
+    else:
+        since, other_since = float(a.prefilled_event), float(b.prefilled_event)
+    return since < other_since or (since == other_since and a.index < b.index)
+
+
+@compiled
+def _observe_heads(
+    state: EngineState, observation: np.ndarray, mask: np.ndarray, ranks: np.ndarray
+) -> None:
+    """Ages and ranks of the requests that the actions take, and which actions are possible."""
+    n_classes = len(state.classes)
+    mask[0] = 1
+    for action in range(1, 1 + 3 * n_classes):
+        mask[action] = is_possible(state, action)
+        queue = queue_of_action(state, action)
+        part, i = (action - 1) // n_classes, (action - 1) % n_classes
+        head = state.queues[queue].head
+        if head < 0:
+            observation[action - 1] = 0.0
+            ranks[part, i] = n_classes
+            continue
+        record = state.requests[state.waiting[head].request]
+        since = record.arrival_time if part == 0 else record.first_token_time
+        age = max(0.0, state.clock[0].time - since)
+        observation[action - 1] = age / (HEAD_AGE_SCALE + age)
+        rank = 0
+        for other in range(queue - i, queue - i + n_classes):
+            if other != queue and state.queues[other].head >= 0:
+                rank += _is_older(state, other, queue)
+        ranks[part, i] = rank
+
+
+@entry_point
+def read_decisions(
+    states: EngineState,
+    bundled: bool,
+    reward_scale: float,
+    billed: np.ndarray,
+    decided_at: np.ndarray,
+    observations: np.ndarray,
+    revenue: np.ndarray,
+    terms: np.ndarray,
+    rewards: np.ndarray,
+    times: np.ndarray,
+    elapsed: np.ndarray,
+    events: np.ndarray,
+    masks: np.ndarray,
+    counts: np.ndarray,
+    head_ranks: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Read clusters first..last-1 under event control; the same call again gives the same.
+
+    Args:
+        states: stacked clusters.
+        bundled: which charging.
+        reward_scale: reward per currency, 1 / (n * R*).
+        billed: revenue by prompt and output up to the last decision, currency, shape (N, 2).
+        decided_at: time of the last decision, seconds, shape (N,).
+        observations: receives what agents see; float32, shape (N, 8I + 4).
+        revenue: receives the revenue by prompt and output up to now, shape (N, 2).
+        terms: receives the difference, shape (N, 2).
+        rewards: receives its sum times the scale, shape (N,).
+        times: receives the seconds since the start, shape (N,).
+        elapsed: receives the seconds since the last decision, shape (N,).
+        events: receives the number of events so far; int64, shape (N,).
+        masks: receives 1 where an action is possible; int8, shape (N, 1 + 3I).
+        counts: receives the requests at each station; int64, shape (N, 5, I).
+        head_ranks: receives, for the request that each action would take, how many classes have
+            an older one, I where there is none; int64, shape (N, 3, I).
+        first: the first cluster.
+        last: one past the last cluster.
+    """
+    n_classes = states.classes.shape[1]
+    for k in range(first, last):
+        _observe_stations(states, k, observations[k], 8 * n_classes)
+        heads = observations[k, 5 * n_classes : 8 * n_classes]
+        _observe_heads(cluster_row(states, k), heads, masks[k], head_ranks[k])
+        for i in range(n_classes):
+            own = states.classes[k, i]
+            counts[k, 0, i] = own.q_prefill
+            counts[k, 1, i] = own.x
+            counts[k, 2, i] = own.q_decode
+            counts[k, 3, i] = own.y_mixed
+            counts[k, 4, i] = own.y_solo
+        times[k] = states.clock[k, 0].time
+        elapsed[k] = times[k] - decided_at[k]
+        events[k] = states.clock[k, 0].events
+        _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
@@ -15,7 +16,7 @@ _BACKGROUND, _FREE = (255, 255, 255), (222, 222, 222)
 _PREFILL, _MIXED_DECODE, _SOLO_DECODE = (214, 39, 40), (255, 152, 80), (31, 119, 180)
 
 
-def describe(state: EngineState, configuration: IntervalConfiguration) -> str:
+def describe(state: EngineState, configuration: IntervalConfiguration | EventConfiguration) -> str:
     """One line per class with its requests at every station."""
     header = f"t = {float(state.clock['time'][0]):.1f} s, {configuration.n_gpus} GPUs, "
     header += f"{int(state.clock['mixed_pool_size'][0])} in the mixed pool"
@@ -28,7 +29,9 @@ def describe(state: EngineState, configuration: IntervalConfiguration) -> str:
     return "\n".join(lines)
 
 
-def draw(state: EngineState, configuration: IntervalConfiguration) -> np.ndarray:
+def draw(
+    state: EngineState, configuration: IntervalConfiguration | EventConfiguration
+) -> np.ndarray:
     """A picture of all slots; uint8, shape (height, width, 3).
 
     A column is a GPU, 64 to a row of columns; from below, red is its prefill, orange are decodes

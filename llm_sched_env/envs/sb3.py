@@ -1,4 +1,4 @@
-"""The stable-baselines3 form of the vector environment (extra ``agents``)."""
+"""The stable-baselines3 forms of the vector environments (extra ``agents``)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from llm_sched_env.envs.cluster_vector import ClusterVectorEnv
+from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 
 
-class LLMSchedSB3VecEnv(VecEnv):
+class _SB3VecEnv(VecEnv):
     """N environments in one compiled call, as a stable-baselines3 ``VecEnv``.
 
     Finished episodes start anew at once: ``infos[k]`` then has ``terminal_observation`` and
     ``TimeLimit.truncated``, so that time limits are bootstrapped.
 
     Args:
-        num_envs: N.
-        **kwargs: as for :class:`llm_sched_env.envs.vector_env.LLMSchedVectorEnv`.
+        vector_env: in the autoreset mode SAME_STEP.
     """
 
-    def __init__(self, num_envs: int, **kwargs: Any) -> None:
-        self.vector_env = LLMSchedVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs)
+    scalar_infos: tuple[str, ...] = ("time",)
+    """What ``infos[k]`` tells beside the revenue."""
+
+    def __init__(self, vector_env: ClusterVectorEnv[Any, Any]) -> None:
+        self.vector_env = vector_env
         super().__init__(
-            num_envs,
-            self.vector_env.single_observation_space,
-            self.vector_env.single_action_space,
+            vector_env.num_envs,
+            vector_env.single_observation_space,
+            vector_env.single_action_space,
         )
-        self._actions = np.zeros((num_envs, *(self.action_space.shape or ())))
+        self._actions = np.zeros((self.num_envs, *(self.action_space.shape or ())))
 
     def reset(self) -> VecEnvObs:
         """Start an episode everywhere, with the seeds given to ``seed`` if any."""
@@ -46,7 +50,7 @@ class LLMSchedSB3VecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Hold the actions for one interval."""
+        """Take the actions."""
         observations, rewards, _, truncated, infos = self.vector_env.step(self._actions)
         final: Any = infos.get("final_obs")
         ended = infos.get("final_info", infos)
@@ -54,7 +58,8 @@ class LLMSchedSB3VecEnv(VecEnv):
         for k in range(self.num_envs):
             source = ended if truncated[k] else infos
             revenue = {name: float(source["revenue"][name][k]) for name in ("prompt", "output")}
-            info: dict[str, Any] = {"time": float(source["time"][k]), "revenue": revenue}
+            info: dict[str, Any] = {name: float(source[name][k]) for name in self.scalar_infos}
+            info["revenue"] = revenue
             for name in ("slis", "penalties"):
                 if name in source:
                     own = source[name]
@@ -95,3 +100,39 @@ class LLMSchedSB3VecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """There are no images."""
         return [None] * self.num_envs
+
+
+class LLMSchedSB3VecEnv(_SB3VecEnv):
+    """N ``LLMSched-v0`` as a ``VecEnv``.
+
+    Args:
+        num_envs: N.
+        **kwargs: as for :class:`llm_sched_env.envs.vector_env.LLMSchedVectorEnv`.
+    """
+
+    def __init__(self, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(LLMSchedVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
+
+
+class LLMSchedEventSB3VecEnv(_SB3VecEnv):
+    """N ``LLMSchedEvent-v0`` as a ``VecEnv`` with action masks, for ``MaskablePPO``.
+
+    Args:
+        num_envs: N.
+        **kwargs: as for :class:`llm_sched_env.envs.event_vector_env.LLMSchedEventVectorEnv`.
+    """
+
+    scalar_infos = ("time", "elapsed_seconds")
+
+    def __init__(self, num_envs: int, **kwargs: Any) -> None:
+        self._events = LLMSchedEventVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs)
+        super().__init__(self._events)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """As the other form has it, but ``action_masks`` gives each environment its own."""
+        if method_name != "action_masks":
+            return super().env_method(method_name, *args, indices=indices, **kwargs)
+        masks = self._events.action_masks()
+        return [masks[k] for k in self._get_indices(indices)]

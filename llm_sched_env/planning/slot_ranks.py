@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.instance import Instance
 from llm_sched_env.planning.slot_prices import SlotPrices, slot_prices
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 # Bids below this share of a request's revenue are 0: rounding of the solver.
 _ZERO = 1e-6
+# At prices that change, the bid of a class that is admitted in part hovers around 0: up to this
+# share of its revenue it yields, to classes whose capacity earns more by this share.
+_CLOSE = 0.03
 
 
 @dataclass(frozen=True)
@@ -136,5 +140,48 @@ def _reserve_of_the_marginal(
     if not 0 < protected < served.sum() * (1.0 - _ZERO) or prices.slot <= 0:
         return 0.0
     loss = (asking * plan.instance.patience_rates * bids)[first].sum() / protected
-    best = np.log1p(loss / prices.slot) / np.log(served.sum() / protected) - 1.0
-    return max(0.0, float(best))
+    return _best_reserve(loss / prices.slot, protected / served.sum())
+
+
+def _best_reserve(loss: float, rho: float) -> float:
+    """The reserve r of :func:`slot_reserves`; loss is theta b / kappa."""
+    return max(0.0, float(np.log1p(loss) / -np.log(rho)) - 1.0)
+
+
+def reserves_at_prices(
+    instance: Instance, bids: np.ndarray, rates: np.ndarray, admitted: float, slot_price: float
+) -> np.ndarray:
+    """Reserves of prefills when prices and rates are not those of a plan, but change.
+
+    A class with a bid of about 0 or less yields to the classes whose capacity earns more than its
+    own. Prices are scaled to where its bid is 0, and the formula for classes of bid 0 in
+    :func:`slot_reserves` gives its reserve against them. If they fill by themselves whatever is
+    admitted, it is kept out: the reserve is infinite.
+
+    Args:
+        instance: patience and revenue.
+        bids: revenue less the price of the capacity used, currency, shape (I,).
+        rates: arrival rates per GPU, 1/s, shape (I,).
+        admitted: admissions of all classes per GPU, 1/s.
+        slot_price: of a decode slot, currency per second.
+
+    Returns:
+        Free slots of the cluster, shape (I,), >= 0.
+    """
+    reserves, revenue = np.zeros(instance.n_classes), instance.bundled_revenues
+    paid = revenue - bids
+    if slot_price <= 0:
+        return reserves
+    for i in np.flatnonzero(bids <= _CLOSE * revenue):
+        scale = revenue[i] / paid[i]
+        first = revenue > (1.0 + _CLOSE) * scale * paid
+        protected = rates[first].sum()
+        if protected <= 0:
+            continue
+        if protected >= admitted:
+            reserves[i] = np.inf
+            continue
+        lost = instance.patience_rates * (revenue - scale * paid)
+        loss = (rates * lost)[first].sum() / protected
+        reserves[i] = _best_reserve(loss / (scale * slot_price), protected / admitted)
+    return reserves

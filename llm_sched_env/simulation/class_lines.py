@@ -10,15 +10,15 @@ from llm_sched_env.simulation.random_streams import ROUTING, uniform
 
 
 @compiled
-def first_line(state: EngineState, pool: int) -> int:
-    """The line of class 0 in a pool; those of the other classes follow."""
-    return pool * len(state.classes)
+def class_line(state: EngineState, pool: int, i: int) -> int:
+    """The line of class i in a pool (SOLO_LINE where lines are not by pool)."""
+    return pool * len(state.classes) + i
 
 
 @compiled
 def _can_start(state: EngineState, pool: int, i: int, reserved: float) -> bool:
     """Whether class i has a head in a pool's lines with room where ``reserved`` tokens are."""
-    entry = state.queues[len(state.classes) + first_line(state, pool) + i].head
+    entry = state.queues[len(state.classes) + class_line(state, pool, i)].head
     if entry < 0:
         return False
     record = state.requests[state.waiting[entry].request]
@@ -34,11 +34,11 @@ def _weight(state: EngineState, pool: int, i: int) -> float:
 
 @compiled
 def _waits_longer(state: EngineState, queue: int, other: int) -> bool:
-    """True if the head of a decode line was prefilled before that of another."""
+    """True if the head of a decode line joined it before that of another joined its own."""
     a = state.requests[state.waiting[state.queues[queue].head].request]
     b = state.requests[state.waiting[state.queues[other].head].request]
-    return a.first_token_time < b.first_token_time or (
-        a.first_token_time == b.first_token_time and a.index < b.index
+    return a.prefilled_event < b.prefilled_event or (
+        a.prefilled_event == b.prefilled_event and a.index < b.index
     )
 
 
@@ -91,7 +91,7 @@ def choose_line_by_weight(state: EngineState, pool: int) -> int:
     if state.available_sizes[which] == 0:
         return -1
     reserved = least_reserved(state, which)
-    first = first_line(state, pool)
+    first = class_line(state, pool, 0)
     queues = len(state.classes) + first
     total, contenders, chosen, longest = 0.0, 0, -1, -1
     for i in range(len(state.classes)):

@@ -1,8 +1,9 @@
-"""What a policy sets: admission rates, routing probabilities and the size of the mixed pool.
+"""What a policy sets: admission rates, routing probabilities, the size of the mixed pool, ranks.
 
 Controls are one float array of length 2I + 1: per class the admission rate as a fraction of its
 arrival rate, per class the probability of routing a decode to the solo pool, and the number of
-GPUs in the mixed pool.
+GPUs in the mixed pool. The gate ``bid-price`` has 2I more: per class the priority, and the
+reserve of free slots.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _resize_mixed_pool(state: EngineState, size: int) -> None:
 
 @compiled_apart
 def set_controls(state: EngineState, controls: np.ndarray) -> None:
-    """Make the controls, shape (2I + 1,), the targets of gate and router from now on."""
+    """Make the controls, shape (2I + 1,) or (4I + 1,), those of gate and router from now on."""
     time = state.clock[0].time
     n_classes = len(state.classes)
     for i in range(n_classes):
@@ -50,6 +51,9 @@ def set_controls(state: EngineState, controls: np.ndarray) -> None:
             control.queue_target = np.inf
         control.unlimited = 1 if fraction >= _ALL_ADMITTED and parameters.admissible_rate > 0 else 0
         control.solo_probability = controls[n_classes + i]
+        if len(controls) > 2 * n_classes + 1:
+            control.priority = controls[2 * n_classes + 1 + i]
+            control.reserve = controls[3 * n_classes + 1 + i]
     _resize_mixed_pool(state, int(controls[2 * n_classes]))
 
 

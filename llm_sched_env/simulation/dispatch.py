@@ -17,7 +17,7 @@ from llm_sched_env.simulation.availability import (
 from llm_sched_env.simulation.class_lines import (
     choose_line_by_bid,
     choose_line_by_weight,
-    first_line,
+    class_line,
 )
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.gates import choose_class, spend_credit
@@ -54,7 +54,7 @@ from llm_sched_env.simulation.waiting import leave_queue
 
 
 @compiled
-def _prefill_tokens(state: EngineState, request: int) -> float:
+def prefill_tokens(state: EngineState, request: int) -> float:
     """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
     record = state.requests[request]
     if state.settings[0].router == COUPLED_ROUTER:
@@ -69,7 +69,7 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     i = record.request_class
     iterations = prefill_iterations(state, record.prompt_tokens)
     set_prefill(state, gpu, request, iterations_now(state, gpu, time) + iterations, time)
-    reserve_tokens(state, gpu, _prefill_tokens(state, request))
+    reserve_tokens(state, gpu, prefill_tokens(state, request))
     state.classes[i].x += 1
     state.totals[i].x_area -= time
     state.totals[i].admitted += 1
@@ -83,7 +83,7 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     request = state.gpus[gpu].prefill_request
     i = state.requests[request].request_class
     set_prefill(state, gpu, -1, np.inf, time)
-    reserve_tokens(state, gpu, -_prefill_tokens(state, request))
+    reserve_tokens(state, gpu, -prefill_tokens(state, request))
     state.classes[i].x -= 1
     state.totals[i].x_area += time
     return request
@@ -114,16 +114,14 @@ def end_decode(state: EngineState, gpu: int, time: float) -> int:
 @compiled
 def choose_line(state: EngineState, i: int) -> int:
     """The decode line a finished prefill of class i joins; the routing probability decides."""
-    router = state.settings[0].router
-    if router == BID_PRICE_ROUTER:
-        return i
-    if router not in (RANDOMIZED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER):
-        return SOLO_LINE
-    clock = state.clock[0]
-    draw = uniform(state.keys[ROUTING], clock.routing_draws)
-    clock.routing_draws += 1
-    pool = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
-    return first_line(state, pool) + i if router == WEIGHTED_RANDOMIZED_ROUTER else pool
+    settings = state.settings[0]
+    line = SOLO_LINE
+    if settings.router in (RANDOMIZED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER):
+        clock = state.clock[0]
+        draw = uniform(state.keys[ROUTING], clock.routing_draws)
+        clock.routing_draws += 1
+        line = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    return class_line(state, line, i) if settings.class_lines else line
 
 
 @compiled_apart
@@ -193,7 +191,7 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
 def _admit_head(state: EngineState, log: np.ndarray, i: int, time: float) -> bool:
     """Start the prefill of the head of class i; False if no GPU has room for it."""
     entry = state.queues[i].head
-    gpu = random_available(state, PREFILL, _prefill_tokens(state, state.waiting[entry].request))
+    gpu = random_available(state, PREFILL, prefill_tokens(state, state.waiting[entry].request))
     if gpu < 0:
         return False
     spend_credit(state, i, time)

@@ -11,6 +11,7 @@ from llm_sched_env.simulation.arrivals import (
 )
 from llm_sched_env.simulation.atomics import atomic_add, atomic_load
 from llm_sched_env.simulation.compiled import compiled, entry_point
+from llm_sched_env.simulation.decisions import STAND_STILL, run_to_decision
 from llm_sched_env.simulation.event_loop import run_until
 from llm_sched_env.simulation.layout import EngineState, Workload
 from llm_sched_env.simulation.prefetch import prefetch_cluster, prefetch_requests
@@ -19,7 +20,8 @@ from llm_sched_env.simulation.start import fill_to_plan, start_empty
 
 
 @compiled
-def _row(states: EngineState, k: int) -> EngineState:
+def cluster_row(states: EngineState, k: int) -> EngineState:
+    """Views of cluster k."""
     return EngineState(
         states.settings[k],
         states.keys[k],
@@ -64,11 +66,11 @@ def start(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1).
+        controls: shape (N, 2I + 1) or (N, 4I + 1).
         occupancy: requests present per GPU, shape (5, I); all zero starts empty.
         k: the cluster.
     """
-    state = _row(states, k)
+    state = cluster_row(states, k)
     start_empty(state, workload, controls[k])
     fill_to_plan(state, workload, logs[k], occupancy)
 
@@ -86,7 +88,7 @@ def draw_requests(states: EngineState, workload: Workload, until: float, drawn: 
     Returns:
         How many there are, or L + 1 if there is no room for all.
     """
-    state = _row(states, 0)
+    state = cluster_row(states, 0)
     clock = state.clock[0]
     record = state.requests[0]
     start_modulation(state, workload)
@@ -127,7 +129,7 @@ def advance(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1).
+        controls: shape (N, 2I + 1) or (N, 4I + 1).
         set_controls: whether to apply the controls now.
         until: seconds, shape (N,).
         status: receives FINISHED or NEEDS_CAPACITY, shape (N,).
@@ -144,11 +146,60 @@ def advance(
             if k < 0:
                 break
             if k + 1 < len(until):
-                prefetch_cluster(_row(states, k + 1))
-                prefetch_requests(_row(states, k))
+                prefetch_cluster(cluster_row(states, k + 1))
+                prefetch_requests(cluster_row(states, k))
             status[k] = run_until(
-                _row(states, k), workload, logs[k], controls[k], set_controls, until[k]
+                cluster_row(states, k), workload, logs[k], controls[k], set_controls, until[k]
             )
+            atomic_add(claims, parts, 1)
+    if own_part == 0:
+        while atomic_load(claims, parts) < rows:
+            pass
+
+
+@entry_point
+def advance_to_decisions(
+    states: EngineState,
+    workload: Workload,
+    logs: np.ndarray,
+    actions: np.ndarray,
+    wake_interval: float,
+    until: np.ndarray,
+    status: np.ndarray,
+    claims: np.ndarray,
+    ticket: int,
+    own_part: int,
+    rows: int,
+) -> None:
+    """Take an action in each cluster and advance it to its next decision, or to its own time.
+
+    Several threads may call it at a time, as they may :func:`advance`.
+
+    Args:
+        states: stacked states of clusters that an agent controls.
+        workload: what arrives.
+        logs: event logs, shape (N, L).
+        actions: possible ones, RUN_ON or STAND_STILL, shape (N,).
+        wake_interval: seconds; see :func:`llm_sched_env.simulation.decisions.run_to_decision`.
+        until: seconds, shape (N,).
+        status: receives DECISION, FINISHED or NEEDS_CAPACITY, shape (N,); stays where nothing is
+            done.
+        claims: the parts of this call and, last, the number of rows done.
+        ticket: of this call.
+        own_part: the caller's part; part 0 returns when all rows are done.
+        rows: how many there are.
+    """
+    parts = len(claims) - 1
+    for step in range(parts):
+        part = (own_part + step) % parts
+        while True:
+            k = claim_row(claims, part, ticket, step == 0)
+            if k < 0:
+                break
+            if actions[k] != STAND_STILL:
+                status[k] = run_to_decision(
+                    cluster_row(states, k), workload, logs[k], actions[k], wake_interval, until[k]
+                )
             atomic_add(claims, parts, 1)
     if own_part == 0:
         while atomic_load(claims, parts) < rows:

@@ -81,6 +81,7 @@ def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) 
     settings = state.settings[0]
     totals = state.totals[i]
     record.first_token_time = time
+    record.prefilled_event = state.clock[0].events
     billed = record.prompt_tokens if settings.bill_own_tokens else state.parameters[i].prompt_tokens
     totals.prefilled += 1
     totals.prompt_tokens += record.prompt_tokens
@@ -151,7 +152,19 @@ def _decode_ends_first(state: EngineState, gpu: int) -> bool:
 
 
 @compiled
-def _handle(
+def next_event_time(state: EngineState) -> float:
+    """Seconds; inf if nothing can happen any more."""
+    clock = state.clock[0]
+    return min(
+        next_completion_time(state),
+        first_deadline(state),
+        clock.credit_time,
+        clock.next_arrival_time,
+    )
+
+
+@compiled
+def handle_event(
     state: EngineState, workload: Workload, log: np.ndarray, time: float
 ) -> tuple[int, int]:
     """Process the event at ``time``; ties as in the head of this file.
@@ -213,18 +226,13 @@ def run_until(
             set_controls_first = False
             set_controls(state, controls)
         else:
-            time = min(
-                next_completion_time(state),
-                first_deadline(state),
-                clock.credit_time,
-                clock.next_arrival_time,
-            )
+            time = next_event_time(state)
             if time > until or time == np.inf:
                 break
             if clock.free_size == 0 and time == clock.next_arrival_time:
                 return NEEDS_CAPACITY
             clock.time = max(clock.time, time)
-            gpu, entry = _handle(state, workload, log, time)
+            gpu, entry = handle_event(state, workload, log, time)
             if gpu == _NO_DISPATCH:
                 continue
         dispatch(state, log, gpu, clock.time)

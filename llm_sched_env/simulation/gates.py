@@ -128,12 +128,12 @@ def _class_by_priority(state: EngineState) -> int:
     free = free_slots(state)
     best = -1
     for i in range(len(state.classes)):
-        if state.classes[i].q_prefill == 0 or free < state.parameters[i].reserve:
+        if state.classes[i].q_prefill == 0 or free < state.control[i].reserve:
             continue
         if best < 0:
             best = i
             continue
-        rank, best_rank = state.parameters[i].priority, state.parameters[best].priority
+        rank, best_rank = state.control[i].priority, state.control[best].priority
         if rank > best_rank or (rank == best_rank and _longer_waiting(state, i, best)):
             best = i
     return best

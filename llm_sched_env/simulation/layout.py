@@ -14,9 +14,8 @@ import numpy as np
 SOLO_DECODE, MIXED_DECODE, PREFILL = 0, 1, 2
 N_AVAILABLE_SETS = 3
 
-# Decode lines: one over classes (the first), or one per pool under randomized routing; under
-# weighted randomized routing each pool has one per class: pool * I + class; under the router
-# bid-price each class has one: class.
+# Decode lines: one over classes (the first), or one per pool under randomized routing; with lines
+# by class, each of them is one per class: line * I + class.
 SOLO_LINE = 0
 MIXED_LINE = 1
 N_DECODE_POOLS = 2
@@ -37,6 +36,7 @@ SETTINGS = np.dtype(
         ("router", _i8),
         ("pools", _i8),
         ("prefill_first", _i8),
+        ("class_lines", _i8),  # 1: decode lines by class
         ("bill_own_tokens", _i8),  # 1: a request's own counts, 0: its class means
         ("affine", _i8),  # 1: iteration law (1), 0: its two-speed form
         ("whole_chunks", _i8),  # 1: a prefill takes ceil(P / C) iterations, 0: P / C
@@ -64,10 +64,8 @@ CLASS_PARAMETERS = np.dtype(
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
         ("prefill_rate", _f8),  # mu_p, 1/s
-        ("priority", _f8),  # gates that rank: greater goes first
-        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
-        ("decode_priority", _f8),  # router bid-price: the same for its waiting decodes
-        ("decode_reserve", _f8),
+        ("decode_priority", _f8),  # router bid-price: of waiting decodes; greater goes first
+        ("decode_reserve", _f8),  # ... free slots of the cluster without which they wait
         ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
         ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
         ("mixed_weight", _f8),  # ... of the mixed pool
@@ -83,6 +81,9 @@ CLASS_CONTROL = np.dtype(
         ("credit", _f8),  # at credit_time
         ("credit_time", _f8),
         ("unlimited", _i8),  # 1: credit is always full
+        ("without_room", _i8),  # bit s: GPUs of set s had no room for the head: decisions.py
+        ("priority", _f8),  # gates that rank: greater goes first
+        ("reserve", _f8),  # ... free slots of the cluster without which the class waits
     ]
 )
 
@@ -143,8 +144,9 @@ REQUEST = np.dtype(
         ("prompt_tokens", _f8),
         ("output_tokens", _f8),
         ("index", _i8),  # order of arrival; negative: present at the start
+        ("prefilled_event", _i8),  # number of the event that ended its prefill
         ("request_class", _i4),
-        ("unused", _i4, (5,)),
+        ("unused", _i4, (3,)),
     ]
 )
 
@@ -229,7 +231,7 @@ class EngineState(NamedTuple):
     available: np.ndarray  # (3, n) members of each set of GPUs
     available_positions: np.ndarray  # (n, 3) place of a GPU in each set that it is in
     available_sizes: np.ndarray  # (3,)
-    queues: np.ndarray  # (I + 2,) or (3 I,) QUEUE: prefill queues by class, then decode lines
+    queues: np.ndarray  # (I + 2,) or (3I,) QUEUE: prefill queues by class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
     free_requests: np.ndarray  # (R,) stack of unused records
     waiting: np.ndarray  # (R,) WAITING

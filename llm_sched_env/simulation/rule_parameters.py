@@ -6,38 +6,47 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 
-RANKS = ("priority", "reserve", "decode_priority", "decode_reserve", "precedes_decodes")
-"""Rows of a rule's ranks: fields of the class parameters."""
+CONTROLLED_RANKS = ("priority", "reserve")
+"""First rows of a rule's ranks: fields of the class control, which controls may change."""
+FIXED_RANKS = ("decode_priority", "decode_reserve", "precedes_decodes")
+"""Further rows: fields of the class parameters."""
 WEIGHTS = ("solo_weight", "mixed_weight")
 """Rows of a rule's weights: fields of the class parameters."""
 
 
 def set_rule_parameters(
-    parameters: np.ndarray,
-    rule: DispatchRule,
+    states: EngineState,
+    rule: DispatchRule | EventDispatch,
     instance: Instance,
     ranks: np.ndarray | None,
     weights: np.ndarray | None,
 ) -> None:
-    """Write ranks and weights, as far as the rule has any, into the class parameters.
+    """Write ranks and weights, as far as the rule has any, into the records of the classes.
 
     Args:
-        parameters: records of the classes, shape (1, I).
+        states: one stacked cluster.
         rule: whose.
         instance: of the classes.
-        ranks: shape (5, I), rows as in :data:`RANKS`; needed for the gate ``bid-price``.
+        ranks: shape (5, I), rows as in :data:`CONTROLLED_RANKS` and :data:`FIXED_RANKS`; needed
+            for the gate ``bid-price``.
         weights: shape (2, I), rows as in :data:`WEIGHTS`; needed for the router
             ``weighted-randomized``.
     """
-    rows = zip(RANKS, _ranks(rule, instance, ranks), strict=True)
-    for field, row in (*rows, *zip(WEIGHTS, _weights(rule, instance, weights), strict=True)):
-        parameters[field] = row
+    controlled, fixed = np.split(_ranks(rule, instance, ranks), [len(CONTROLLED_RANKS)])
+    for field, row in zip(CONTROLLED_RANKS, controlled, strict=True):
+        states.control[field] = row
+    rows = [*fixed, *_weights(rule, instance, weights)]
+    for field, row in zip((*FIXED_RANKS, *WEIGHTS), rows, strict=True):
+        states.parameters[field] = row
 
 
-def _ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> np.ndarray:
-    wanted = (len(RANKS), instance.n_classes)
+def _ranks(
+    rule: DispatchRule | EventDispatch, instance: Instance, ranks: np.ndarray | None
+) -> np.ndarray:
+    wanted = (len(CONTROLLED_RANKS) + len(FIXED_RANKS), instance.n_classes)
     if rule.gate == "decode-per-prompt":
         ratio = instance.output_tokens / instance.prompt_tokens
         return np.vstack([ratio, np.zeros((wanted[0] - 1, wanted[1]))])
@@ -51,7 +60,9 @@ def _ranks(rule: DispatchRule, instance: Instance, ranks: np.ndarray | None) -> 
     return checked
 
 
-def _weights(rule: DispatchRule, instance: Instance, weights: np.ndarray | None) -> np.ndarray:
+def _weights(
+    rule: DispatchRule | EventDispatch, instance: Instance, weights: np.ndarray | None
+) -> np.ndarray:
     wanted = (len(WEIGHTS), instance.n_classes)
     if rule.router != "weighted-randomized":
         return np.zeros(wanted)

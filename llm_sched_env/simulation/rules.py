@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 
@@ -22,6 +23,7 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
     PREFILL_AWARE_ROUTER,
     BID_PRICE_ROUTER,
 ) = range(6)
+AGENT_GATE = AGENT_ROUTER = -1
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
 GATES = {
@@ -43,8 +45,7 @@ ROUTERS = {
 }
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
-ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
-"""Routers under which finished prefills of each class wait in a line of their own."""
+_ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
 POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
 
 
@@ -111,3 +112,64 @@ class DispatchRule:
             )
         if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
             raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")
+
+    @property
+    def settings(self) -> dict[str, int | float]:
+        """The rule as the engine's settings."""
+        return {
+            "gate": GATES[self.gate],
+            "router": ROUTERS[self.router],
+            "pools": POOLS[self.pools],
+            "prefill_first": int(self.prefill_first),
+            "class_lines": int(self.router in _ROUTERS_WITH_CLASS_LINES),
+            "credit_cap": self.credit_cap,
+        }
+
+
+EVENT_ROUTERS = {
+    "agent": AGENT_ROUTER,
+    "randomized": RANDOMIZED_ROUTER,
+    "coupled": COUPLED_ROUTER,
+}
+
+
+@dataclass(frozen=True)
+class EventDispatch:
+    """An agent admits and routes, one request at a time (docs/event_control.md).
+
+    router: where a finished prefill may decode. ``agent``: it waits in a line of its class until
+        the agent sends it to a solo or a mixed GPU; ``randomized``: the plan's solo probability
+        puts it in the line of its class of one pool, the agent says when it is served;
+        ``coupled``: in the slot of its prefill.
+    pools: as in :class:`DispatchRule`.
+    """
+
+    router: str = "agent"
+    pools: str = "static"
+    gate: ClassVar[str] = "agent"
+
+    def __post_init__(self) -> None:
+        for field, value, table in (
+            ("router", self.router, EVENT_ROUTERS),
+            ("pools", self.pools, POOLS),
+        ):
+            if value not in table:
+                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        if self.router == "coupled" and self.pools == "static":
+            raise ConfigurationError(
+                "router",
+                self.router,
+                "agent or randomized with static pools",
+                'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
+            )
+
+    @property
+    def settings(self) -> dict[str, int | float]:
+        """The rule as the engine's settings."""
+        return {
+            "gate": AGENT_GATE,
+            "router": EVENT_ROUTERS[self.router],
+            "pools": POOLS[self.pools],
+            "prefill_first": 0,
+            "class_lines": 1,
+        }

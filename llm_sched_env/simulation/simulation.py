@@ -17,14 +17,8 @@ from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
-from llm_sched_env.simulation.rule_parameters import set_rule_parameters
-from llm_sched_env.simulation.rules import (
-    GATES,
-    POOLS,
-    ROUTERS,
-    ROUTERS_WITH_CLASS_LINES,
-    DispatchRule,
-)
+from llm_sched_env.simulation.rule_parameters import CONTROLLED_RANKS, set_rule_parameters
+from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
     is_steady,
@@ -53,18 +47,21 @@ class SimulationBatch:
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
             tokens with a recorded stream or other length distributions (MODEL section 3).
         ranks: of the gate ``bid-price``, shape (5, I): see
-            :meth:`llm_sched_env.planning.fluid.FluidPlan.slot_ranks`.
+            :meth:`llm_sched_env.planning.fluid.FluidPlan.slot_ranks`. Controls may give others in
+            place of the first two rows.
         weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see
             :attr:`llm_sched_env.planning.fluid.FluidPlan.decode_weights`.
 
     Attributes:
-        controls: what :meth:`advance` sets, shape (N, 2I + 1), trusted to be valid.
+        controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2I + 1), with the gate
+            ``bid-price`` (N, 4I + 1). Methods that take controls take the shorter form too: it
+            leaves the ranks as they are.
     """
 
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule,
+        rule: DispatchRule | EventDispatch,
         n_gpus: int,
         n_clusters: int = 1,
         stream: RequestStream | None = None,
@@ -92,10 +89,17 @@ class SimulationBatch:
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
-        set_rule_parameters(self._fresh.parameters, rule, instance, ranks, weights)
+        set_rule_parameters(self._fresh, rule, instance, ranks, weights)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
-        self.controls = np.zeros((self.n_clusters, 2 * instance.n_classes + 1))
+        self._short = 2 * instance.n_classes + 1
+        self._ranks = np.empty(0)
+        if rule.gate == "bid-price":
+            self._ranks = np.concatenate(
+                [self._fresh.control[name][0] for name in CONTROLLED_RANKS]
+            )
+        self.controls = np.zeros((self.n_clusters, self._short + len(self._ranks)))
+        self.controls[:, self._short :] = self._ranks
         self._threads = RowThreads(threads)
         self.states = allocation.stacked(self._fresh, self.n_clusters)
 
@@ -112,7 +116,9 @@ class SimulationBatch:
             k: the cluster.
             seed: of all its random streams; the same seed gives the same requests under
                 every rule.
-            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs; with
+                the gate ``bid-price`` also (4I + 1,): then priorities and reserves. Without them
+                the ranks of the constructor.
             occupancy: requests present per GPU, shape (5, I), rows q_prefill, x, q_decode,
                 y_mixed, y_solo; default none.
         """
@@ -124,7 +130,8 @@ class SimulationBatch:
             self._grow()
         allocation.reset_row(self.states, k, self._fresh)
         self.states.keys[k] = stream_keys(seed)
-        self.controls[k] = checked
+        self.controls[k, self._short :] = self._ranks
+        self.controls[k, : len(checked)] = checked
         start(
             self.states,
             self.workload,
@@ -144,13 +151,14 @@ class SimulationBatch:
 
         Args:
             until: ``inf`` runs past the last event of a recorded stream.
-            controls: shape (N, 2I + 1), set before the first event; default: as they are.
+            controls: shape (N, 2I + 1) or, with the gate ``bid-price``, (N, 4I + 1), set before
+                the first event; default: as they are.
             rows: first and one past the last cluster; default all.
         """
         first, last = rows if rows is not None else (0, self.n_clusters)
         if controls is not None:
             checked = self._checked_controls(controls, (self.n_clusters,))
-            self.controls[first:last] = checked[first:last]
+            self.controls[first:last, : checked.shape[1]] = checked[first:last]
         self.advance(until, first, last, set_controls=controls is not None)
 
     def advance(self, until: np.ndarray, first: int, last: int, *, set_controls: bool) -> None:
@@ -189,12 +197,15 @@ class SimulationBatch:
             self._grow()
 
     def _checked_controls(self, controls: np.ndarray, stacked: tuple[int, ...]) -> np.ndarray:
-        """Controls as floats of shape (*stacked, 2I + 1), shares in [0, 1], pool in 0..n."""
+        """Controls as floats, of the short or the full form; stacked is the shape before it."""
         checked = np.asarray(controls, dtype=np.float64)
-        wanted = (*stacked, 2 * self.instance.n_classes + 1)
-        if checked.shape != wanted:
-            raise ConfigurationError("controls of shape", checked.shape, f"shape {wanted}")
-        shares, pool = checked[..., :-1], checked[..., -1]
+        wanted = sorted({(*stacked, width) for width in (self._short, self.controls.shape[1])})
+        if checked.shape not in wanted:
+            allowed = " or ".join(map(str, wanted))
+            raise ConfigurationError("controls of shape", checked.shape, f"shape {allowed}")
+        shares, pool = checked[..., : self._short - 1], checked[..., self._short - 1]
+        if np.isnan(checked[..., self._short :]).any():
+            raise ConfigurationError("controls", checked.tolist(), "ranks that are numbers")
         # Written so that NaN fails.
         if (
             not ((shares >= 0) & (shares <= 1)).all()
@@ -251,7 +262,7 @@ class Simulation:
     Args:
         instance: classes, hardware and prices.
         rule: gate, router, pools and priority.
-        controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs.
+        controls: as in :meth:`SimulationBatch.start`.
         n_gpus: cluster size n.
         seed: of all random streams.
         occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
@@ -347,7 +358,7 @@ def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
 
 def _fresh_state(
     instance: Instance,
-    rule: DispatchRule,
+    rule: DispatchRule | EventDispatch,
     n_gpus: int,
     *,
     latencies: bool,
@@ -355,15 +366,14 @@ def _fresh_state(
     own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware = instance.hardware
-    by_class = rule.router in ROUTERS_WITH_CLASS_LINES
+    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     states = allocation.allocate_state(
         n_gpus,
         instance.n_classes,
         hardware.batch_slots,
         capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
-        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if by_class else 1),
+        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
         latencies=latencies,
         kv_limited=hardware.kv_tokens is not None,
     )
@@ -371,10 +381,8 @@ def _fresh_state(
     peaks = rates * peak_multipliers(instance)
     settings = states.settings
     settings["batch_slots"] = hardware.batch_slots
-    settings["gate"] = GATES[rule.gate]
-    settings["router"] = ROUTERS[rule.router]
-    settings["pools"] = POOLS[rule.pools]
-    settings["prefill_first"] = rule.prefill_first
+    for name, value in rule.settings.items():
+        settings[name] = value
     settings["bill_own_tokens"] = own_tokens
     settings["affine"] = hardware.iteration_law == "affine"
     settings["whole_chunks"] = hardware.chunking == "ceil"
@@ -385,7 +393,6 @@ def _fresh_state(
         settings["token_seconds"] = hardware.beta
         settings["flat_tokens"] = hardware.flat_tokens
     settings["chunk_tokens"] = hardware.chunk_tokens
-    settings["credit_cap"] = rule.credit_cap
     settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill

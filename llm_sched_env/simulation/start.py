@@ -10,23 +10,18 @@ from llm_sched_env.simulation.arrivals import schedule_next_arrival, start_modul
 from llm_sched_env.simulation.availability import random_available, update_available
 from llm_sched_env.simulation.compiled import compiled
 from llm_sched_env.simulation.control import fill_credit, set_controls
-from llm_sched_env.simulation.dispatch import choose_line, start_decode, start_prefill
+from llm_sched_env.simulation.dispatch import start_decode, start_prefill
 from llm_sched_env.simulation.gpu_clock import reschedule_gpus, set_speed
 from llm_sched_env.simulation.layout import (
     MIXED_DECODE,
     PREFILL,
     SOLO_DECODE,
-    SOLO_LINE,
     EngineState,
     Workload,
 )
 from llm_sched_env.simulation.lengths import draw_length
 from llm_sched_env.simulation.random_streams import INITIAL, uniform
-from llm_sched_env.simulation.rules import (
-    BID_PRICE_ROUTER,
-    COUPLED_ROUTER,
-    WEIGHTED_RANDOMIZED_ROUTER,
-)
+from llm_sched_env.simulation.rules import COUPLED_ROUTER
 from llm_sched_env.simulation.waiting import join_queue, start_patience
 
 # Requests present at the start are older than all others, in order of creation.
@@ -125,11 +120,10 @@ def fill_to_plan(
 
     Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
     no slot, or no room for KV tokens, is left are not created; decodes take solo slots first. The
-    plan's waiting prefilled requests join the first decode line, or one of their
-    class's lines, or none under a coupled router, which has no line. The caller
-    provides enough request records.
+    plan's waiting prefilled requests join the first decode line, or that of their class, or none
+    under a coupled router, which has no line. The caller provides enough request records.
     """
-    router = state.settings[0].router
+    coupled = state.settings[0].router == COUPLED_ROUTER
     n = len(state.gpus)
     n_classes = len(state.classes)
     for i in range(n_classes):
@@ -139,12 +133,7 @@ def fill_to_plan(
             which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
             _place_initial(state, workload, log, i, which)
         waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
-        prefilled = 0
-        if router != COUPLED_ROUTER:
-            prefilled = _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        line = n_classes + (i if state.settings[0].class_lines else 0)
         for k in range(waiting + prefilled):
-            queue = i
-            if k >= waiting:
-                by_class = router in (WEIGHTED_RANDOMIZED_ROUTER, BID_PRICE_ROUTER)
-                queue = n_classes + (choose_line(state, i) if by_class else SOLO_LINE)
-            _queue_initial(state, workload, i, queue)
+            _queue_initial(state, workload, i, i if k < waiting else line)

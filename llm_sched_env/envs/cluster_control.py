@@ -1,0 +1,166 @@
+"""Control of N clusters: what interval and event control have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from gymnasium import spaces
+
+from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.planning import FluidPlan
+from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.metrics import reset_metrics
+from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.simulation.simulation import SimulationBatch
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A cluster between two steps: pass it to ``reset(options={"state": ...})``."""
+
+    engine: EngineState
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """What N clusters show after a step, in fresh arrays.
+
+    Attributes:
+        observations: float32, shape (N, F).
+        rewards: shape (N,); 0 where no step was made.
+        terms: revenue of the step by prompt and output, currency, shape (N, 2).
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terms: np.ndarray
+
+    def forget_step(self, k: int) -> None:
+        """Cluster k has begun a new episode: it has earned nothing yet; its reward stays."""
+        self.terms[k] = 0.0
+
+
+Configuration = TypeVar("Configuration", bound=IntervalConfiguration | EventConfiguration)
+Batch = TypeVar("Batch", bound=SimulationBatch)
+Report = TypeVar("Report", bound=ClusterReport)
+
+
+class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
+    """N clusters under an agent's control, and what they have earned.
+
+    Args:
+        configuration: what is controlled and how.
+        batch: the clusters.
+        observation_space: of one cluster.
+        fluid_plan: of the configuration's instance.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        batch: Batch,
+        observation_space: spaces.Box,
+        fluid_plan: FluidPlan,
+    ) -> None:
+        self.configuration = configuration
+        self.batch = batch
+        self.plan = fluid_plan
+        self.observation_space = observation_space
+        self._plan_controls = self.plan.controls(configuration.n_gpus)
+        # The parts that are not controlled stay at the plan, whose ranks are there already.
+        self.batch.controls[:, : len(self._plan_controls)] = self._plan_controls
+        self._origin = np.zeros(batch.n_clusters)
+        self._bundled = configuration.pricing == "bundled"
+        self._billed = np.zeros((batch.n_clusters, 2))
+        self._revenue = np.zeros((batch.n_clusters, 2))
+        self._scratch = self.empty_report()
+
+    @abstractmethod
+    def empty_report(self) -> Report:
+        """A report in which nothing has been earned; the observations are not written yet."""
+
+    @abstractmethod
+    def step(self, actions: Any, report: Report, active: np.ndarray | None = None) -> None:
+        """Act in the active clusters (default all) and write what they show and earn.
+
+        Args:
+            actions: one per cluster; those of the others must be actions, too.
+            report: receives what the active clusters show and earn.
+            active: bool, shape (N,).
+
+        Raises:
+            ConfigurationError: for an action that is not allowed; nothing has moved then.
+        """
+
+    @abstractmethod
+    def truncated(self) -> np.ndarray:
+        """Which episodes have reached the horizon; shape (N,), bool, a fresh array."""
+
+    @abstractmethod
+    def observe(self, report: Report, rows: tuple[int, int] | None = None) -> None:
+        """Write what a range of rows (default all) shows now, but not what it has earned."""
+
+    @abstractmethod
+    def info(self, k: int, report: Report) -> dict[str, Any]:
+        """What an agent is told beside the observation of cluster k."""
+
+    @abstractmethod
+    def _read(self, report: Report, first: int, last: int) -> None:
+        """Write what clusters first..last-1 show, and have earned since the last step."""
+
+    def _empty_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, rewards and terms of an empty report."""
+        n = self.batch.n_clusters
+        shape = (n, *(self.observation_space.shape or ()))
+        return np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2))
+
+    def start(
+        self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
+    ) -> None:
+        """Begin an episode on cluster k, empty, at the plan, or from a saved state.
+
+        A saved state continues with random streams of its own when ``seed`` differs.
+        """
+        start = self.configuration.start if start is None else start
+        if isinstance(start, SavedState):
+            self.batch.restore(k, start.engine)
+            self.batch.states.keys[k] = stream_keys(seed)
+        else:
+            occupancy = None
+            if start == "plan":
+                occupancy = np.where(np.isfinite(self.plan.occupancy), self.plan.occupancy, 0.0)
+            self.batch.start(k, seed, self._plan_controls, occupancy)
+        self._origin[k] = self.batch.states.clock["time"][k, 0]
+        self._begin_step(k)
+
+    def reset_metrics(self, k: int) -> None:
+        """End the warm-up of cluster k: measure from now on."""
+        reset_metrics(self.batch.state(k))
+        self._begin_step(k)
+
+    def _begin_step(self, k: int) -> None:
+        """What cluster k earns counts from now on."""
+        self._read(self._scratch, k, k + 1)
+        self._billed[k] = self._revenue[k]
+
+    def save(self, k: int) -> SavedState:
+        """The state of cluster k."""
+        return SavedState(self.batch.snapshot(k))
+
+    def report(self) -> Report:
+        """What the clusters show now, with nothing earned."""
+        report = self.empty_report()
+        self.observe(report)
+        return report
+
+    def observations(self) -> np.ndarray:
+        """What the agents see now; float32, shape (N, F), a fresh array."""
+        return self.report().observations
+
+    def times(self) -> np.ndarray:
+        """Seconds since each cluster's start; shape (N,)."""
+        return self.batch.states.clock["time"][:, 0].copy()

@@ -1,0 +1,127 @@
+"""``LLMSchedEvent-v0``: event control of one cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.envs.cluster_env import ClusterEnv
+from llm_sched_env.envs.decision_space import DecisionSpace, action_names
+from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_control import EventControl
+from llm_sched_env.instance import Instance
+
+
+class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
+    """Admission and routing of LLM requests, one by one, at the events of a cluster.
+
+    ## Description
+    The cluster of ``LLMSched-v0`` under the admissible policies of Lin, Ding, Han and Zhang
+    (arXiv 2602.02987): at an event the agent may start any request that waits, one action after
+    another, on a GPU that has a slot for it, or wait for the next event. The page
+    ``docs/event_control.md`` says when decisions are due and what each action does.
+
+    ## Action Space
+    ``Discrete(1 + 3I)``. ``action_masks()`` and ``info["action_mask"]`` say which are possible
+    now; any other is an error. ``action_space.sample()`` draws a possible one.
+
+    | Num | Action | Possible if |
+    |---|---|---|
+    | 0 | wait until the next event | always |
+    | 1..I | start the prefill of the head of class i | it waits, a GPU can prefill |
+    | I+1..2I | start the decode of the prefilled head of class i on a solo GPU | one has a slot |
+    | 2I+1..3I | the same on a mixed GPU | one has a slot |
+
+    The GPU is one of those, uniformly at random.
+
+    ## Observation Space
+    ``Box(0, 1, (8I + 4,), float32)``, per GPU, so that a policy moves between cluster sizes.
+
+    | Num | Observation | Unit |
+    |---|---|---|
+    | 0..I-1 | waiting for prefill, q / (1 + q) | q requests per GPU |
+    | I..2I-1 | prefills in service | per GPU |
+    | 2I..3I-1 | prefilled and waiting, q / (1 + q) | q requests per GPU |
+    | 3I..4I-1 | decodes beside a prefill | per n (B - 1) slots |
+    | 4I..5I-1 | decodes without one | per n B slots |
+    | 5I..8I-1 | wait of the request that each action would take, a / (10 + a) | a seconds |
+    | 8I | free slots | share of n B |
+    | 8I+1..8I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
+
+    ## Rewards
+    Revenue since the last decision / (n * R*), R* the fluid bound: what the bound would take so
+    many seconds to earn. The sum over an episode / horizon is its score.
+    ``info["elapsed_seconds"]`` is the time since the last decision, for learners of average
+    reward or of discounts by time; ``info["revenue"]`` has the terms in currency.
+
+    ## Starting State
+    ``start="empty"`` or ``"plan"`` (near the fluid optimum); the first decision is at once, even if
+    only a wait is possible. ``reset(options={"start": ...})`` overrides it;
+    ``reset(options={"state": env.unwrapped.save_state()})`` continues from a saved state, with
+    new randomness.
+
+    ## Episode End
+    Truncated at the horizon; never terminated.
+
+    ## Arguments
+    - ``n_gpus``: cluster size n, default 20.
+    - ``instance``: preset name, instance file, plain data or :class:`Instance`.
+    - ``pricing``: ``bundled`` or ``separate``.
+    - ``horizon``: seconds per episode, default 300.
+    - ``router``: ``agent``; ``randomized``: the plan's probability assigns each finished prefill to
+      solo or mixed GPUs, the agent says when it starts there; ``coupled``: a decode stays where
+      its prefill was, nothing is left to route.
+    - ``pools``: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill; mixed are
+      those with a prefill).
+    - ``wake_interval``: longest wait, in seconds, while something else is possible; default none.
+    - ``start``: ``empty`` or ``plan``.
+    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
+
+    ## Version History
+    - v0: first version.
+    """
+
+    def __init__(
+        self,
+        n_gpus: int = 20,
+        instance: Instance | str | Path | dict[str, Any] = "base",
+        pricing: str = "bundled",
+        horizon: float = 300.0,
+        router: str = "agent",
+        pools: str = "static",
+        wake_interval: float | None = None,
+        start: str = "empty",
+        render_mode: str | None = None,
+    ) -> None:
+        configuration = EventConfiguration.validated(
+            instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
+        )
+        super().__init__(EventControl(configuration), render_mode)
+        self._decision_space = DecisionSpace(self.control.n_actions)
+        self.action_space = self._decision_space
+
+    @property
+    def action_names(self) -> list[str]:
+        """What each action does."""
+        return action_names(self.control.configuration.instance)
+
+    def action_masks(self) -> np.ndarray:
+        """Which actions are possible now; bool, shape (1 + 3I,), a fresh array."""
+        masks: np.ndarray = self.control.action_masks()[0]
+        return masks
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; ``options`` may hold ``start`` or ``state``."""
+        observation, info = super().reset(seed=seed, options=options)
+        self._decision_space.possible = info["action_mask"].copy()
+        return observation, info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take the action and go to the next decision."""
+        result = super().step(action)
+        self._decision_space.possible = result[4]["action_mask"].copy()
+        return result

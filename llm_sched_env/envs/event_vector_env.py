@@ -1,0 +1,81 @@
+"""The native vector form of ``LLMSchedEvent-v0``: N clusters advanced in one compiled call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
+from llm_sched_env.envs.decision_space import DecisionSpaces
+from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_control import DecisionReport, EventControl
+from llm_sched_env.errors import checked_integer
+from llm_sched_env.instance import Instance
+
+# A step is an event or two: less than it takes to wake a thread.
+_LEAST_PER_THREAD = 256
+
+
+class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
+    """N independent ``LLMSchedEvent-v0`` environments, each equal to a single one with its seed.
+
+    Args:
+        num_envs: N.
+        autoreset_mode: ``NEXT_STEP`` (default), ``SAME_STEP`` or ``DISABLED``, by name or as
+            :class:`gymnasium.vector.AutoresetMode`.
+        threads: that advance the environments; default: one per processor, with at least
+            256 environments each. Episodes do not depend on it.
+        n_gpus: this and all further arguments as in
+            :class:`llm_sched_env.envs.event_env.LLMSchedEventEnv`.
+
+    A step takes every environment to its own next decision, so their times differ.
+    ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
+    """
+
+    action_space: DecisionSpaces
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        threads: int | None = None,
+        n_gpus: int = 20,
+        instance: Instance | str | Path | dict[str, Any] = "base",
+        pricing: str = "bundled",
+        horizon: float = 300.0,
+        router: str = "agent",
+        pools: str = "static",
+        wake_interval: float | None = None,
+        start: str = "empty",
+    ) -> None:
+        configuration = EventConfiguration.validated(
+            instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
+        )
+        num_envs = checked_integer("num_envs", num_envs)
+        if threads is None:
+            threads = default_threads(num_envs, _LEAST_PER_THREAD)
+        super().__init__(EventControl(configuration, num_envs, threads=threads), autoreset_mode)
+        self.single_action_space = spaces.Discrete(self.control.n_actions)
+        self.action_space = DecisionSpaces(num_envs, self.control.n_actions)
+
+    def action_masks(self) -> np.ndarray:
+        """Which actions are possible now; bool, shape (N, 1 + 3I), a fresh array."""
+        return self.control.action_masks()
+
+    def _infos(self, report: DecisionReport) -> dict[str, Any]:
+        self.action_space.possible = report.masks.copy()
+        values = {
+            "time": report.times.copy(),
+            "elapsed_seconds": report.elapsed.copy(),
+            "revenue": revenue_infos(report.terms),
+            "action_mask": report.masks.copy(),
+            "counts": report.counts.copy(),
+            "head_ranks": report.head_ranks.copy(),
+            "events": report.events.copy(),
+        }
+        every = np.ones(self.num_envs, np.bool_)
+        return values | {f"_{name}": every for name in values}

@@ -1,0 +1,224 @@
+"""Replications of a policy: a compiled rule, or Python that acts at intervals or at events."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_sched_env.envs.actions import as_actions
+from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
+from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfiguration
+from llm_sched_env.envs.event_control import DecisionReport, EventControl
+from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.policies import PythonPolicy
+from llm_sched_env.simulation.layout import RequestStream
+from llm_sched_env.simulation.metrics import Metrics
+from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.simulation import Simulation
+
+_POLICY_STREAM = 1
+_MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all replications of an evaluation share."""
+
+    instance: Instance
+    fluid_plan: FluidPlan
+    n_gpus: int
+    pricing: str
+    horizon: float
+    warmup: float
+    seed: int
+    stream: RequestStream | None
+    billing: str | None
+    slis: tuple[ServiceLevel, ...]
+
+    def seed_of(self, replication: int) -> np.random.SeedSequence:
+        """Streams of a replication."""
+        return replication_seed(self.seed, replication)
+
+
+class Replications(NamedTuple):
+    """What replications measured.
+
+    Attributes:
+        metrics: of replications 0, 1, ...
+        decision_seconds: wall time of each action of a Python policy, of all replications.
+    """
+
+    metrics: list[Metrics]
+    decision_seconds: list[float]
+
+
+def runs_of(policy: DispatchRule | PythonPolicy) -> CompiledRuns | PythonRuns:
+    """How a policy is run; raises ConfigurationError for an environment that cannot be."""
+    return CompiledRuns(policy) if isinstance(policy, DispatchRule) else PythonRuns.of(policy)
+
+
+@dataclass(frozen=True)
+class CompiledRuns:
+    """Of a compiled rule steered by the plan."""
+
+    rule: DispatchRule
+    interval: None = None
+
+    def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
+        """Replications 0, 1, ...; so many at the same time."""
+        with ThreadPoolExecutor(min(replications, jobs)) as pool:
+            metrics = list(pool.map(lambda k: self._replication(run, k), range(replications)))
+        return Replications(metrics, [])
+
+    def _replication(self, run: Run, replication: int) -> Metrics:
+        controls = run.fluid_plan.controls(run.n_gpus)
+        simulation = Simulation(
+            run.instance,
+            self.rule,
+            controls,
+            run.n_gpus,
+            run.seed_of(replication),
+            stream=run.stream,
+            billing=run.billing,
+            ranks=run.fluid_plan.slot_ranks(run.n_gpus),
+            weights=run.fluid_plan.decode_weights,
+        )
+        if run.warmup > 0:
+            simulation.run(run.warmup)
+            simulation.reset_metrics()
+        simulation.run(run.horizon)
+        return simulation.metrics()
+
+
+@dataclass(frozen=True)
+class PythonRuns:
+    """Of a policy in Python, in the environment that its actions mean.
+
+    Attributes:
+        policy: what acts.
+        control: ``interval`` (``LLMSched-v0``) or ``event`` (``LLMSchedEvent-v0``).
+        arguments: of that environment.
+    """
+
+    policy: PythonPolicy
+    control: str
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, policy: PythonPolicy) -> PythonRuns:
+        """Read a policy's attribute ``environment``; raises ConfigurationError."""
+        arguments = dict(getattr(policy, "environment", {}))
+        control = arguments.pop("control", "interval")
+        if control not in _MEANING:
+            raise ConfigurationError("policy.environment control", control, " or ".join(_MEANING))
+        unknown = sorted(set(arguments) - set(_MEANING[control]))
+        if unknown:
+            allowed = f"control, {', '.join(_MEANING[control])} with {control} control"
+            raise ConfigurationError("policy.environment", unknown, allowed)
+        if not is_finite_number(arguments.get("interval", 1.0), positive=True):
+            raise ConfigurationError(
+                "policy.environment interval",
+                arguments["interval"],
+                "a finite number of seconds > 0",
+            )
+        return cls(policy, control, arguments)
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds between actions; None at events."""
+        return self.arguments.get("interval", 1.0) if self.control == "interval" else None
+
+    def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
+        """Replications 0, 1, ..., one by one."""
+        del jobs
+        replication = self._at_events if self.control == "event" else self._at_intervals
+        seconds: list[float] = []
+        return Replications([replication(run, k, seconds) for k in range(replications)], seconds)
+
+    def _act(self, observation: np.ndarray, info: dict[str, Any], seconds: list[float]) -> Any:
+        """The policy's action; how long it took is appended."""
+        asked = time.perf_counter()
+        action = self.policy.act(observation, info)
+        seconds.append(time.perf_counter() - asked)
+        return action
+
+    def _reset_policy(self, run: Run, replication: int) -> None:
+        seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
+        rng = np.random.default_rng(seed)
+        self.policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
+
+    def _at_intervals(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
+        configuration = IntervalConfiguration.validated(
+            instance=run.instance,
+            n_gpus=run.n_gpus,
+            pricing=run.pricing,
+            horizon=run.horizon,
+            slis=run.slis,
+            **self.arguments,
+        )
+        control = IntervalControl(
+            configuration,
+            1,
+            run.stream,
+            latencies=True,
+            billing=run.billing,
+            fluid_plan=run.fluid_plan,
+        )
+        control.start(0, run.seed_of(replication))
+        self._reset_policy(run, replication)
+        shape = control.action_space.shape or ()
+        report = control.report()
+        warmup_steps = round(run.warmup / configuration.interval)
+        for step in range(configuration.steps):
+            if step == warmup_steps and step > 0:
+                control.reset_metrics(0)
+            action = self._act(report.observations[0], control.info(0, report), seconds)
+            report = control.empty_report()
+            control.step(as_actions(action, shape)[None], report)
+        return control.batch.metrics(0)
+
+    def _at_events(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
+        configuration = EventConfiguration.validated(
+            instance=run.instance,
+            n_gpus=run.n_gpus,
+            pricing=run.pricing,
+            horizon=run.horizon,
+            **self.arguments,
+        )
+        control = EventControl(
+            configuration,
+            1,
+            run.stream,
+            latencies=True,
+            billing=run.billing,
+            fluid_plan=run.fluid_plan,
+        )
+        control.start(0, run.seed_of(replication))
+        self._reset_policy(run, replication)
+        report = control.report()
+        if run.warmup > 0:
+            control.end_at(0, run.warmup)
+            self._decide_to_the_end(control, report, seconds)
+            control.reset_metrics(0)
+            control.end_at(0, run.horizon)
+            report = control.empty_report()
+            control.resume(report)
+        self._decide_to_the_end(control, report, seconds)
+        return control.batch.metrics(0)
+
+    def _decide_to_the_end(
+        self, control: EventControl, report: DecisionReport, seconds: list[float]
+    ) -> None:
+        """Ask the policy for actions until the episode ends."""
+        while not control.truncated()[0]:
+            action = self._act(report.observations[0], control.info(0, report), seconds)
+            report = control.empty_report()
+            control.step([action], report)
