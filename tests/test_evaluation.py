@@ -24,6 +24,8 @@ NAMES = {
     "gate-immediate": "GI-WSP",
     "gate-prefill-first": "GF-WSP",
     "fcfs-and-route": "FG-SP",
+    "sli-aware": None,
+    "general-sli-aware": None,
 }
 
 
