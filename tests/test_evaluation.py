@@ -28,6 +28,8 @@ NAMES = {
     "gate-prefill-first": "GF-WSP",
     "fcfs-and-route": "FG-SP",
     "trunk-reservation": None,
+    "sli-aware": None,
+    "general-sli-aware": None,
 }
 
 

@@ -221,6 +221,7 @@ def long_path(rule: DispatchRule, log_events: int = 60_000) -> dict[str, Any]:
         "seed": np.random.SeedSequence(3),
         "stream": stream,
         "log_events": log_events,
+        "weights": np.array([[1.0, 3.0], [3.0, 1.0]]),
     }
 
 
@@ -237,6 +238,10 @@ def test_long_paths_keep_the_books(rule: DispatchRule) -> None:
         (DispatchRule("credit", "solo-first", "static"), WORK_CONSERVING[2]),
         (DispatchRule("occupancy", "solo-first", "static"), WORK_CONSERVING[1]),
         (DispatchRule("occupancy", "randomized", "static"), WORK_CONSERVING[2]),
+        (
+            DispatchRule("occupancy", "weighted-randomized", "static"),
+            DispatchRule("occupancy", "randomized", "static"),
+        ),
         (DispatchRule("occupancy", "solo-first", "dynamic"), WORK_CONSERVING[2]),
         (DispatchRule("fcfs", "solo-first", "dynamic"), WORK_CONSERVING[0]),
     ],

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 
 import llm_sched_env as lse
 from llm_sched_env.cli import main
+from llm_sched_env.comparison import Competitor, Scenario, compare, rows
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
@@ -186,6 +187,20 @@ def test_of_a_queue_without_abandonment_the_growth_is_measured() -> None:
         growth.append(report.levels.measured[0, 0])
     queue = control.batch.state(0).classes["q_prefill"][0]
     assert sum(growth) * 10.0 * 10 == pytest.approx(queue)
+
+
+def test_a_comparison_takes_service_levels() -> None:
+    results = compare(
+        [Scenario("base", 5)], [Competitor(name, name) for name in ("gate-and-route", "sli-aware")],
+        slis=LEVELS, horizon=100.0, warmup=20.0, replications=2,
+    )  # fmt: skip
+    for row, (name, result) in zip(rows(results), results, strict=True):
+        alone = lse.evaluate(
+            name, "base", 5, slis=LEVELS, horizon=100.0, warmup=20.0, replications=2
+        )
+        assert result.slis == alone.slis
+        assert row["objective"] == alone.objective.mean < row["revenue_rate"]
+        assert row["slis"].split()[1] == f"{NAMES[1]}={alone.slis[NAMES[1]].measured.mean}"
 
 
 # The environment.

@@ -122,7 +122,7 @@ def test_general_sli_aware_earns_the_bound_where_sli_aware_does_not() -> None:
         for policy in ("general-sli-aware", "sli-aware")
     }
     assert scores["general-sli-aware"].score.mean > 0.97
-    assert scores["general-sli-aware"].score.mean > scores["sli-aware"].score.mean + 0.01
+    assert scores["sli-aware"].score.mean < 0.75
 
 
 def test_a_cluster_may_start_at_a_plan_in_which_decodes_wait() -> None:
