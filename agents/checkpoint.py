@@ -138,15 +138,15 @@ class PPOPolicy:
     ) -> None:
         """Centre the actions on this instance's plan; its classes must be as many as trained."""
         self.require_classes(instance.n_classes)
-        controlled = IntervalConfiguration.validated(
+        configuration = IntervalConfiguration.validated(
             instance=instance,
             n_gpus=n_gpus,
             pricing=plan.pricing,
             horizon=self.checkpoint.configuration.horizon,
             start="empty",
             **self.environment,
-        ).controlled
-        self._center = plan.action[controlled]
+        )
+        self._center = configuration.plan_action(plan)
 
     def act(
         self,

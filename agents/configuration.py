@@ -20,11 +20,11 @@ class TrainingConfiguration:
     total_steps: int = 250_000  # environment steps over all parallel environments
     seed: int = 0
 
-    # What the agent controls: the credit gate's admission rates around the fluid plan.
-    gate: str = "credit"
-    router: str = "solo-first"
+    # What the agent controls: trunk reservation's ranks and reserves, around those of the plan.
+    gate: str = "bid-price"
+    router: str = "bid-price"
     pools: str = "dynamic"
-    controls: tuple[str, ...] = ("admission",)
+    controls: tuple[str, ...] = ("priority", "reserve")
     interval: float = 1.0  # seconds between decisions
     horizon: float = 200.0  # seconds per training episode
     start: str = "plan"  # episodes start near stationarity, not empty

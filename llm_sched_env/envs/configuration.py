@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import PRICINGS, ServiceLevel
+from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
@@ -110,6 +111,15 @@ class IntervalConfiguration:
             "reserve": np.arange(3 * n + 1, 4 * n + 1),
         }
         return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
+
+    def plan_action(self, fluid_plan: FluidPlan) -> np.ndarray:
+        """The fluid plan as a constant action; float32, shape (A,)."""
+        shares = fluid_plan.action
+        if self.gate == "bid-price":
+            ranks = rank_shares(fluid_plan.slot_ranks(self.n_gpus)[:2])
+            shares = np.concatenate([shares, ranks])
+        action: np.ndarray = shares[self.controlled].astype(np.float32)
+        return action
 
 
 CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")

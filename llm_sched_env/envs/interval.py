@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action, rank_shares
+from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.observation import observation_space
@@ -84,11 +84,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         if configuration.slis:
             self.levels = IntervalLevels(configuration.slis, fluid_plan, n_gpus, n_clusters)
         super().__init__(configuration, batch, observation_space(instance), fluid_plan)
-        shares = self.plan.action
-        if ranks is not None:
-            shares = np.concatenate([shares, rank_shares(ranks[:2])])
         self._controlled = configuration.controlled
-        self._plan_action: np.ndarray = shares[self._controlled].astype(np.float32)
+        self._plan_action = configuration.plan_action(self.plan)
         self._steps = np.zeros(n_clusters, np.int64)
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
