@@ -1,106 +1,74 @@
-"""Study: the exact optimum of tiny systems beside every policy, and where they part.
-
-`cells` says what is computed, `compute` makes the rows of one cell, both plain data. The page with
-the tables is made by `optimum_page`.
-"""
+"""What is computed of a system that can be solved exactly? Optimum, policies, differences."""
 
 from __future__ import annotations
 
-import dataclasses
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from llm_sched_env.evaluation import evaluate
-from llm_sched_env.exact import Bounds, Optimum, TinySystem, optimum, rule_bounds, tiny_system
-from llm_sched_env.exact.bellman import WAIT
-from llm_sched_env.exact.count_rules import projected_reserves, trunk_reservation
+from llm_sched_env.exact import Bounds, Optimum, optimum, rule_bounds
+from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
-from llm_sched_env.exact.value_iteration import LOST, Sweep, iterate
+from llm_sched_env.experiments.study import Cell, Row
+from llm_sched_env.experiments.variants import with_hardware
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.planning import plan
 from llm_sched_env.policies import registered_policies
-from llm_sched_env.presets import PRESETS
+from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.rules import DispatchRule
-
-Cell = dict[str, Any]
-Row = dict[str, Any]
 
 OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
 EXACT, SIMULATED = "exact", "simulated"
-_CASE = ("instance", "slots", "load", "gamma", "n_gpus", "pricing")
-# preset, slots, load, gamma, GPUs, pricing, queue limit, decode limit
-_CASES = (
-    ("base", 16, 1.0, None, 1, "bundled", 14, 1),
-    ("base", 16, 2.0, None, 1, "bundled", 14, 1),
-    ("base", 4, 1.0, None, 1, "bundled", 16, 6),
-    ("base", 4, 1.5, None, 1, "bundled", 16, 6),
-    ("base", 4, 1.0, None, 2, "bundled", 12, 1),
-    ("base", 4, 1.5, None, 2, "bundled", 12, 1),
-    ("base", 2, 1.5, None, 3, "bundled", 16, 1),
-    ("base", 4, 1.5, None, 1, "separate", 10, 16),
-    ("base", 4, 1.0, 20.0, 1, "bundled", 12, 8),
-    ("base", 4, 1.5, 20.0, 2, "bundled", 11, 2),
-)
-# Reserves tried: slots r and seconds T of `projected_reserves`.
-_RESERVES = ((1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (1.0, 0.5), (1.5, 0.5), (1.0, 1.0), (1.5, 1.0))
 _SHOWN_DIFFERENCES = 5
-_TOLERANCE, _ROUGH_TOLERANCE = 3e-6, 1e-5
+# Relative width at which a value iteration stops.
+_TOLERANCE = 1e-5
 
 
-def cells(*, quick: bool, seed: int) -> list[Cell]:
-    """What to compute; quick: the smallest systems, cut off earlier, in half a minute.
-
-    Args:
-        quick: see above.
-        seed: of the simulations.
-    """
-    names = ("preset", "slots", "load", "gamma", "n_gpus", "pricing", "queue_limit", "decode_limit")
-    cases: list[Cell] = [dict(zip(names, case, strict=True)) for case in _CASES]
-    if quick:
-        cases = [
-            case | {"queue_limit": 8, "decode_limit": 1}
-            for case in cases
-            if case["n_gpus"] == 1 and case["slots"] <= 4
-        ]
-    runs = {"replications": 4, "horizon": 5500.0} if quick else {"replications": 16, "horizon": 5e4}
-    return [case | runs | {"warmup": 500.0, "seed": seed} for case in cases]
+def tiny_instance(cell: Cell) -> Instance:
+    """The cell's preset with fewer slots, other loads and speeds."""
+    chosen = shrunk(resolve_instance(cell["preset"]), cell["slots"], cell["load"])
+    return chosen if cell["gamma"] is None else with_hardware(chosen, gamma=cell["gamma"])
 
 
-def instance_of(cell: Cell) -> Instance:
-    """The cell's instance."""
-    chosen = shrunk(PRESETS[cell["preset"]](), cell["slots"], cell["load"])
-    if cell["gamma"] is not None:
-        hardware = dataclasses.replace(chosen.hardware, gamma=cell["gamma"])
-        chosen = dataclasses.replace(
-            chosen, hardware=hardware, name=f"{chosen.name}-gamma{cell['gamma']:g}"
-        )
-    return chosen
-
-
-def compute(cell: Cell) -> list[Row]:
+def tiny_rows(cell: Cell) -> list[Row]:
     """Rows of a cell: the system, optimum, policies, differences and the region of admission."""
-    instance = instance_of(cell)
-    fluid_plan = plan(instance, cell["pricing"])
+    instance = tiny_instance(cell)
     limits = {"queue_limit": cell["queue_limit"], "decode_limit": cell["decode_limit"]}
     arguments = (instance, cell["n_gpus"], cell["pricing"])
     drawn = optimum(*arguments, **limits, gpu_choice="random", tolerance=_TOLERANCE)
     # One GPU leaves nothing to choose.
     best = drawn if cell["n_gpus"] == 1 else optimum(*arguments, **limits, tolerance=_TOLERANCE)
-    rows = [_system_row(best, limits), _bounds_row(OPTIMUM, best.bounds)]
+    rows = [_system_row(best), _bounds_row(OPTIMUM, best.bounds)]
     if best is not drawn:
         rows.append(_bounds_row(RANDOM_GPU, drawn.bounds))
-    # Rules never let a decode wait: fewer states.
-    small = tiny_system(*arguments, queue_limit=cell["queue_limit"], decode_limit=0)
-    rows += _rule_rows(small, fluid_plan)
+    ranks = plan(instance, cell["pricing"]).slot_ranks(cell["n_gpus"])
+    own = trunk_reservation(drawn.system, ranks)
+    start = drawn.lower_solution.h
+    earned = rule_bounds(drawn.system, own, tolerance=_TOLERANCE, start=start)
+    rows.append(_bounds_row(TRUNK, earned))
     rows += _simulated_rows(cell, instance)
-    own = trunk_reservation(drawn.system, *fluid_plan.admission_ranks)
-    rows += _difference_rows(drawn, own) + _region_rows(drawn, own, fluid_plan)
-    case = {name: cell[name] for name in _CASE if name != "instance"}
-    return [{"instance": instance.name} | case | row for row in rows]
+    rows += _difference_rows(drawn, own)
+    rows += _region_rows(drawn, own, int(np.argmin(ranks[0])))
+    hardware = instance.hardware
+    case = {
+        "system": _title(cell),
+        "slots": cell["slots"],
+        "load": cell["load"],
+        "n_gpus": cell["n_gpus"],
+        "pricing": cell["pricing"],
+        "speed_ratio": hardware.gamma * hardware.tau_mixed,
+    }
+    return [case | row for row in rows]
+
+
+def _title(cell: Cell) -> str:
+    """In words."""
+    gamma = "" if cell["gamma"] is None else f", gamma {cell['gamma']:g}/s"
+    gpus = f"{cell['n_gpus']} GPU{'s' if cell['n_gpus'] > 1 else ''}"
+    return f"{gpus}, B = {cell['slots']}, load x{cell['load']:g}{gamma}, {cell['pricing']}"
 
 
 def _row(kind: str, name: str, method: str, **numbers: float | None) -> Row:
@@ -110,50 +78,32 @@ def _row(kind: str, name: str, method: str, **numbers: float | None) -> Row:
     }
 
 
-def _system_row(best: Optimum, limits: dict[str, int]) -> Row:
-    label = ", ".join(f"{name} {value}" for name, value in limits.items())
+def _system_row(best: Optimum) -> Row:
+    """Bounds of policies with any buffer of prefilled requests: the sharper one and R*."""
+    system = best.system
+    label = (
+        f"{system.n_states:,} states, at most {system.queue_limit} of a class waiting for prefill, "
+        f"{system.decode_limit} for decode"
+    )
     numbers = {"lower": float(best.any_buffer), "upper": float(best.fluid_bound)}
-    return _row("system", f"{best.system.n_states} states, {label}", EXACT, **numbers)
+    return _row("system", label, EXACT, **numbers)
 
 
 def _bounds_row(name: str, bounds: Bounds) -> Row:
     return _row("policy", name, EXACT, lower=bounds.lower, upper=bounds.upper)
 
 
-def _rule_rows(system: TinySystem, fluid_plan: FluidPlan) -> list[Row]:
-    """Trunk reservation as it is, with other reserves, and with the changes that help."""
-    bids, reserves = fluid_plan.admission_ranks
-    start = iterate(Sweep(system, LOST, random_gpu=True), _ROUGH_TOLERANCE).h
-    rows = []
-    for order, admits_first in (("", False), (", admits first", True)):
-        rule = partial(trunk_reservation, system, bids, admits_first=admits_first)
-        shown = {f"{TRUNK}{order}": rule(reserves)}
-        if (bids <= 0).any():  # else no class yields and reserves are idle
-            tried = {key: rule(projected_reserves(system, bids, *key)) for key in _RESERVES}
-            earned = {key: _rough_value(system, own, start) for key, own in tried.items()}
-            for name in ("constant", "projected"):
-                allowed = [key for key in _RESERVES if name == "projected" or key[1] == 0.0]
-                slots, seconds = best = max(allowed, key=lambda key: earned[key])
-                label = f"{TRUNK}{order}, best {name} reserve: r = {slots:g}, T = {seconds:g} s"
-                shown[label] = tried[best]
-        rows += [
-            _bounds_row(name, rule_bounds(system, actions, tolerance=_TOLERANCE, start=start))
-            for name, actions in shown.items()
-        ]
-    return rows
-
-
-def _rough_value(system: TinySystem, actions: np.ndarray, start: np.ndarray) -> float:
-    """What a rule earns when arrivals at full queues are lost: enough to choose among rules."""
-    return iterate(Sweep(system, LOST, actions=actions), _ROUGH_TOLERANCE, start).least
+def dispatch_rules() -> Iterator[str]:
+    """Names of the registered rules that decide event by event."""
+    for name, entry in registered_policies().items():
+        if isinstance(entry.make(), DispatchRule):
+            yield name
 
 
 def _simulated_rows(cell: Cell, instance: Instance) -> list[Row]:
     """Every registered dispatch rule; 95% intervals."""
     rows = []
-    for name, entry in registered_policies().items():
-        if not isinstance(entry.make(), DispatchRule):
-            continue
+    for name in dispatch_rules():
         result = evaluate(
             name,
             instance,
@@ -163,6 +113,7 @@ def _simulated_rows(cell: Cell, instance: Instance) -> list[Row]:
             warmup=cell["warmup"],
             replications=cell["replications"],
             seed=cell["seed"],
+            jobs=1,
         )
         low, high = result.revenue_rate.ci95
         rows.append(_row("policy", name, SIMULATED, lower=float(low), upper=float(high)))
@@ -184,13 +135,12 @@ def _difference_rows(drawn: Optimum, actions: np.ndarray) -> list[Row]:
     return rows
 
 
-def _region_rows(drawn: Optimum, actions: np.ndarray, fluid_plan: FluidPlan) -> list[Row]:
-    """How often the class of the lowest bid is admitted where it alone waits.
+def _region_rows(drawn: Optimum, actions: np.ndarray, i: int) -> list[Row]:
+    """How often class i is admitted where it alone waits.
 
     By slots in use and its queue, over the states as the optimal policy meets them.
     """
     system = drawn.system
-    i = int(np.argmin(fluid_plan.admission_ranks[0]))
     visits = stationary_law(system, drawn.policy.choices, random_gpu=True).visits
     slots = system.n_gpus * system.instance.hardware.batch_slots
     others = np.delete(system.queues.counts, i, axis=1).sum(axis=1)
@@ -202,7 +152,7 @@ def _region_rows(drawn: Optimum, actions: np.ndarray, fluid_plan: FluidPlan) -> 
             if weight.sum() <= 0.0:
                 continue
             for name, own in ((OPTIMUM, drawn.policy.actions), (TRUNK, actions)):
-                share = float(weight @ (own[r, here] != WAIT) / weight.sum())
+                share = float(weight @ (own[r, here] == i) / weight.sum())
                 place = {"busy_slots": slots - free, "waiting": int(system.queues.counts[r, i])}
                 rows.append(_row("region", name, EXACT, share=share, **place))
     return rows
