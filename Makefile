@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme paper exact-optimum test test-bounds lint format typecheck wheel bench clean
+.PHONY: compare readme paper test test-bounds lint format typecheck wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,10 +34,6 @@ readme: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/llmsched experiment all --out $(RESULTS)/paper
 	$(BIN)/python docs/update_paper.py $(RESULTS)/paper
-
-# The page of exact optima: about an hour on one core.
-exact-optimum: $(INSTALLED)
-	$(BIN)/python docs/update_exact_optimum.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q

@@ -21,7 +21,7 @@ from llm_sched_env.exact import (
     rule_bounds,
     tiny_system,
 )
-from llm_sched_env.exact.count_rules import projected_reserves, trunk_reservation
+from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
@@ -135,26 +135,47 @@ def test_no_rule_beats_the_optimum(pricing):
     free = optimum(instance, 2, pricing, queue_limit=4, decode_limit=0)
     assert best.bounds.lower <= free.bounds.lower * (1 + 1e-7)
     assert free.bounds.lower < free.bounds.upper <= fluid_plan.value
-    bids, reserves = fluid_plan.admission_ranks
-    earned = []
-    for needed in (reserves, *(np.array([r, 0.0]) for r in range(5))):
-        for first in (False, True):
-            actions = trunk_reservation(best.system, bids, needed, admits_first=first)
-            earned.append(lost_value(best.system, actions=actions))
+    ranks = fluid_plan.slot_ranks(2)
+    earned = [lost_value(best.system, actions=trunk_reservation(best.system, ranks))]
+    for reserve in range(5):
+        ranks[1] = np.where(ranks[0] > 0, 0.0, reserve)
+        ranks[4] = reserve % 2
+        actions = trunk_reservation(best.system, ranks)
+        earned.append(lost_value(best.system, actions=actions))
     assert max(earned) < best.bounds.lower
     assert max(earned) - min(earned) > 0.02 * best.bounds.lower
 
 
-@pytest.mark.parametrize("slots_and_gpus", [(3, 1), (2, 2)])
-def test_trunk_reservation_earns_what_the_engine_measures(slots_and_gpus):
-    slots, n_gpus = slots_and_gpus
-    instance = small(slots, load=2.0)
-    system = tiny_system(instance, n_gpus, queue_limit=20, decode_limit=0)
-    actions = trunk_reservation(system, *lse.plan(instance).admission_ranks)
-    bounds = rule_bounds(system, actions)
+@pytest.mark.parametrize(
+    ("instance", "n_gpus", "pricing", "queue_limit", "decode_limit"),
+    [
+        (small(3, load=2.0), 1, "bundled", 20, 0),
+        (small(2, load=2.0), 2, "bundled", 20, 0),
+        (small(3, load=2.0, gamma=12.0), 1, "bundled", 7, 20),
+        (small(3, load=2.0), 1, "separate", 7, 20),
+    ],
+    ids=["one GPU", "two GPUs", "faster beside a prefill", "separate"],
+)
+def test_trunk_reservation_earns_what_the_engine_measures(
+    instance, n_gpus, pricing, queue_limit, decode_limit
+):
+    system = tiny_system(
+        instance, n_gpus, pricing, queue_limit=queue_limit, decode_limit=decode_limit
+    )
+    ranks = lse.plan(instance, pricing).slot_ranks(n_gpus)
+    # Decodes wait for a reserve, or while prefills precede, in the latter two alone.
+    assert (ranks[3:] > 0).any() == (decode_limit > 0)
+    bounds = rule_bounds(system, trunk_reservation(system, ranks), tolerance=1e-6)
     assert bounds.upper - bounds.lower < 2e-3 * bounds.lower
     result = lse.evaluate(
-        "trunk-reservation", instance, n_gpus, horizon=5_500, warmup=500, replications=40, seed=3
+        "trunk-reservation",
+        instance,
+        n_gpus,
+        pricing=pricing,
+        horizon=5_500,
+        warmup=500,
+        replications=40,
+        seed=3,
     )
     scores = np.array(result.scores) * result.bound
     error = scores.std(ddof=1) / math.sqrt(len(scores))
@@ -237,9 +258,10 @@ def test_optimal_reserve_depends_on_who_holds_the_slots():
 def test_differences_sum_to_the_gap():
     instance = small(2, load=2.0)
     best = optimum(instance, 2, queue_limit=5, decode_limit=0, gpu_choice="random", tolerance=1e-10)
-    bids, reserves = lse.plan(instance).admission_ranks
-    for needed in (reserves, projected_reserves(best.system, bids, 1.5, 1.0)):
-        actions = trunk_reservation(best.system, bids, needed)
+    ranks = lse.plan(instance).slot_ranks(2)
+    for reserves in (ranks[1], np.array([2.0, 0.0])):
+        ranks[1] = reserves
+        actions = trunk_reservation(best.system, ranks)
         found = disagreement(best, actions)
         gap = best.bounds.lower - lost_value(best.system, actions=actions)
         assert found.gap == pytest.approx(gap, abs=1e-6 * best.bounds.lower)
@@ -319,8 +341,8 @@ def test_states_that_cannot_be_are_refused():
     best = optimum(small(), 1, queue_limit=2, decode_limit=0)
     with pytest.raises(ConfigurationError, match="gpu_choice"):
         disagreement(best, best.policy.actions)
-    with pytest.raises(ConfigurationError, match="bids"):
-        trunk_reservation(best.system, np.zeros(3), np.zeros(2))
+    with pytest.raises(ConfigurationError, match="ranks"):
+        trunk_reservation(best.system, np.zeros((5, 3)))
 
 
 def test_an_iteration_that_does_not_converge_says_so(monkeypatch):

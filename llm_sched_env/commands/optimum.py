@@ -61,21 +61,19 @@ def register(app: typer.Typer) -> None:
             gpu_choice=gpu_choice,
             tolerance=tolerance,
         )
-        bids, reserves = plan(problem, pricing).admission_ranks
-        rule = rule_bounds(
-            best.system, trunk_reservation(best.system, bids, reserves), tolerance=tolerance
-        )
+        ranks = plan(problem, pricing).slot_ranks(gpus)
+        rule = rule_bounds(best.system, trunk_reservation(best.system, ranks), tolerance=tolerance)
         if as_json:
             print_json(best.to_dict() | {"trunk_reservation": [rule.lower, rule.upper]})
         else:
-            _print(best, rule, reserves)
+            _print(best, rule, ranks)
         print_note(
             f"{best.system.n_states:,} states, {best.sweeps} sweeps; bounds hold for policies "
             f"that let at most {decode_limit} prefilled requests wait"
         )
 
 
-def _print(best: Optimum, rule: Bounds, reserves: np.ndarray) -> None:
+def _print(best: Optimum, rule: Bounds, ranks: np.ndarray) -> None:
     system = best.system
     lower, upper = best.bounds.lower, best.bounds.upper
     print_lines(
@@ -86,5 +84,5 @@ def _print(best: Optimum, rule: Bounds, reserves: np.ndarray) -> None:
         f"exceeds {best.any_buffer:.4f}",
         f"trunk-reservation {rule.lower:.4f} to {rule.upper:.4f}, at least "
         f"{rule.lower / upper:.4f} of the optimum (reserves "
-        f"{', '.join(f'{r:.2f}' for r in reserves)} slots)",
+        f"{', '.join(f'{r:.2f}' for r in ranks[1])} slots)",
     )

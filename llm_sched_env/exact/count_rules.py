@@ -1,9 +1,7 @@
 """Dispatch rules that look at counts only, as actions on a tiny system.
 
-Trunk reservation and its relatives with dynamic pools: a finished prefill is placed on a GPU
-without a running prefill if one has room, else on one with; classes are admitted by rank, those
-that yield only while the cluster is free enough. The other registered rules are no functions of
-the counts: their lines are first-come-first-served over classes, or they run on credit.
+That is trunk reservation. The other registered rules are no functions of the counts: their lines
+are first-come-first-served over classes, or they run on credit.
 """
 
 from __future__ import annotations
@@ -15,56 +13,47 @@ from llm_sched_env.exact.bellman import WAIT
 from llm_sched_env.exact.tiny_system import TinySystem
 
 
-def trunk_reservation(
-    system: TinySystem, bids: np.ndarray, reserves: np.ndarray, *, admits_first: bool = False
-) -> np.ndarray:
-    """Actions of the gate ``bid-price`` with solo-first routing and dynamic pools, shape (R, M).
+def trunk_reservation(system: TinySystem, ranks: np.ndarray) -> np.ndarray:
+    """Actions of the registered ``trunk-reservation``, shape (R, M).
+
+    Where one prefilled request more than ``decode_limit`` waits, one is placed whatever the
+    reserves: with decode reserves, or prefills that precede, the rule is the registered one only
+    as far as so many hardly ever wait. Without them none ever waits.
 
     Args:
         system: the states.
-        bids: rank of each class, the highest first, shape (I,); of equals the first class (the
-            engine takes the longest waiting).
-        reserves: free slots below which a class waits, shape (I,), or for each cluster, shape
-            (M, I), for reserves that depend on who occupies the slots.
-        admits_first: admit before a waiting decode is placed, as long as a slot is left for it.
+        ranks: bid and reserve of a prefill, bid and reserve of a decode, and 1 where a prefill
+            goes before waiting decodes, shape (5, I), as `FluidPlan.slot_ranks` gives them; of
+            equal bids the first class (the engine takes the longest waiting).
+
+    Raises:
+        ConfigurationError: for ranks of another shape, or that are not finite.
     """
     n_classes = system.instance.n_classes
-    needed = np.broadcast_to(reserves, (system.shape[1], n_classes))
-    if np.shape(bids) != (n_classes,) or not np.isfinite(bids).all():
-        raise ConfigurationError("bids", bids, f"{n_classes} finite numbers")
-    order = np.argsort(-np.asarray(bids), kind="stable")
-    free, possible = system.free_slots, system.possible
-    actions = np.full(system.shape, WAIT, dtype=np.int32)
-    for own, counts in zip(actions, system.queues.counts, strict=True):
-        prefilled = int(counts[n_classes:].sum())
-        for i in order[::-1]:
-            if counts[i] > 0 and not prefilled:
-                own[possible[:, i] & (free >= needed[:, i])] = i
-        for i in np.flatnonzero(counts[n_classes:])[::-1]:
-            solo, mixed = n_classes + i, 2 * n_classes + i
-            own[possible[:, mixed]] = mixed
-            own[possible[:, solo]] = solo
-        for i in order[::-1]:
-            if counts[i] > 0 and prefilled and admits_first:
-                left = free - prefilled
-                own[possible[:, i] & (left > 0) & (left >= needed[:, i])] = i
+    if np.shape(ranks) != (5, n_classes) or not np.isfinite(ranks).all():
+        raise ConfigurationError("ranks", ranks, f"5 rows of {n_classes} finite numbers")
+    bids, reserves, decode_bids, decode_reserves, precedes = np.asarray(ranks, float)
+    free = system.free_slots[:, None]
+    may_admit, may_place = free >= reserves, free >= decode_reserves
+    prefill, solo, mixed = np.split(system.possible, 3, axis=1)
+    hardware = system.instance.hardware
+    mixed_is_faster = hardware.tau_mixed <= hardware.tau_solo
+    actions = np.empty(system.shape, dtype=np.int32)
+    queues = system.queues
+    for own, counts, may_wait in zip(actions, queues.counts, queues.may_wait, strict=True):
+        waits, prefilled = counts[:n_classes] > 0, counts[n_classes:] > 0
+        i = _of_highest_bid(bids, waits & may_admit & prefill)
+        j = _of_highest_bid(decode_bids, prefilled & (may_place | ~may_wait) & (solo | mixed))
+        # Leave GPUs without a prefill to whoever could be admitted.
+        mixed_first = mixed_is_faster | (waits & may_admit).any(axis=1)
+        on_mixed = mixed.any(axis=1) & (mixed_first | ~solo.any(axis=1))
+        place = np.where(on_mixed, 2, 1) * n_classes + j
+        admits = (i != WAIT) & ((j == WAIT) | (precedes[i] != 0)) & may_wait
+        own[:] = np.where(admits, i, np.where(j != WAIT, place, WAIT))
     return actions
 
 
-def projected_reserves(
-    system: TinySystem, bids: np.ndarray, slots: float, seconds: float
-) -> np.ndarray:
-    """Reserves that count slots as free when they are expected to be; shape (M, I).
-
-    A class with a bid <= 0 needs ``slots`` free after ``seconds`` in which slots are released at
-    the rate of now and taken at the rate at which classes with a bid > 0 arrive.
-
-    Args:
-        system: the states.
-        bids: bid price of each class, shape (I,).
-        slots: r.
-        seconds: T; 0: a constant reserve.
-    """
-    protected = system.arrivals[bids > 0].sum()
-    needed = slots - seconds * (system.slot_release_rates - protected)
-    return np.where(bids > 0, 0.0, needed[:, None])
+def _of_highest_bid(bids: np.ndarray, able: np.ndarray) -> np.ndarray:
+    """The class of the highest bid among those able, shape (M, I), or WAIT; shape (M,)."""
+    best = np.argmax(np.where(able, bids, -np.inf), axis=1)
+    return np.where(able.any(axis=1), best, WAIT)

@@ -107,12 +107,6 @@ class TinySystem:
         return np.array([slots - sum(gpu.used for gpu in c) for c in self.clusters])
 
     @cached_property
-    def slot_release_rates(self) -> np.ndarray:
-        """Rate at which decodes end, 1/s, shape (M,)."""
-        tables = self.cluster_tables
-        return np.asarray((tables.event_rates * (tables.event_classes < 0)).sum(axis=1))
-
-    @cached_property
     def possible(self) -> np.ndarray:
         """Whether a cluster has a GPU for an action, shape (M, 3I)."""
         return np.asarray(self.cluster_tables.target_counts > 0)

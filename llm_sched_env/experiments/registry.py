@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies.convergence import Convergence
+from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
 from llm_sched_env.experiments.studies.finite_clusters import FiniteClusters
 from llm_sched_env.experiments.studies.fluid_paths import FluidPaths
 from llm_sched_env.experiments.studies.hardware import HardwareCurves
@@ -29,6 +30,7 @@ STUDIES: tuple[Study, ...] = (
     MemorySpeed(),
     Pricing(),
     Workload(),
+    ExactOptimum(),
     FiniteClusters(),
 )
 """By section of the paper."""

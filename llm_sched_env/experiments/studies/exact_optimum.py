@@ -1,0 +1,252 @@
+"""How much is left to earn? The exact optimum of tiny systems beside every policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
+from llm_sched_env.experiments.row_selection import selected
+from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.experiments.tiny_optima import (
+    EXACT,
+    OPTIMUM,
+    RANDOM_GPU,
+    SIMULATED,
+    TRUNK,
+    tiny_rows,
+)
+from llm_sched_env.results import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# slots, load, gamma (None: the preset's), GPUs, pricing, queue limit, decode limit
+CASES = (
+    (16, 1.5, None, 1, "bundled", 12, 1),
+    (4, 1.0, None, 1, "bundled", 12, 1),
+    (4, 1.5, None, 1, "bundled", 12, 1),
+    (4, 1.5, None, 2, "bundled", 10, 1),
+    (2, 1.5, None, 3, "bundled", 10, 1),
+    (4, 0.8, None, 1, "separate", 8, 8),
+    (4, 0.5, 20.0, 1, "bundled", 8, 8),
+)
+_NAMES = ("slots", "load", "gamma", "n_gpus", "pricing", "queue_limit", "decode_limit")
+# Shares of the optimum that trunk reservation should earn.
+GOAL, FASTER_MIXED_GOAL = 0.99, 0.95
+# Of one class alone, in the figure.
+_MAP = {"slots": 4, "load": 1.5, "pricing": "bundled"}
+
+
+class ExactOptimum(Study):
+    """The optimum of the Markov decision process, R*, and what every rule earns."""
+
+    name = "exact-optimum"
+    title = "The exact optimum of tiny systems"
+    source = "This project"
+
+    def cells(self, *, quick: bool, seed: int) -> list[Cell]:
+        """One cell a system; quick: one GPU with few slots and short queues."""
+        cases = [dict(zip(_NAMES, case, strict=True)) for case in CASES]
+        if quick:
+            cases = [
+                case | {"queue_limit": 4, "decode_limit": min(3, case["decode_limit"])}
+                for case in cases
+                if case["n_gpus"] == 1 and case["slots"] == 4
+            ]
+        runs = {"replications": 4 if quick else 16, "horizon": 3000.0 if quick else 25_000.0}
+        own_seed = {"warmup": 500.0, "seed": seeds(seed, 1)[0]}
+        return [{"preset": "base"} | case | runs | own_seed for case in cases]
+
+    def cost(self, cell: Cell) -> float:
+        """States, roughly: GPU configurations to the number of GPUs, times queues."""
+        queues = (cell["queue_limit"] * (cell["decode_limit"] + 2)) ** 2
+        return float(queues * cell["slots"] ** (2 * cell["n_gpus"]))
+
+    def compute(self, cell: Cell) -> list[Row]:
+        """The system, optimum, policies, differences and the region of admission."""
+        return tiny_rows(cell)
+
+    def findings(self, rows: list[Row]) -> Findings:
+        """The optimum below R*, the rules below the optimum, and how far."""
+        cases = _cases(rows)
+        plain = [own for own in cases if not _mixed_is_faster(own)]
+        other = [own for own in cases if _mixed_is_faster(own)]
+        claims = [_bound_claim(cases), _simulator_claim(cases)]
+        claims += [_near_claim(plain, GOAL, ">=")] if plain else []
+        claims += [_near_claim(other, FASTER_MIXED_GOAL, "<")] if other else []
+        claims.append(_bounds_part(cases))
+        return Findings(claims, _findings_table(cases), [_differences(own) for own in cases])
+
+    def draw(self, rows: list[Row], figure: Figure) -> None:
+        """Where a class alone is admitted: busy slots and queue, optimum and rule."""
+        shown = max(
+            (own for own in _cases(rows) if _MAP.items() <= own[0].items()),
+            key=lambda own: int(own[0]["n_gpus"]),
+        )
+        points = selected(shown, kind="region")
+        most_busy = max(r["busy_slots"] for r in points)
+        most_waiting = max(r["waiting"] for r in points)
+        figure.set_size_inches(8.4, 3.6)
+        for axis, name in zip(figure.subplots(1, 2, sharey=True), (OPTIMUM, TRUNK), strict=True):
+            shares = np.full((most_waiting, most_busy + 1), np.nan)
+            for r in selected(points, name=name):
+                shares[r["waiting"] - 1, r["busy_slots"]] = r["share"]
+            extent = (-0.5, most_busy + 0.5, 0.5, most_waiting + 0.5)
+            image = axis.imshow(
+                shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1
+            )
+            axis.set(title=name, xlabel="slots in use")
+        figure.axes[0].set_ylabel("waiting requests of the class")
+        figure.colorbar(image, ax=figure.axes, label="share admitted")
+        figure.suptitle(f"Class of the lower bid, waiting alone: {shown[0]['system']}")
+
+    def settings(self, rows: list[Row]) -> str:
+        """The systems, and how to read the numbers."""
+        runs = "; ".join(
+            f"{own[0]['system']}: {_one(own, 'system')['name']}" for own in _cases(rows)
+        )
+        return (
+            "The Markov decision process of the model, solved between certified ends: full "
+            "information on counts, every order of admissions and placements, waiting included. "
+            "Instances are `base` with fewer slots at the same load: with s = B/16, outputs of "
+            "s D tokens at a price of c_d/s. Revenue is per GPU and second; exact numbers are two "
+            "ends that hold the true one, simulated ones have 95% intervals. The optimum is that "
+            f"of policies that let no more prefilled requests wait than stated. {runs}."
+        )
+
+
+def _cases(rows: list[Row]) -> list[list[Row]]:
+    names = dict.fromkeys(row["system"] for row in rows)
+    return [selected(rows, system=name) for name in names]
+
+
+def _one(own: list[Row], kind: str, **wanted: str) -> Row:
+    return selected(own, kind=kind, **wanted)[0]
+
+
+def _mixed_is_faster(own: list[Row]) -> bool:
+    """Whether a GPU decodes more beside a prefill: gamma tau_mix < (B-1)/B."""
+    slots = int(own[0]["slots"])
+    return bool(own[0]["speed_ratio"] < (slots - 1) / slots)
+
+
+def _middle(row: Row) -> float:
+    return float(row["lower"] + row["upper"]) / 2
+
+
+def _share(row: Row, best: Row) -> Estimate:
+    """What a row earns of another one, by the outermost of both."""
+    mean = _middle(row) / _middle(best)
+    return Estimate(mean, (row["lower"] / best["upper"], row["upper"] / best["lower"]))
+
+
+def _bound_claim(cases: list[list[Row]]) -> Claim:
+    shares = [_one(own, "policy", name=OPTIMUM)["lower"] / _one(own, "system")["upper"]
+              for own in cases]  # fmt: skip
+    return Claim(
+        "No policy earns more than R*: nor does the best one",
+        "Theorem 4.1",
+        f"greatest of {len(cases)} systems: what the optimal policy earns at least, in R*",
+        exact(max(shares)),
+        Criterion(high=1.0),
+    )
+
+
+def _near_claim(cases: list[list[Row]], goal: float, relation: str) -> Claim:
+    shares = [
+        _share(_one(own, "policy", name=TRUNK, method=EXACT), _one(own, "policy", name=OPTIMUM))
+        for own in cases
+    ]
+    return Claim(
+        f"{TRUNK} earns at least {goal:g} of the optimum where gamma tau_mix {relation} (B-1)/B",
+        "this project",
+        f"least share of the optimum, of {len(cases)} systems",
+        min(shares, key=lambda share: share.mean),
+        Criterion(low=goal),
+    )
+
+
+def _simulator_claim(cases: list[list[Row]]) -> Claim:
+    ratios = [
+        _share(
+            _one(own, "policy", name=TRUNK, method=SIMULATED),
+            _one(own, "policy", name=TRUNK, method=EXACT),
+        )
+        for own in cases
+    ]
+    return Claim(
+        "The simulator earns what the Markov chain says",
+        "this project",
+        f"{TRUNK}, simulated over exact: the farthest from 1 of {len(cases)} systems",
+        max(ratios, key=lambda ratio: abs(ratio.mean - 1.0)),
+        Criterion(0.99, 1.01),
+    )
+
+
+def _bounds_part(cases: list[list[Row]]) -> Claim:
+    """Whose is the gap to R*, the rule's or the bound's?"""
+    parts = []
+    for own in cases:
+        bound = _one(own, "system")["upper"]
+        best = _one(own, "policy", name=OPTIMUM)
+        rule = _one(own, "policy", name=TRUNK, method=EXACT)
+        ends = [
+            (bound - best[a]) / (bound - rule[b])
+            for a, b in (("upper", "lower"), ("lower", "upper"))
+        ]
+        parts.append(
+            Estimate((bound - _middle(best)) / (bound - _middle(rule)), (ends[0], ends[1]))
+        )
+    return Claim(
+        f"Most of what {TRUNK} lacks of R* no policy can earn",
+        "this project",
+        f"least part of its gap that the optimum has too, of {len(cases)} systems",
+        min(parts, key=lambda part: part.mean),
+        Criterion(low=0.5),
+        shown=".3f",
+    )
+
+
+def _findings_table(cases: list[list[Row]]) -> list[Row]:
+    """Revenues, then shares in % of the optimum: a column a system, a line a policy."""
+    lines: dict[str, Row] = {}
+
+    def put(line: str, own: list[Row], text: str) -> None:
+        lines.setdefault(line, {"% of the optimum": line})[own[0]["system"]] = text
+
+    for own in cases:
+        best = _one(own, "policy", name=OPTIMUM)
+        put("R*, revenue", own, f"{_one(own, 'system')['upper']:.2f}")
+        put("optimum, revenue", own, f"{best['lower']:.2f} to {best['upper']:.2f}")
+        put("R*", own, f"{100 * _one(own, 'system')['upper'] / _middle(best):.2f}")
+        drawn = selected(own, kind="policy", name=RANDOM_GPU)
+        put(RANDOM_GPU, own, _percent(drawn[0] if drawn else best, best))
+        for row in selected(own, kind="policy"):
+            if row["name"] not in {OPTIMUM, RANDOM_GPU}:
+                put(f"{row['name']}, {row['method']}", own, _percent(row, best))
+    return list(lines.values())
+
+
+def _percent(row: Row, best: Row) -> str:
+    text = f"{100 * _middle(row) / _middle(best):.2f}"
+    half = 50 * (row["upper"] - row["lower"]) / _middle(best)
+    return f"{text}±{half:.2f}" if row["method"] == SIMULATED else text
+
+
+def _differences(own: list[Row]) -> str:
+    """Where the rule and the optimum over the same actions part, the dearest first."""
+    shares = {row["name"]: row for row in selected(own, kind="shares")}
+    listed = []
+    for row in selected(own, kind="difference")[:3]:
+        optimal, rule = row["name"].split(" | ")
+        listed.append(f"*{optimal}* for *{rule}* ({row['share']:.0%})")
+    parts = f"; most of it by {', '.join(listed)}" if listed else ""
+    return (
+        f"{own[0]['system']}: the optimum over the same actions earns "
+        f"{shares['gap']['lower']:.3f} more than {TRUNK}, makes "
+        f"{shares['decisions that differ']['share']:.1%} of its decisions otherwise and spends "
+        f"{shares['time in which the optimum holds back']['share']:.1%} of the time waiting where "
+        f"it would act{parts}."
+    )

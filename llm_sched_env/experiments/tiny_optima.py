@@ -1,0 +1,158 @@
+"""What is computed of a system that can be solved exactly? Optimum, policies, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from llm_sched_env.evaluation import evaluate
+from llm_sched_env.exact import Bounds, Optimum, optimum, rule_bounds
+from llm_sched_env.exact.count_rules import trunk_reservation
+from llm_sched_env.exact.disagreement import disagreement
+from llm_sched_env.exact.shrunk import shrunk
+from llm_sched_env.exact.stationary import stationary_law
+from llm_sched_env.experiments.study import Cell, Row
+from llm_sched_env.experiments.variants import with_hardware
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import plan
+from llm_sched_env.policies import registered_policies
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.simulation.rules import DispatchRule
+
+OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
+EXACT, SIMULATED = "exact", "simulated"
+_SHOWN_DIFFERENCES = 5
+# Relative width at which a value iteration stops.
+_TOLERANCE = 1e-5
+
+
+def tiny_instance(cell: Cell) -> Instance:
+    """The cell's preset with fewer slots, other loads and speeds."""
+    chosen = shrunk(resolve_instance(cell["preset"]), cell["slots"], cell["load"])
+    return chosen if cell["gamma"] is None else with_hardware(chosen, gamma=cell["gamma"])
+
+
+def tiny_rows(cell: Cell) -> list[Row]:
+    """Rows of a cell: the system, optimum, policies, differences and the region of admission."""
+    instance = tiny_instance(cell)
+    limits = {"queue_limit": cell["queue_limit"], "decode_limit": cell["decode_limit"]}
+    arguments = (instance, cell["n_gpus"], cell["pricing"])
+    drawn = optimum(*arguments, **limits, gpu_choice="random", tolerance=_TOLERANCE)
+    # One GPU leaves nothing to choose.
+    best = drawn if cell["n_gpus"] == 1 else optimum(*arguments, **limits, tolerance=_TOLERANCE)
+    rows = [_system_row(best), _bounds_row(OPTIMUM, best.bounds)]
+    if best is not drawn:
+        rows.append(_bounds_row(RANDOM_GPU, drawn.bounds))
+    ranks = plan(instance, cell["pricing"]).slot_ranks(cell["n_gpus"])
+    own = trunk_reservation(drawn.system, ranks)
+    start = drawn.lower_solution.h
+    earned = rule_bounds(drawn.system, own, tolerance=_TOLERANCE, start=start)
+    rows.append(_bounds_row(TRUNK, earned))
+    rows += _simulated_rows(cell, instance)
+    rows += _difference_rows(drawn, own)
+    rows += _region_rows(drawn, own, int(np.argmin(ranks[0])))
+    hardware = instance.hardware
+    case = {
+        "system": _title(cell),
+        "slots": cell["slots"],
+        "load": cell["load"],
+        "n_gpus": cell["n_gpus"],
+        "pricing": cell["pricing"],
+        "speed_ratio": hardware.gamma * hardware.tau_mixed,
+    }
+    return [case | row for row in rows]
+
+
+def _title(cell: Cell) -> str:
+    """In words."""
+    gamma = "" if cell["gamma"] is None else f", gamma {cell['gamma']:g}/s"
+    gpus = f"{cell['n_gpus']} GPU{'s' if cell['n_gpus'] > 1 else ''}"
+    return f"{gpus}, B = {cell['slots']}, load x{cell['load']:g}{gamma}, {cell['pricing']}"
+
+
+def _row(kind: str, name: str, method: str, **numbers: float | None) -> Row:
+    columns = ("lower", "upper", "per_second", "share", "busy_slots", "waiting")
+    return {"kind": kind, "name": name, "method": method} | {
+        column: numbers.get(column) for column in columns
+    }
+
+
+def _system_row(best: Optimum) -> Row:
+    """Bounds of policies with any buffer of prefilled requests: the sharper one and R*."""
+    system = best.system
+    label = (
+        f"{system.n_states:,} states, at most {system.queue_limit} of a class waiting for prefill, "
+        f"{system.decode_limit} for decode"
+    )
+    numbers = {"lower": float(best.any_buffer), "upper": float(best.fluid_bound)}
+    return _row("system", label, EXACT, **numbers)
+
+
+def _bounds_row(name: str, bounds: Bounds) -> Row:
+    return _row("policy", name, EXACT, lower=bounds.lower, upper=bounds.upper)
+
+
+def dispatch_rules() -> Iterator[str]:
+    """Names of the registered rules that decide event by event."""
+    for name, entry in registered_policies().items():
+        if isinstance(entry.make(), DispatchRule):
+            yield name
+
+
+def _simulated_rows(cell: Cell, instance: Instance) -> list[Row]:
+    """Every registered dispatch rule; 95% intervals."""
+    rows = []
+    for name in dispatch_rules():
+        result = evaluate(
+            name,
+            instance,
+            cell["n_gpus"],
+            pricing=cell["pricing"],
+            horizon=cell["horizon"],
+            warmup=cell["warmup"],
+            replications=cell["replications"],
+            seed=cell["seed"],
+            jobs=1,
+        )
+        low, high = result.revenue_rate.ci95
+        rows.append(_row("policy", name, SIMULATED, lower=float(low), upper=float(high)))
+    return rows
+
+
+def _difference_rows(drawn: Optimum, actions: np.ndarray) -> list[Row]:
+    """Where trunk reservation acts otherwise, the dearest first."""
+    found = disagreement(drawn, actions)
+    rows = [
+        _row("shares", "decisions that differ", EXACT, share=found.decisions_differ),
+        _row("shares", "time in which the optimum holds back", EXACT, share=found.holds_back),
+        _row("shares", "gap", EXACT, lower=found.gap, upper=found.gap),
+    ]
+    for one in found.differences[:_SHOWN_DIFFERENCES]:
+        numbers = {"lower": one.cost, "upper": one.cost, "share": one.cost / found.gap}
+        label = f"{one.optimal} | {one.rule}"
+        rows.append(_row("difference", label, EXACT, per_second=one.per_second, **numbers))
+    return rows
+
+
+def _region_rows(drawn: Optimum, actions: np.ndarray, i: int) -> list[Row]:
+    """How often class i is admitted where it alone waits.
+
+    By slots in use and its queue, over the states as the optimal policy meets them.
+    """
+    system = drawn.system
+    visits = stationary_law(system, drawn.policy.choices, random_gpu=True).visits
+    slots = system.n_gpus * system.instance.hardware.batch_slots
+    others = np.delete(system.queues.counts, i, axis=1).sum(axis=1)
+    rows = []
+    for r in np.flatnonzero((others == 0) & (system.queues.counts[:, i] > 0)):
+        for free in range(1, slots + 1):
+            here = (system.free_slots == free) & system.possible[:, i]
+            weight = visits[r, here]
+            if weight.sum() <= 0.0:
+                continue
+            for name, own in ((OPTIMUM, drawn.policy.actions), (TRUNK, actions)):
+                share = float(weight @ (own[r, here] == i) / weight.sum())
+                place = {"busy_slots": slots - free, "waiting": int(system.queues.counts[r, i])}
+                rows.append(_row("region", name, EXACT, share=share, **place))
+    return rows
