@@ -42,10 +42,10 @@ def test_residual_action_reaches_both_ends_and_is_the_plan_at_zero():
 
 
 def test_an_untrained_agent_is_the_plan(tmp_path):
-    """The residual of a fresh network is near 0: it earns what the credit gate earns."""
+    """The residual of a fresh network is near 0: it earns what the rule earns."""
     path = train(small(100, learning_rate=1e-12), tmp_path)
     agent = lse.evaluate(str(path), "overload", 5, **FAST)
-    rule = lse.evaluate("credit-gate", "overload", 5, **FAST)
+    rule = lse.evaluate("trunk-reservation", "overload", 5, **FAST)
     assert agent.score.mean == pytest.approx(rule.score.mean, abs=0.03)
 
 
