@@ -42,7 +42,7 @@ class FluidMPC:
     name = "fluid-mpc"
     environment = {  # noqa: RUF012 - plain data, as the protocol of policies has it
         "gate": "bid-price",
-        "router": "solo-first",
+        "router": "bid-price",
         "pools": "dynamic",
         "controls": ["priority", "reserve"],
         "interval": INTERVAL,

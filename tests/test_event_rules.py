@@ -16,6 +16,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.policies import registered_policies
+from llm_sched_env.results import Evaluation
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
@@ -117,10 +118,35 @@ def test_evaluation_of_every_registered_rule(name: str) -> None:
     if credit:
         assert ours.score.mean == pytest.approx(theirs.score.mean, abs=0.02)
         return
+    assert_same_result(ours, theirs)
+
+
+def assert_same_result(ours: Evaluation, theirs: Evaluation) -> None:
     ours_plain, theirs_plain = ours.to_dict(), theirs.to_dict()
     for own in ("policy", "wall_seconds", "events_per_second", "decision_milliseconds"):
         ours_plain.pop(own), theirs_plain.pop(own)
     assert ours_plain == theirs_plain
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("trunk-reservation", {"pricing": "separate"}),  # some prefills precede decodes
+        ("trunk-reservation", {"pricing": "separate", "instance": "dolly15k"}),
+        ("sli-aware", {"slis": ["prefill-fairness@limit=0.05", "token-time@price=3000"]}),
+    ],
+)
+def test_evaluation_with_other_plans(name: str, more: dict[str, Any]) -> None:
+    """Pool, probabilities and ranks are those of the plan that steers the compiled rule."""
+    arguments = {"instance": "overload", "n_gpus": 4, **FAST, **more}
+    rule = REGISTERED[name]
+    assert_same_result(lse.evaluate(EventRule(rule), **arguments), lse.evaluate(name, **arguments))
+
+
+def test_weighted_routing_is_no_event_policy() -> None:
+    with pytest.raises(ConfigurationError, match="weighted-randomized") as caught:
+        EventRule(DispatchRule("occupancy", "weighted-randomized", "static"))
+    assert "\n" not in str(caught.value)
 
 
 def test_sli_aware_routing_is_expressed() -> None:

@@ -95,11 +95,12 @@ def test_a_profile_is_known_in_advance():
 
 def test_with_rates_that_change_it_earns_more_than_every_fixed_rule():
     """Paired over the same requests; 99%. The classes peak in turn, 100 s apart."""
-    instance, common = phased("overload"), {"horizon": 500.0, "warmup": 100.0, "replications": 4}
+    instance = phased("overload")
+    common = {"horizon": 500.0, "warmup": 100.0, "replications": 10, "seed": 1}
     ours = np.array(lse.evaluate("fluid-mpc", instance, 5, **common).scores)
     for rule in ("credit-gate", "trunk-reservation", "fcfs-immediate", "gate-and-route"):
         gain = ours - np.array(lse.evaluate(rule, instance, 5, **common).scores)
-        assert gain.mean() > 5.84 * gain.std(ddof=1) / math.sqrt(4)
+        assert gain.mean() > 3.25 * gain.std(ddof=1) / math.sqrt(10)
 
 
 def test_when_the_plan_is_wrong_about_the_rates_the_estimate_is_not():

@@ -43,11 +43,13 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
     | I+1..2I | priority of class i | 0 | 1 | greater goes first |
-    | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: always |
+    | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: for ever |
 
-    The fluid plan is a constant action, ``env.unwrapped.plan_action``. With
-    ``router="solo-first"`` or ``"coupled"`` the routing part, with ``pools="dynamic"`` the pool
-    part has no effect; leave them out with ``controls``. Actions outside [0, 1] are an error.
+    The fluid plan is a constant action, ``env.unwrapped.plan_action``; with ``bid-price`` as gate
+    and router and dynamic pools it is the policy ``trunk-reservation``, whose ranks of decodes
+    stay the plan's. The routing part has no effect unless the router is ``randomized`` or
+    ``weighted-randomized``, nor the pool part with ``pools="dynamic"``; leave them out with
+    ``controls``. Actions outside [0, 1] are an error.
 
     ## Observation Space
     ``Box(0, 1, (6I + 4,), float32)``, per GPU, so that a policy moves between cluster sizes.
