@@ -15,6 +15,7 @@ from llm_sched_env.experiments.studies.pricing import Pricing
 from llm_sched_env.experiments.studies.separate_charging import SeparateCharging
 from llm_sched_env.experiments.studies.shadow_prices import ShadowPrices
 from llm_sched_env.experiments.studies.sli_convergence import SliConvergence
+from llm_sched_env.experiments.studies.state_feedback import StateFeedback
 from llm_sched_env.experiments.studies.workload import Workload
 from llm_sched_env.experiments.study import Study
 
@@ -32,6 +33,7 @@ STUDIES: tuple[Study, ...] = (
     Workload(),
     ExactOptimum(),
     FiniteClusters(),
+    StateFeedback(),
 )
 """By section of the paper."""
 
