@@ -121,8 +121,8 @@ class StateFeedback(Study):
             "`phased` is `overload` whose classes rise and fall in turn between 0.2 and 1.8 times "
             f"their rates in {PERIOD:g} s; `peaks` is `dolly15k` at 0.6 of its rates with a peak "
             f"of eight times the quiet rate in a fifth of every {PERIOD:g} s. The fixed plans and "
-            f"R* are those of the mean rates; {REPLANNED} knows the profiles. Bundled, {runs} runs of "
-            f"{HORIZON:g} s, warm-up {WARMUP:g} s (quick: less), the same requests for all."
+            f"R* are those of the mean rates; {REPLANNED} knows the profiles. Bundled, {runs} runs "
+            f"of {HORIZON:g} s, warm-up {WARMUP:g} s (quick: less), the same requests for all."
         )
 
 
