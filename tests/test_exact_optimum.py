@@ -26,8 +26,7 @@ from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.exact.value_iteration import LOST, Sweep, iterate
-from llm_sched_env.optimum_page import write_page
-from llm_sched_env.optimum_study import cells, compute
+from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
 
 IDLE = -1
 
@@ -44,6 +43,12 @@ def one_class(patience_rate=0.5):
     """A class that is paid for its prompts; its answers take half a millisecond of a slot."""
     request_class = lse.RequestClass("only", 3000.0, 0.02, 3.0, patience_rate)
     return dataclasses.replace(small(3), classes=(request_class,), prices=lse.Prices(0.1, 0.0))
+
+
+def impatient(instance, patience_rate):
+    """Fewer wait, so that short queues are long enough."""
+    classes = [dataclasses.replace(c, patience_rate=patience_rate) for c in instance.classes]
+    return dataclasses.replace(instance, classes=tuple(classes))
 
 
 def lost_value(system, **arguments):
@@ -151,8 +156,8 @@ def test_no_rule_beats_the_optimum(pricing):
     [
         (small(3, load=2.0), 1, "bundled", 20, 0),
         (small(2, load=2.0), 2, "bundled", 20, 0),
-        (small(3, load=2.0, gamma=12.0), 1, "bundled", 7, 20),
-        (small(3, load=2.0), 1, "separate", 7, 20),
+        (impatient(small(3, load=1.0, gamma=12.0), 1.0), 1, "bundled", 6, 8),
+        (impatient(small(3, load=0.8), 0.5), 1, "separate", 9, 8),
     ],
     ids=["one GPU", "two GPUs", "faster beside a prefill", "separate"],
 )
@@ -165,7 +170,7 @@ def test_trunk_reservation_earns_what_the_engine_measures(
     ranks = lse.plan(instance, pricing).slot_ranks(n_gpus)
     # Decodes wait for a reserve, or while prefills precede, in the latter two alone.
     assert (ranks[3:] > 0).any() == (decode_limit > 0)
-    bounds = rule_bounds(system, trunk_reservation(system, ranks), tolerance=1e-6)
+    bounds = rule_bounds(system, trunk_reservation(system, ranks), tolerance=1e-4)
     assert bounds.upper - bounds.lower < 2e-3 * bounds.lower
     result = lse.evaluate(
         "trunk-reservation",
@@ -367,19 +372,14 @@ def test_command(run):
     assert "states: got" in err
 
 
-def test_study_writes_its_page(tmp_path):
-    cell = cells(quick=True, seed=5)[1] | {"queue_limit": 4, "horizon": 700.0, "replications": 2}
-    rows = compute(cell)
+def test_rows_of_the_study_agree_with_one_another():
+    study = ExactOptimum()
+    cell = study.cells(quick=True, seed=5)[1] | {"horizon": 700.0, "replications": 2}
+    rows = study.compute(cell)
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert len({tuple(row) for row in rows}) == 1
-    exact = {
-        row["name"]: row for row in rows if row["kind"] == "policy" and row["method"] == "exact"
-    }
-    assert exact["trunk-reservation"]["lower"] < exact["optimum"]["upper"]
-    gap_row = next(row for row in rows if row["name"] == "gap")
+    found = {row["name"]: row for row in rows if row["method"] == "exact"}
+    assert found["trunk-reservation"]["lower"] < found["optimum"]["upper"]
     gap = sum(row["lower"] for row in rows if row["kind"] == "difference")
-    assert gap == pytest.approx(gap_row["lower"], rel=0.02)
-    write_page(rows, tmp_path)
-    page = (tmp_path / "exact_optimum.md").read_text(encoding="utf-8")
-    assert "trunk-reservation, admits first" in page
-    assert (tmp_path / "exact_optimum.png").stat().st_size > 10_000
+    assert gap == pytest.approx(found["gap"]["lower"], rel=0.02)
+    assert len(study.findings(rows).claims) == 4

@@ -48,7 +48,7 @@ class ExactOptimum(Study):
 
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One cell a system; quick: one GPU with few slots and short queues."""
-        cases = [dict(zip(_NAMES, case, strict=True)) for case in CASES]
+        cases: list[Cell] = [dict(zip(_NAMES, case, strict=True)) for case in CASES]
         if quick:
             cases = [
                 case | {"queue_limit": 4, "decode_limit": min(3, case["decode_limit"])}
