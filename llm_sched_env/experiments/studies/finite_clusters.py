@@ -29,9 +29,11 @@ AZURE_LOAD = 1.2  # of what can be served: its own rates are no challenge
 SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 FEW_SIZES = (5, 20, 50, 200, 1000, 5000)
 N_RANDOM, RUNS, RANDOM_RUNS = 30, 6, 3
+# Large clusters average over themselves: fewer runs.
+LARGE, LARGE_RUNS = 1000, 2
 # Simulated GPU-seconds of a run after its warm-up, and at least so many seconds.
-MEASURED, LEAST_MEASURED = 300_000.0, 300.0
-WARMUP_DECODES, LEAST_WARMUP = 3.0, 300.0
+MEASURED, LEAST_MEASURED = 300_000.0, 150.0
+WARMUP_DECODES, LEAST_WARMUP = 2.0, 200.0
 GOALS = {OURS: {5: 0.97, 20: 0.985}, "credit-gate": {5: 0.95, 20: 0.97}}
 RANDOM_GOAL = 0.96
 # A gap of so many standard errors is no noise; a rate takes so many sizes.
@@ -48,7 +50,8 @@ class FiniteClusters(Study):
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One cell an instance, policy and size."""
         sizes, few = (SIZES[:5:2], (5, 20)) if quick else (SIZES, FEW_SIZES)
-        given = [(name, sizes) for name in (*PRESETS, *_azure())]
+        presets = (*map(resolve_instance, PRESETS), *_azure())
+        given = [(instance, sizes) for instance in presets]
         drawn = [(random_instance(k, seed), few) for k in range(3 if quick else N_RANDOM)]
         return [
             _cell(policy, instance, n_gpus, seed, quick=quick)
@@ -116,7 +119,8 @@ class FiniteClusters(Study):
             f"the same requests, {MEASURED:g} GPU-seconds and at least {LEAST_MEASURED:g} s a run "
             f"after a warm-up of {WARMUP_DECODES:g} mean durations of the slowest decode, at least "
             f"{LEAST_WARMUP:g} s; {azure}. {len(_instances(rows, random=True))} instances of "
-            f"section 6.3's ranges, {RANDOM_RUNS} runs each, half as long. Bundled."
+            f"section 6.3's ranges, {RANDOM_RUNS} runs each, half as long. From n = {LARGE} on "
+            f"{LARGE_RUNS} runs each. Bundled."
         )
 
 
@@ -131,21 +135,27 @@ def _azure() -> tuple[Instance, ...]:
     return (azure2023(traces, arrival_rate=rate),)
 
 
-def _cell(policy: str, instance: Instance | str, n_gpus: int, seed: int, *, quick: bool) -> Cell:
-    slowest = slowest_decode(resolve_instance(instance))
+def _cell(policy: str, instance: Instance, n_gpus: int, seed: int, *, quick: bool) -> Cell:
+    slowest = slowest_decode(instance)
     settled = float(round(max(LEAST_WARMUP, WARMUP_DECODES * slowest)))
-    given = isinstance(instance, str) or not _is_random(instance.name)
+    given = not _is_random(instance.name)
     gpu_seconds = MEASURED * (0.05 if quick else 1.0 if given else 0.5)
     measured = float(round(max(LEAST_MEASURED, gpu_seconds / n_gpus)))
     return simulated_cell(
         policy,
-        instance if isinstance(instance, str) else instance.to_dict(),
+        instance.to_dict(),
         n_gpus,
         seeds(seed, 1)[0],
         horizon=settled + measured,
         warmup=settled,
-        replications=2 if quick else RUNS if given else RANDOM_RUNS,
+        replications=2 if quick else _runs(n_gpus, given=given),
     )
+
+
+def _runs(n_gpus: int, *, given: bool) -> int:
+    if n_gpus >= LARGE:
+        return LARGE_RUNS
+    return RUNS if given else RANDOM_RUNS
 
 
 def _overshoot(fluid: FluidPlan, x: np.ndarray) -> np.ndarray:
@@ -181,7 +191,9 @@ def _gaps(rows: list[Row], names: list[str], policy: str) -> tuple[list[int], np
     """Sizes, shape (N,), and mean gaps over instances by run and size, shape (K, N)."""
     sizes = _sizes(rows, names[0])
     shares = [[_shares(rows, name, policy, n) for n in sizes] for name in names]
-    return sizes, 1.0 - np.mean(shares, axis=0).T
+    runs = min(len(own) for by_size in shares for own in by_size)
+    equal = [[own[:runs] for own in by_size] for by_size in shares]
+    return sizes, 1.0 - np.mean(equal, axis=0).T
 
 
 def _goals(rows: list[Row]) -> list[tuple[str, str, int, float, list[str]]]:

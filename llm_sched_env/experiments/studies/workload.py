@@ -205,7 +205,7 @@ def _run(about: dict[str, Any], policy: str, n_gpus: int, run: int, times: dict[
 def planned_classes(name: str) -> list[Row]:
     """A row a class: what it asks for and what the plan gives it."""
     fluid = plan(name)
-    bids = fluid.admission_ranks[0]
+    bids = fluid.slot_ranks(SIZES[-1])[0]
     return [
         {
             "part": "classes",
