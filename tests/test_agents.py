@@ -139,7 +139,7 @@ def test_time_limits_are_bootstrapped():
     venv.seed(0)
     venv.reset()
     for _ in range(50):
-        _, _, dones, infos = venv.step(np.zeros((4, 2), np.float32))
+        _, _, dones, infos = venv.step(np.zeros((4, *venv.action_space.shape), np.float32))
     assert dones.all()
     for info in infos:
         assert info["TimeLimit.truncated"]
