@@ -23,7 +23,7 @@ POLICIES = ("fcfs-immediate", "credit-gate", FIXED, REPLANNED)
 STEADY = ("base", "overload", "dolly15k")
 SIZES = (5, 20)
 PERIOD = 300.0
-HORIZON, WARMUP = 450.0, 150.0
+HORIZON, WARMUP = 300.0, 100.0
 # A loss of so much of R* is no loss.
 _SAME = 0.005
 
