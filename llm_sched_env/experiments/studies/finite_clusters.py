@@ -119,9 +119,8 @@ class FiniteClusters(Study):
             f"the same requests, {MEASURED:g} GPU-seconds and at least {LEAST_MEASURED:g} s a run "
             f"after a warm-up of {WARMUP_DECODES:g} mean durations of the slowest decode, at least "
             f"{LEAST_WARMUP:g} s; {azure}. {len(_instances(rows, random=True))} instances of "
-            f"section 6.3's ranges to n = {FEW_SIZES[-1]}, {RANDOM_RUNS} runs each, half as long. From "
-            f"n = {LARGE} on "
-            f"{LARGE_RUNS} runs each. Bundled."
+            f"section 6.3's ranges to n = {FEW_SIZES[-1]}, {RANDOM_RUNS} runs each, half as long. "
+            f"From n = {LARGE} on {LARGE_RUNS} runs each. Bundled."
         )
 
 
