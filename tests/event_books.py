@@ -270,10 +270,13 @@ class Books:
                 assert self.prefill[gpu] is None
 
     def _assert_nothing_idles(self) -> None:
-        """Between causes no slot is free that the rule would use; an agent may leave any."""
+        """Between causes no slot is free that the rule would use; an agent may leave any.
+
+        Reserves of decodes may leave slots free too.
+        """
         if self.rule.gate == "agent":
             return
-        if self.line and self.rule.router not in ROUTERS_BY_PROBABILITY:
+        if self.line and self.rule.router not in (*ROUTERS_BY_PROBABILITY, "bid-price"):
             tokens = self._tokens(self.line[0])
             idle = [g for g in range(self.n_gpus) if self._takes_decode(g, tokens)]
             assert not idle, "an idle decode slot"

@@ -148,7 +148,8 @@ def test_no_rule_beats_the_optimum(pricing):
         actions = trunk_reservation(best.system, ranks)
         earned.append(lost_value(best.system, actions=actions))
     assert max(earned) < best.bounds.lower
-    assert max(earned) - min(earned) > 0.02 * best.bounds.lower
+    # Where prompts are billed at once every class has a bid, and nobody yields.
+    assert pricing == "separate" or max(earned) - min(earned) > 0.02 * best.bounds.lower
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,9 @@ def test_rows_of_the_study_agree_with_one_another():
     rows = study.compute(cell)
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert len({tuple(row) for row in rows}) == 1
-    found = {row["name"]: row for row in rows if row["method"] == "exact"}
+    found = {
+        row["name"]: row for row in rows if row["method"] == "exact" and row["kind"] != "region"
+    }
     assert found["trunk-reservation"]["lower"] < found["optimum"]["upper"]
     gap = sum(row["lower"] for row in rows if row["kind"] == "difference")
     assert gap == pytest.approx(found["gap"]["lower"], rel=0.02)

@@ -75,7 +75,9 @@ def slot_ranks(plan: FluidPlan, n_gpus: int) -> np.ndarray:
             (bids.decode, (prefilled, decoded)),
         )
     ]
-    seconds = prices.decode / prices.slot if prices.slot > 0 else 1.0 / instance.solo_decode_rates
+    seconds = 1.0 / instance.solo_decode_rates
+    if prices.slot > 0:
+        np.divide(prices.decode, prices.slot, out=seconds, where=prices.decode > 0)
     best_decode = max(0.0, float((bids.decode / seconds).max()))
     precedes = bids.prefill_alone * instance.prefill_rates > best_decode
     return np.stack([bids.prefill, reserves[0], bids.decode, reserves[1], precedes])
