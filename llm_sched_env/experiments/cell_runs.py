@@ -1,13 +1,15 @@
-"""In which order, and where, are cells computed? Longest first, in processes, each once."""
+"""In which order are cells computed, and when are they kept? Longest first, each once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from llm_sched_env.errors import LLMSchedError, StudyError
 from llm_sched_env.experiments.cell_store import cell_file, keep_rows, read_rows
 from llm_sched_env.experiments.study import Cell, Row, Study
+from llm_sched_env.spreading import Spreading
 
 
 def run_cells(
@@ -15,7 +17,7 @@ def run_cells(
     cells: list[Cell],
     folder: Path,
     *,
-    jobs: int,
+    spreading: Spreading,
     on_cell: Callable[[int], None] | None = None,
 ) -> list[Row]:
     """The rows of all cells in their order; only cells that are not finished are computed.
@@ -24,14 +26,12 @@ def run_cells(
         study: whose cells.
         cells: as :meth:`Study.cells` gives them.
         folder: of finished cells; each is there at once, so that what is killed can go on.
-        jobs: cells computed at the same time; the rows do not depend on it.
+        spreading: where cells are computed; the rows do not depend on it.
         on_cell: called with the number of finished cells, at first with those found.
 
     Raises:
         StudyError: if a cell cannot be computed; those that were finished stay.
     """
-    from joblib import Parallel, delayed
-
     # Found here, not in the workers: sources may be edited during a long run.
     files = [cell_file(folder, study, cell) for cell in cells]
     missing = [pair for pair in zip(cells, files, strict=True) if not pair[1].exists()]
@@ -39,8 +39,10 @@ def run_cells(
     done = len(cells) - len(missing)
     if on_cell is not None:
         on_cell(done)
-    parallel = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-    for _ in parallel(delayed(_compute)(study, cell, file) for cell, file in missing):
+    for k, rows in spreading.run(partial(_compute, study), [cell for cell, _ in missing]):
+        # Kept here and not by whoever computed it: other machines may have other disks.
+        cell, file = missing[k]
+        keep_rows(file, cell, rows)
         done += 1
         if on_cell is not None:
             on_cell(done)
@@ -48,14 +50,12 @@ def run_cells(
     return [row for file in files for row in _finished(file)]
 
 
-def _compute(study: Study, cell: Cell, file: Path) -> None:
-    """Compute a cell and keep it; runs in a worker."""
+def _compute(study: Study, cell: Cell) -> list[Row]:
+    """The rows of a cell; runs in a worker."""
     try:
-        rows = study.compute(cell)
+        return study.compute(cell)
     except LLMSchedError as error:
-        # Errors of this package do not all survive the way back from another process.
         raise StudyError(f"{study.name} cell {cell}: {error}") from None
-    keep_rows(file, cell, rows)
 
 
 def _finished(file: Path) -> list[Row]:

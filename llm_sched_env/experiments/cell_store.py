@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
+from llm_sched_env.whole_files import write_whole
 
 _PACKAGES = ("llm-sched-env", "numpy", "numba", "scipy")
 
@@ -29,7 +29,6 @@ def read_rows(file: Path) -> list[Row] | None:
 
 def keep_rows(file: Path, cell: Cell, rows: list[Row]) -> None:
     """Keep a finished cell; the file appears under its name when it is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps({"cell": cell, "rows": rows}, allow_nan=False).encode())
 
 
@@ -48,13 +47,3 @@ def cell_key(study: Study, cell: Cell) -> str:
 def versions() -> dict[str, str]:
     """The versions that a published number names."""
     return {name: version(name) for name in _PACKAGES}
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a side file and rename it: whoever looks finds the old content or the new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
