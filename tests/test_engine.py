@@ -38,6 +38,8 @@ def simulation(instance, rule, n_gpus=7, seed=0, **more):
     seeds = np.random.SeedSequence(seed)
     more.setdefault("ranks", plan.slot_ranks(n_gpus))
     more.setdefault("weights", plan.decode_weights)
+    if rule.correction is not None:
+        more.setdefault("profile", plan.class_profile(n_gpus))
     return Simulation(instance, rule, plan.controls(n_gpus), n_gpus, seeds, **more)
 
 

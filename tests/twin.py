@@ -600,16 +600,22 @@ class Twin:
         while True:
             i = self._choose_class() if prefills and self.prefill_slots else None
             request = self._decode_of_highest_rank() if decodes else None
-            if i is not None and (request is None or self.ranks[4, i]):
+            if i is not None and (request is None or self._precedes_decodes(i)):
                 prefills = self._admit_head(i)
             elif request is not None:
-                gpu = self._gpu_leaving_room(_tokens(request))
+                gpu = self._gpu_for_decode(request)
                 decodes = gpu is not None
                 if gpu is not None:
                     self.solo_line.remove(request)
                     self._start_decode(gpu, request)
             else:
                 return
+
+    def _precedes_decodes(self, i: int) -> bool:
+        return bool(self.ranks[4, i])
+
+    def _gpu_for_decode(self, request: Request) -> Gpu | None:
+        return self._gpu_leaving_room(_tokens(request))
 
     def _decode_of_highest_rank(self) -> Request | None:
         if not (self.solo_slots or self.mixed_slots):

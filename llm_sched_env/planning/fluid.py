@@ -14,6 +14,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
+from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.level_program import solve_with_levels
 from llm_sched_env.planning.linear_program import (
     canonical_split,
@@ -27,6 +28,7 @@ from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.rank_correction import ClassProfile
 
 PRICINGS = ("bundled", "separate")
 VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
@@ -106,6 +108,10 @@ class FluidPlan:
     def slot_ranks(self, n_gpus: int) -> np.ndarray:
         """Bids and reserves of trunk reservation on n GPUs; shape (5, I), see slot_ranks.py."""
         return slot_ranks(self, n_gpus)
+
+    def class_profile(self, n_gpus: int) -> ClassProfile:
+        """What a rule that corrects these ranks is told of the classes: see class_profile.py."""
+        return class_profile(self, n_gpus)
 
     @property
     def decode_weights(self) -> np.ndarray:

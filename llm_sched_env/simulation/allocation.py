@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
+from llm_sched_env.rank_correction import CORRECTIONS, STATE_FEATURES
 from llm_sched_env.simulation.completion_tree import tree_entries
 from llm_sched_env.simulation.layout import (
     CLASS_CONTROL,
@@ -76,6 +77,7 @@ def allocate_state(
     decode_lines: int,
     latencies: bool,
     kv_limited: bool,
+    hidden_units: int,
 ) -> EngineState:
     """An idle cluster at time 0 with room for ``capacity`` requests, on a leading axis of length 1.
 
@@ -89,8 +91,11 @@ def allocate_state(
         decode_lines: where prefilled requests wait.
         latencies: whether latency histograms are kept.
         kv_limited: whether GPUs count reserved KV tokens.
+        hidden_units: H of the network that corrects ranks, 0 for none.
     """
     tree = tree_entries(n_gpus)
+    n_features = len(STATE_FEATURES) if hidden_units else 0
+    n_corrections = len(CORRECTIONS) if hidden_units else 0
     shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
         "settings": ((1,), SETTINGS),
         "keys": ((len(STREAMS),), np.uint64),
@@ -101,6 +106,12 @@ def allocate_state(
         "totals": ((n_classes,), CLASS_TOTALS),
         "histograms": ((N_LATENCIES, n_classes, HISTOGRAM_BINS if latencies else 0), _i8),
         "gpus": ((n_gpus,), GPU),
+        "class_bias": ((n_classes, hidden_units), _f8),
+        "state_weights": ((n_features, hidden_units), _f8),
+        "output_weights": ((hidden_units + 1 if hidden_units else 0, n_corrections), _f8),
+        "features": ((n_features,), _f8),
+        "hidden": ((hidden_units,), _f8),
+        "corrections": ((n_classes, n_corrections), _f8),
         "class_decodes": ((n_gpus, n_classes), _i4),
         "decode_marks": ((n_gpus * batch_slots,), _f8),
         "decode_requests": ((n_gpus * batch_slots,), _i4),

@@ -38,7 +38,9 @@ def _class_of(state: EngineState, k: int) -> int:
 
 
 @compiled_apart
-def _profile_now(times: np.ndarray, multipliers: np.ndarray, period: float, time: float) -> float:
+def profile_multiplier(
+    times: np.ndarray, multipliers: np.ndarray, period: float, time: float
+) -> float:
     """A piecewise-linear periodic profile at ``time``; its first point is at 0."""
     phase = time % period
     after: Any = np.searchsorted(times, phase, side="right")
@@ -89,20 +91,27 @@ def _modulation_now(state: EngineState, workload: Workload, i: int, time: float)
     return workload.state_multipliers[clock.modulation_state, i]
 
 
+@compiled
+def planned_rate(state: EngineState, workload: Workload, i: int, time: float) -> float:
+    """Arrival rate of class i at a time by its profile, whole cluster, 1/s; bursts are unknown."""
+    rate = state.parameters[i].arrival_rate
+    profile = workload.profiles[i]
+    if profile.count == 0:
+        return rate
+    last = profile.first + profile.count
+    return rate * profile_multiplier(
+        workload.profile_times[profile.first : last],
+        workload.profile_multipliers[profile.first : last],
+        profile.period,
+        time,
+    )
+
+
 @compiled_apart
 def _is_kept(state: EngineState, workload: Workload, i: int, k: int, time: float) -> bool:
     """Whether candidate k, of class i, at ``time`` is a request."""
     parameters = state.parameters[i]
-    rate = parameters.arrival_rate * _modulation_now(state, workload, i, time)
-    profile = workload.profiles[i]
-    if profile.count > 0:
-        last = profile.first + profile.count
-        rate *= _profile_now(
-            workload.profile_times[profile.first : last],
-            workload.profile_multipliers[profile.first : last],
-            profile.period,
-            time,
-        )
+    rate = _modulation_now(state, workload, i, time) * planned_rate(state, workload, i, time)
     return uniform(state.keys[THINNING], k) * parameters.peak_rate < rate
 
 

@@ -33,7 +33,7 @@ def _weight(state: EngineState, pool: int, i: int) -> float:
 
 
 @compiled
-def _waits_longer(state: EngineState, queue: int, other: int) -> bool:
+def waits_longer(state: EngineState, queue: int, other: int) -> bool:
     """True if the head of a decode line joined it before that of another joined its own."""
     a = state.requests[state.waiting[state.queues[queue].head].request]
     b = state.requests[state.waiting[state.queues[other].head].request]
@@ -72,7 +72,7 @@ def choose_line_by_bid(state: EngineState) -> int:
             best = i
             continue
         greatest = state.parameters[best].decode_priority
-        longer = own.decode_priority == greatest and _waits_longer(
+        longer = own.decode_priority == greatest and waits_longer(
             state, n_classes + i, n_classes + best
         )
         if own.decode_priority > greatest or longer:
@@ -97,7 +97,7 @@ def choose_line_by_weight(state: EngineState, pool: int) -> int:
     for i in range(len(state.classes)):
         if not _can_start(state, pool, i, reserved):
             continue
-        if longest < 0 or _waits_longer(state, queues + i, queues + longest):
+        if longest < 0 or waits_longer(state, queues + i, queues + longest):
             longest = i
         weight = _weight(state, pool, i)
         if weight > 0.0:

@@ -20,6 +20,13 @@ from llm_sched_env.simulation.class_lines import (
     class_line,
 )
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.corrected_dispatch import (
+    choose_corrected_class,
+    choose_corrected_line,
+    correct_ranks,
+    goes_before_decodes,
+    gpu_for_decode,
+)
 from llm_sched_env.simulation.gates import choose_class, spend_credit
 from llm_sched_env.simulation.gpu_clock import (
     count_decode,
@@ -43,6 +50,7 @@ from llm_sched_env.simulation.layout import (
 from llm_sched_env.simulation.random_streams import ROUTING, uniform
 from llm_sched_env.simulation.rules import (
     BID_PRICE_ROUTER,
+    CORRECTED_BID_PRICE_ROUTER,
     COUPLED_ROUTER,
     PREFILL_AWARE_ROUTER,
     RANDOMIZED_ROUTER,
@@ -252,12 +260,43 @@ def _serve_by_bid(state: EngineState, log: np.ndarray, time: float) -> None:
             return
 
 
+@compiled_apart
+def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) -> None:
+    """The same with ranks that are corrected anew before each start."""
+    sizes, clock = state.available_sizes, state.clock[0]
+    prefills_fit, decodes_fit = True, True
+    while True:
+        can_admit = prefills_fit and clock.waiting_prefills > 0 and sizes[PREFILL] > 0
+        has_slot = sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
+        can_place = decodes_fit and clock.waiting_decodes > 0 and has_slot
+        if not (can_admit or can_place):
+            return
+        free = correct_ranks(state, time)
+        i = choose_corrected_class(state, free)
+        line = choose_corrected_line(state, free) if can_place else -1
+        if can_admit and i >= 0 and (line < 0 or goes_before_decodes(state, i)):
+            prefills_fit = _admit_head(state, log, i, time)
+        elif line >= 0:
+            entry = state.queues[len(state.classes) + line].head
+            record = state.requests[state.waiting[entry].request]
+            tokens = record.prompt_tokens + record.output_tokens
+            gpu = gpu_for_decode(state, line, tokens, i >= 0)
+            decodes_fit = gpu >= 0
+            if decodes_fit:
+                start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+        else:
+            return
+
+
 @compiled
 def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     """Use every free slot that the rule allows to use now."""
     settings = state.settings[0]
     if settings.router == BID_PRICE_ROUTER:
         _serve_by_bid(state, log, time)
+        return
+    if settings.router == CORRECTED_BID_PRICE_ROUTER:
+        _serve_by_corrected_bid(state, log, time)
         return
     if settings.router == WEIGHTED_RANDOMIZED_ROUTER:
         _dispatch_by_weight(state, log, time)

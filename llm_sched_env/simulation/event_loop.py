@@ -33,6 +33,8 @@ from llm_sched_env.simulation.layout import (
     Workload,
 )
 from llm_sched_env.simulation.patience_heap import first_deadline
+from llm_sched_env.simulation.rules import CORRECTED_BID_PRICE_ROUTER
+from llm_sched_env.simulation.state_features import foresee_arrivals, observe_arrival
 from llm_sched_env.simulation.statistics import count_latency, log_event
 from llm_sched_env.simulation.waiting import join_queue, leave_queue, start_patience
 
@@ -69,6 +71,10 @@ def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float
         log_event(state, log, time, REJECT, record.index, -1)
         _release(state, request)
         return -1
+    if state.settings[0].router == CORRECTED_BID_PRICE_ROUTER:
+        observe_arrival(state, record.request_class, time)
+        if state.settings[0].steady == 0:
+            foresee_arrivals(state, workload, time)
     return join_queue(state, request, record.request_class, time)
 
 

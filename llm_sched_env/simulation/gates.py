@@ -45,7 +45,7 @@ def spend_credit(state: EngineState, i: int, time: float) -> None:
 
 
 @compiled
-def _longer_waiting(state: EngineState, i: int, j: int) -> bool:
+def longer_waiting(state: EngineState, i: int, j: int) -> bool:
     """True if the head of class i arrived before the head of class j."""
     a = state.requests[state.waiting[state.queues[i].head].request]
     b = state.requests[state.waiting[state.queues[j].head].request]
@@ -97,7 +97,7 @@ def _class_by_credit(state: EngineState, time: float, largest_first: bool) -> in
         elif largest_first and credit != best_credit:
             better = credit > best_credit
         else:
-            better = _longer_waiting(state, i, best)
+            better = longer_waiting(state, i, best)
         if better:
             best, best_credit = i, credit
     return best
@@ -107,7 +107,7 @@ def _class_by_credit(state: EngineState, time: float, largest_first: bool) -> in
 def _class_by_age(state: EngineState) -> int:
     best = -1
     for i in range(len(state.classes)):
-        if state.classes[i].q_prefill > 0 and (best < 0 or _longer_waiting(state, i, best)):
+        if state.classes[i].q_prefill > 0 and (best < 0 or longer_waiting(state, i, best)):
             best = i
     return best
 
@@ -134,7 +134,7 @@ def _class_by_priority(state: EngineState) -> int:
             best = i
             continue
         rank, best_rank = state.control[i].priority, state.control[best].priority
-        if rank > best_rank or (rank == best_rank and _longer_waiting(state, i, best)):
+        if rank > best_rank or (rank == best_rank and longer_waiting(state, i, best)):
             best = i
     return best
 

@@ -51,6 +51,9 @@ SETTINGS = np.dtype(
         ("peak_rate", _f8),  # of arrivals, all classes, whole cluster, 1/s; 0 when recorded
         ("prefill_price", _f8),
         ("decode_price", _f8),
+        ("slot_scale", _f8),  # corrected ranks: slots per unit of a feature or correction
+        ("rank_scale", _f8),  # ... priority per unit of a correction
+        ("ahead_seconds", _f8),  # ... how far slots that become free are foreseen
     ]
 )
 
@@ -69,6 +72,10 @@ CLASS_PARAMETERS = np.dtype(
         ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
         ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
         ("mixed_weight", _f8),  # ... of the mixed pool
+        ("prefill_cost", _f8),  # corrected ranks: what the plan charges for an admission
+        ("decode_cost", _f8),  # ... for a decode alone
+        ("planned_slots", _f8),  # ... of the cluster, under the plan
+        ("load_seconds", _f8),  # ... of a GPU's time that a request takes
     ]
 )
 
@@ -84,6 +91,11 @@ CLASS_CONTROL = np.dtype(
         ("without_room", _i8),  # bit s: GPUs of set s had no room for the head: decisions.py
         ("priority", _f8),  # gates that rank: greater goes first
         ("reserve", _f8),  # ... free slots of the cluster without which the class waits
+        ("recent_rate", _f8),  # corrected ranks: arrivals seen, at rate_time, whole cluster, 1/s
+        ("late_rate", _f8),  # ... with a longer memory
+        ("rate_time", _f8),
+        ("soon_rate", _f8),  # ... arrivals that a known profile lets expect soon
+        ("later_rate", _f8),  # ... and later
     ]
 )
 
@@ -186,6 +198,7 @@ CLOCK = np.dtype(
         ("modulation_state", _i8),
         ("modulation_jumps", _i8),
         ("modulation_until", _f8),  # time of the next jump
+        ("foreseen_time", _f8),  # when soon_rate and later_rate were read
         ("events", _i8),
         ("logged", _i8),
     ]
@@ -221,6 +234,12 @@ class EngineState(NamedTuple):
     totals: np.ndarray  # (I,) CLASS_TOTALS
     histograms: np.ndarray  # (3, I, HISTOGRAM_BINS) int64; no bins: latencies are not recorded
     gpus: np.ndarray  # (n,) GPU
+    class_bias: np.ndarray  # (I, H) of the hidden units; H = 0: ranks are not corrected
+    state_weights: np.ndarray  # (F, H) of the features of the moment
+    output_weights: np.ndarray  # (H + 1, O) of the hidden units and, last, a constant
+    features: np.ndarray  # (F,) last read, scratch
+    hidden: np.ndarray  # (H,) scratch
+    corrections: np.ndarray  # (I, O) last computed, scratch
     class_decodes: np.ndarray  # (n, I) decodes of each class on each GPU
     decode_marks: np.ndarray  # (n * B,) per GPU a heap of finish marks on its clock
     decode_requests: np.ndarray  # (n * B,) the request of each mark

@@ -6,6 +6,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
+from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile, RankCorrection
 from llm_sched_env.simulation.layout import EngineState
 from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 
@@ -75,3 +76,31 @@ def _weights(
             "the plan has them",
         )
     return checked
+
+
+def set_class_profile(states: EngineState, profile: ClassProfile | None) -> ClassProfile:
+    """Write what a correction of ranks needs into settings, classes and estimates of rates."""
+    n_classes = states.classes.shape[1]
+    if profile is None or profile.features.shape != (n_classes, len(CLASS_FEATURES)):
+        raise ConfigurationError(
+            "profile",
+            profile,
+            f"one of {n_classes} classes for a rule with a correction",
+            "the plan has it",
+        )
+    for name in ("slot_scale", "rank_scale", "ahead_seconds"):
+        states.settings[name] = getattr(profile, name)
+    for name in ("prefill_cost", "decode_cost", "planned_slots", "load_seconds"):
+        states.parameters[name] = getattr(profile, name)
+    for name in ("recent_rate", "late_rate", "soon_rate", "later_rate"):
+        states.control[name] = states.parameters["admissible_rate"]
+    return profile
+
+
+def set_correction(
+    states: EngineState, k: int, correction: RankCorrection, profile: ClassProfile
+) -> None:
+    """Give cluster k a network; it must have the hidden units that the states have room for."""
+    states.class_bias[k] = profile.features @ correction.static[:, :-1].T + correction.static[:, -1]
+    states.state_weights[k] = correction.state.T
+    states.output_weights[k] = correction.output.T

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.rank_correction import RankCorrection
 
 (
     OCCUPANCY_GATE,
@@ -22,7 +23,8 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
     WEIGHTED_RANDOMIZED_ROUTER,
     PREFILL_AWARE_ROUTER,
     BID_PRICE_ROUTER,
-) = range(6)
+    CORRECTED_BID_PRICE_ROUTER,
+) = range(7)
 AGENT_GATE = AGENT_ROUTER = -1
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
@@ -73,6 +75,8 @@ class DispatchRule:
     prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
         ``bid-price`` the ranks say which does.
     credit_cap: admissions for which a class can save credit, under a gate that runs on it.
+    correction: of the ranks of the gate and the router ``bid-price``, a trained network that
+        adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
     """
 
     gate: str = "occupancy"
@@ -80,6 +84,7 @@ class DispatchRule:
     pools: str = "static"
     prefill_first: bool = False
     credit_cap: float = 3.0
+    correction: RankCorrection | None = None
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -112,13 +117,22 @@ class DispatchRule:
             )
         if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
             raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")
+        if self.correction is not None and self.router != "bid-price":
+            raise ConfigurationError(
+                "correction",
+                f"one with the router {self.router}",
+                "a correction with the router bid-price",
+                "no other rule has ranks of prefills and decodes to correct",
+            )
 
     @property
     def settings(self) -> dict[str, int | float]:
         """The rule as the engine's settings."""
         return {
             "gate": GATES[self.gate],
-            "router": ROUTERS[self.router],
+            "router": (
+                ROUTERS[self.router] if self.correction is None else CORRECTED_BID_PRICE_ROUTER
+            ),
             "pools": POOLS[self.pools],
             "prefill_first": int(self.prefill_first),
             "class_lines": int(self.router in _ROUTERS_WITH_CLASS_LINES),
@@ -147,6 +161,7 @@ class EventDispatch:
     router: str = "agent"
     pools: str = "static"
     gate: ClassVar[str] = "agent"
+    correction: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         for field, value, table in (

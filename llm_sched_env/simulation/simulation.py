@@ -8,25 +8,27 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
-from llm_sched_env.kv_limit import fitting_requests
+from llm_sched_env.rank_correction import ClassProfile, RankCorrection
 from llm_sched_env.simulation import allocation, layout
 from llm_sched_env.simulation.engine import advance, draw_requests, start
+from llm_sched_env.simulation.fresh_state import fresh_state
 from llm_sched_env.simulation.layout import EngineState, RequestStream
 from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.random_streams import stream_keys
 from llm_sched_env.simulation.request_stream import checked_stream
 from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
-from llm_sched_env.simulation.rule_parameters import CONTROLLED_RANKS, set_rule_parameters
+from llm_sched_env.simulation.rule_parameters import (
+    CONTROLLED_RANKS,
+    set_class_profile,
+    set_correction,
+    set_rule_parameters,
+)
 from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.workload import (
     bills_own_tokens,
-    is_steady,
-    peak_multipliers,
     workload_tables,
 )
-
-_WAITING_PER_GPU = 4
 
 
 class SimulationBatch:
@@ -51,6 +53,8 @@ class SimulationBatch:
             place of the first two rows.
         weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see
             :attr:`llm_sched_env.planning.fluid.FluidPlan.decode_weights`.
+        profile: of a rule with a correction, what the network is told about the classes: see
+            :meth:`llm_sched_env.planning.fluid.FluidPlan.class_profile`.
 
     Attributes:
         controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2I + 1), with the gate
@@ -71,6 +75,7 @@ class SimulationBatch:
         billing: str | None = None,
         ranks: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        profile: ClassProfile | None = None,
     ) -> None:
         self.instance = instance
         self.rule = rule
@@ -81,7 +86,7 @@ class SimulationBatch:
         if stream is not None:
             stream = checked_stream(stream, instance.n_classes)
         self.workload = workload_tables(instance, stream)
-        self._fresh = _fresh_state(
+        self._fresh = fresh_state(
             instance,
             rule,
             self.n_gpus,
@@ -90,6 +95,10 @@ class SimulationBatch:
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
         set_rule_parameters(self._fresh, rule, instance, ranks, weights)
+        self._profile = None
+        if rule.correction is not None:
+            self._profile = set_class_profile(self._fresh, profile)
+            set_correction(self._fresh, 0, rule.correction, self._profile)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self._short = 2 * instance.n_classes + 1
@@ -140,6 +149,22 @@ class SimulationBatch:
             np.ascontiguousarray(occupancy),
             k,
         )
+
+    def correct(self, k: int, correction: RankCorrection) -> None:
+        """Give cluster k another network, of as many hidden units, until it is started anew."""
+        if self._profile is None:
+            raise ConfigurationError(
+                "correction",
+                f"one of {correction.hidden_units} hidden units",
+                "none: the rule of this batch has none",
+            )
+        if correction.hidden_units != self.states.hidden.shape[1]:
+            raise ConfigurationError(
+                "correction",
+                f"one of {correction.hidden_units} hidden units",
+                f"one of {self.states.hidden.shape[1]}, as the rule of this batch has",
+            )
+        set_correction(self.states, k, correction, self._profile)
 
     def run(
         self,
@@ -333,7 +358,7 @@ def sample_requests(
     room = int(2.0 * n_gpus * instance.arrival_rates.sum() * until) + 64
     while True:
         # Any rule: it has no say in what arrives.
-        states = _fresh_state(
+        states = fresh_state(
             instance, DispatchRule(), checked_integer("n_gpus", n_gpus), latencies=False
         )
         states.keys[0] = stream_keys(seed)
@@ -346,66 +371,15 @@ def sample_requests(
 
 def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
     """Raise ConfigurationError unless size, instance, rule and billing are the same."""
-    if snapshot.gpus.shape != state.gpus.shape:
-        raise ConfigurationError("snapshot of GPUs", len(snapshot.gpus), f"{len(state.gpus)}")
+    for name, array, own in (
+        ("GPUs", snapshot.gpus, state.gpus),
+        ("hidden units", snapshot.hidden, state.hidden),
+    ):
+        if array.shape != own.shape:
+            raise ConfigurationError(f"snapshot of {name}", len(array), f"{len(own)}")
     for name in ("settings", "parameters"):
         own, other = getattr(state, name), getattr(snapshot, name)
         if own.shape != other.shape or own.tobytes() != other.tobytes():
             raise ConfigurationError(
                 f"snapshot {name}", other.tolist(), f"those of this cluster, {own.tolist()}"
             )
-
-
-def _fresh_state(
-    instance: Instance,
-    rule: DispatchRule | EventDispatch,
-    n_gpus: int,
-    *,
-    latencies: bool,
-    recorded: bool = False,
-    own_tokens: bool = False,
-) -> EngineState:
-    """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
-    # Slots are bounded, queues are not: they start with room for a few requests per GPU.
-    states = allocation.allocate_state(
-        n_gpus,
-        instance.n_classes,
-        hardware.batch_slots,
-        capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
-        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
-        latencies=latencies,
-        kv_limited=hardware.kv_tokens is not None,
-    )
-    rates = n_gpus * instance.arrival_rates
-    peaks = rates * peak_multipliers(instance)
-    settings = states.settings
-    settings["batch_slots"] = hardware.batch_slots
-    for name, value in rule.settings.items():
-        settings[name] = value
-    settings["bill_own_tokens"] = own_tokens
-    settings["affine"] = hardware.iteration_law == "affine"
-    settings["whole_chunks"] = hardware.chunking == "ceil"
-    settings["steady"] = is_steady(instance)
-    settings["solo_seconds"] = hardware.tau_solo
-    settings["mixed_seconds"] = hardware.tau_mixed
-    if hardware.iteration_law == "affine":
-        settings["token_seconds"] = hardware.beta
-        settings["flat_tokens"] = hardware.flat_tokens
-    settings["chunk_tokens"] = hardware.chunk_tokens
-    settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
-    settings["peak_rate"] = 0.0 if recorded else peaks.sum()
-    settings["prefill_price"] = instance.prices.prefill
-    settings["decode_price"] = instance.prices.decode
-    parameters = states.parameters
-    # What is billed and what the gates reckon with: the requests that are not rejected.
-    served = fitting_requests(instance)
-    parameters["prompt_tokens"] = served.prompt_tokens
-    parameters["output_tokens"] = served.output_tokens
-    parameters["admissible_rate"] = n_gpus * served.arrival_rates
-    parameters["arrival_rate"] = rates
-    parameters["peak_rate"] = peaks
-    parameters["patience_rate"] = instance.patience_rates
-    parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
-    parameters["prefill_rate"] = served.prefill_rates
-    return states

@@ -1,0 +1,109 @@
+"""A trained rule as a file: weights, how they were trained, how well they did meanwhile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.agents.paired_runs import corrected_rule
+from llm_sched_env.errors import CheckpointError, LLMSchedError
+from llm_sched_env.rank_correction import (
+    CLASS_FEATURES,
+    CORRECTIONS,
+    STATE_FEATURES,
+    RankCorrection,
+)
+from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.whole_files import write_whole
+
+SHIPPED = Path(__file__).with_name("rules")
+"""Folder of the rules that come with the package."""
+
+# What the weights belong to: with other features, or in another order, they mean nothing.
+_MEANING = {
+    "class_features": list(CLASS_FEATURES),
+    "state_features": list(STATE_FEATURES),
+    "corrections": list(CORRECTIONS),
+}
+_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class LearnedRule:
+    """A network with its history.
+
+    Attributes:
+        network: weights, rounded to five digits, so that what is kept is what was measured.
+        configuration: of the training, plain data.
+        generations: that the training took.
+        seconds: of wall time.
+        curve: what was measured during the training.
+        versions: of what trained it.
+    """
+
+    network: RankCorrection
+    configuration: dict[str, Any]
+    generations: int
+    seconds: float
+    curve: list[dict[str, float]]
+    versions: dict[str, str]
+
+    @property
+    def rule(self) -> DispatchRule:
+        """What schedules."""
+        return corrected_rule(self.network)
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all."""
+        content = {
+            "configuration": self.configuration,
+            "generations": self.generations,
+            "seconds": self.seconds,
+            "versions": self.versions,
+            "curve": self.curve,
+            **_MEANING,
+            "weights": {
+                name: getattr(self.network, name).tolist() for name in ("static", "state", "output")
+            },
+        }
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> LearnedRule:
+        """Read a rule; raises CheckpointError in one line."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            _check_meaning(content)
+            weights = content.pop("weights")
+            return cls(network=RankCorrection(**weights), **content)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"rule {path}: got no such file, allowed is what `llmsched train-rule` wrote; "
+                "check the path"
+            ) from None
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, LLMSchedError) as error:
+            raise CheckpointError(
+                f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
+                "allowed is what `llmsched train-rule` wrote"
+            ) from None
+
+
+def _check_meaning(content: dict[str, Any]) -> None:
+    """Take what the weights belong to out of a file's content; ValueError if it is another."""
+    for name, wanted in _MEANING.items():
+        if content.pop(name) != wanted:
+            raise ValueError(f"its {name.replace('_', ' ')} are not those of this version")
+
+
+def rounded(weights: np.ndarray) -> np.ndarray:
+    """Weights as they are kept."""
+    return np.round(weights, _DIGITS)
+
+
+def load_rule(path: str | Path) -> DispatchRule:
+    """The rule of a file, as a policy."""
+    return LearnedRule.load(path).rule

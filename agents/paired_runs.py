@@ -1,0 +1,58 @@
+"""What does a small change of a trained rule earn? Runs in pairs on the same requests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.planning import plan
+from llm_sched_env.rank_correction import RankCorrection
+from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.simulation import SimulationBatch
+
+
+def scores_of_pairs(
+    scenario: TrainingScenario,
+    pairs: np.ndarray,
+    hidden_units: int,
+    seeds: list[np.random.SeedSequence],
+) -> np.ndarray:
+    """Shares of R* that rules earn, two by two on the same requests.
+
+    Args:
+        scenario: on what.
+        pairs: weights of the rules' networks, shape (K, 2, D).
+        hidden_units: of these networks.
+        seeds: of the pairs' random streams, K.
+
+    Returns:
+        Shape (K, 2).
+    """
+    n_gpus, n_pairs = scenario.n_gpus, len(pairs)
+    fluid = plan(scenario.instance)
+    networks = [RankCorrection.from_parameters(p, hidden_units) for pair in pairs for p in pair]
+    batch = SimulationBatch(
+        scenario.instance,
+        corrected_rule(networks[0]),
+        n_gpus,
+        2 * n_pairs,
+        latencies=False,
+        ranks=fluid.slot_ranks(n_gpus),
+        profile=fluid.class_profile(n_gpus),
+    )
+    controls = fluid.controls(n_gpus)
+    occupancy = np.where(np.isfinite(fluid.occupancy), fluid.occupancy, 0.0)
+    for k, network in enumerate(networks):
+        batch.start(k, seeds[k // 2], controls, occupancy)
+        batch.correct(k, network)
+    batch.run(np.full(2 * n_pairs, scenario.warmup))
+    earned = -batch.states.totals["bundled_revenue"].sum(axis=1)
+    batch.run(np.full(2 * n_pairs, scenario.horizon))
+    earned += batch.states.totals["bundled_revenue"].sum(axis=1)
+    bound = fluid.value * n_gpus * (scenario.horizon - scenario.warmup)
+    return np.asarray(earned / bound).reshape(n_pairs, 2)
+
+
+def corrected_rule(network: RankCorrection) -> DispatchRule:
+    """Trunk reservation with corrected ranks."""
+    return DispatchRule("bid-price", "bid-price", "dynamic", correction=network)

@@ -1,0 +1,336 @@
+"""Train the network that corrects trunk reservation: read from top to bottom.
+
+llmsched train-rule --out runs/generalist
+llmsched train-rule --instance overload --gpus 5 --initial learned --out runs/overload-5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
+from llm_sched_env.agents.learned_rule import LearnedRule, rounded
+from llm_sched_env.agents.paired_runs import scores_of_pairs
+from llm_sched_env.agents.training_scenarios import TrainingScenario, random_scenario
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.experiments.cell_store import versions
+from llm_sched_env.instance import Instance
+from llm_sched_env.rank_correction import (
+    CLASS_FEATURES,
+    CORRECTIONS,
+    DEVIATIONS,
+    HIDDEN_UNITS,
+    STATE_FEATURES,
+    RankCorrection,
+    weight_shapes,
+)
+from llm_sched_env.spreading import Spreading
+from llm_sched_env.whole_files import write_whole
+
+RULE_NAME, STATE_NAME = "rule.json", "training.npz"
+# Scenarios from this number on measure the progress; none of them is trained on.
+_VALIDATION = 1_000_000
+_TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
+# Each hidden unit reads one of the deviations at first, with this weight.
+_FIRST_GAIN = 2.0
+# The rule is the average of the weights of about the last so many generations.
+_AVERAGED = 20.0
+_ONE_BY_ONE = Spreading(jobs=1)
+
+
+@dataclass(frozen=True)
+class RuleTraining:
+    """All knobs of a training; the defaults are those of the generalist.
+
+    Attributes:
+        instance: plain data of the only instance to train on; None: random scenarios.
+        n_gpus: its cluster size.
+        generations: steps of the evolution strategy.
+        scenarios: in a generation.
+        pairs: antithetic pairs on each scenario.
+        hidden_units: of the network.
+        step: of each weight in a generation, in units of its noise; falls to a tenth (cosine).
+        noise: standard deviation of the weights of hidden units, in a population.
+        output_noise: of the weights of outputs.
+        inputs: features whose weights are trained. Those of the generalist's hidden units stay at
+            one deviation from the plan each, so that it is trunk reservation, up to chance, while
+            the plan is right.
+        corrections: outputs that are trained; the others stay 0.
+        constants: whether constants are trained, corrections that do not depend on the moment.
+        weight_decay: share of the output weights that is lost in a generation.
+        validation_scenarios: on which progress is measured, at least 2.
+        validate_every: generations.
+        seed: of everything.
+        initial: name of the rule that the run starts from, for the record.
+    """
+
+    instance: dict[str, Any] | None = None
+    n_gpus: int | None = None
+    generations: int = 120
+    scenarios: int = 24
+    pairs: int = 8
+    hidden_units: int = HIDDEN_UNITS
+    step: float = 0.4
+    noise: float = 0.03
+    output_noise: float = 0.2
+    inputs: tuple[str, ...] = ()
+    corrections: tuple[str, ...] = ("prefill reserve factor", "price factor")
+    constants: bool = False
+    weight_decay: float = 0.003
+    validation_scenarios: int = 48
+    validate_every: int = 25
+    seed: int = 0
+    initial: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "generations", "scenarios", "pairs", "hidden_units", "validate_every",
+        ):  # fmt: skip
+            checked_integer(name, getattr(self, name))
+        # The error of a mean takes two.
+        checked_integer("validation_scenarios", self.validation_scenarios, 2)
+        checked_integer("seed", self.seed, 0)
+        for name in ("step", "noise", "output_noise"):
+            if not is_finite_number(getattr(self, name), positive=True):
+                raise ConfigurationError(name, getattr(self, name), "a finite number > 0")
+        for name, allowed in (
+            ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
+            ("corrections", CORRECTIONS),
+        ):
+            chosen = tuple(getattr(self, name))
+            object.__setattr__(self, name, chosen)
+            if set(chosen) - set(allowed):
+                raise ConfigurationError(name, list(chosen), f"some of {', '.join(allowed)}")
+        if (self.instance is None) != (self.n_gpus is None):
+            raise ConfigurationError(
+                "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
+            )
+
+    @classmethod
+    def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
+        """For one instance at one size: constants and every correction are trained, too."""
+        chosen: dict[str, Any] = {
+            "generations": 100,
+            "scenarios": 8,
+            "pairs": 16,
+            "step": 0.15,
+            "corrections": CORRECTIONS,
+            "constants": True,
+            **more,
+        }
+        return cls(instance.to_dict(), n_gpus, **chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON has it."""
+        tuples = {name: list(getattr(self, name)) for name in ("inputs", "corrections")}
+        return {**dataclasses.asdict(self), **tuples}
+
+    @property
+    def population(self) -> Population:
+        """How gradients are sampled."""
+        return Population(
+            self.pairs,
+            self.noise,
+            self.output_noise,
+            self.hidden_units,
+            self.inputs,
+            self.corrections,
+            self.constants,
+        )
+
+    def scenario(self, number: int) -> TrainingScenario:
+        """Scenario ``number``: a random one, or always the same."""
+        if self.instance is None or self.n_gpus is None:
+            return random_scenario(number, self.seed)
+        return TrainingScenario(Instance.from_dict(self.instance), self.n_gpus)
+
+    def step_size(self, generation: int) -> float:
+        """Of a generation (0, 1, ...)."""
+        part = 0.5 * (1.0 + math.cos(math.pi * generation / self.generations))
+        return self.step * (0.1 + 0.9 * part)
+
+
+@dataclass
+class _Progress:
+    """What a training that was killed needs to go on."""
+
+    weights: np.ndarray
+    average: np.ndarray
+    momentum: Momentum
+    generation: int
+    seconds: float
+    curve: list[dict[str, float]]
+
+
+def train_rule(
+    configuration: RuleTraining,
+    out: Path,
+    *,
+    initial: RankCorrection | None = None,
+    spreading: Spreading = _ONE_BY_ONE,
+    on_generation: Callable[[dict[str, float]], None] | None = None,
+) -> Path:
+    """Train a rule and write ``out/rule.json``; goes on where a killed training stopped.
+
+    Args:
+        configuration: all knobs.
+        out: folder of the run.
+        initial: network to start from; default: one that corrects nothing.
+        spreading: where runs are simulated; the result does not depend on it.
+        on_generation: called after each with its number, mean score and, when it was validated,
+            the gain over trunk reservation.
+
+    Returns:
+        The path of the rule.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    progress = _start(configuration, out, initial)
+    deviations = configuration.population.deviations
+    decayed = _is_output(configuration.hidden_units)
+    started = time.perf_counter() - progress.seconds
+    while progress.generation < configuration.generations:
+        g = progress.generation
+        sampled = partial(_sample, configuration, progress.weights, g)
+        samples = spreading.in_order(sampled, range(configuration.scenarios))
+        gradient = np.mean([sample[0] for sample in samples], axis=0)
+        direction = progress.momentum.step(gradient)
+        progress.weights = progress.weights * (1.0 - configuration.weight_decay * decayed)
+        progress.weights = progress.weights + configuration.step_size(g) * deviations * direction
+        progress.average += (progress.weights - progress.average) / min(_AVERAGED, g + 1.0)
+        progress.generation += 1
+        row = {"generation": g + 1.0, "score": float(np.mean([s[1] for s in samples]))}
+        if (g + 1) % configuration.validate_every == 0:
+            row |= _validate(configuration, progress.average, spreading)
+            progress.seconds = time.perf_counter() - started
+            progress.curve.append({**row, "seconds": round(progress.seconds, 1)})
+            _save(configuration, out, progress)
+        if on_generation is not None:
+            on_generation(row)
+    progress.seconds = time.perf_counter() - started
+    _save(configuration, out, progress)
+    return out / RULE_NAME
+
+
+def _sample(
+    configuration: RuleTraining, weights: np.ndarray, generation: int, k: int
+) -> tuple[np.ndarray, float]:
+    """The gradient on scenario k of a generation; runs in a worker."""
+    number = generation * configuration.scenarios + k
+    seed = np.random.SeedSequence([configuration.seed, _TRAINING_STREAM, number])
+    return sampled_gradient(configuration.scenario(number), weights, configuration.population, seed)
+
+
+def _validate(
+    configuration: RuleTraining, weights: np.ndarray, spreading: Spreading
+) -> dict[str, float]:
+    """Mean gain over trunk reservation in shares of R*, on requests that were never trained on."""
+    gain = partial(_gain, configuration, rounded(weights))
+    gains = spreading.in_order(gain, range(configuration.validation_scenarios))
+    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    return {"gain": float(np.mean(gains)), "gain_error": error}
+
+
+def _gain(configuration: RuleTraining, weights: np.ndarray, k: int) -> float:
+    seed = np.random.SeedSequence([configuration.seed, _VALIDATION_STREAM, k])
+    pairs = np.tile(np.stack([weights, np.zeros(len(weights))]), (configuration.pairs, 1, 1))
+    scores = scores_of_pairs(
+        configuration.scenario(_VALIDATION + k),
+        pairs,
+        configuration.hidden_units,
+        seed.spawn(configuration.pairs),
+    )
+    return float((scores[:, 0] - scores[:, 1]).mean())
+
+
+def _initial_weights(configuration: RuleTraining) -> np.ndarray:
+    """Each hidden unit reads one feature, without effect: the rule starts as trunk reservation."""
+    network = RankCorrection.none(configuration.hidden_units)
+    state = np.zeros(network.state.shape)
+    for unit, name in enumerate(DEVIATIONS[: configuration.hidden_units]):
+        state[unit, STATE_FEATURES.index(name)] = _FIRST_GAIN
+    return np.concatenate([network.static.ravel(), state.ravel(), network.output.ravel()])
+
+
+def _is_output(hidden_units: int) -> np.ndarray:
+    """1 for weights of outputs, 0 for others; shape (D,)."""
+    shapes = weight_shapes(hidden_units)
+    return np.concatenate(
+        [np.full(np.prod(shape), float(name == "output")) for name, shape in shapes.items()]
+    )
+
+
+def _start(configuration: RuleTraining, out: Path, initial: RankCorrection | None) -> _Progress:
+    if (out / STATE_NAME).exists():
+        return _resumed(configuration, out)
+    if initial is not None and initial.hidden_units != configuration.hidden_units:
+        raise ConfigurationError(
+            "hidden_units", configuration.hidden_units, f"{initial.hidden_units}, as initial has"
+        )
+    weights = _initial_weights(configuration) if initial is None else initial.parameters
+    momentum = Momentum(np.zeros(len(weights)))
+    return _Progress(weights, weights.copy(), momentum, 0, 0.0, [])
+
+
+def _resumed(configuration: RuleTraining, out: Path) -> _Progress:
+    with np.load(out / STATE_NAME) as state:
+        saved = json.loads(str(state["settings"]))
+        wanted = configuration.to_dict()
+        if saved["configuration"] != wanted:
+            other = sorted(k for k in wanted if saved["configuration"].get(k) != wanted[k])
+            raise ConfigurationError(
+                f"training in {out} with other",
+                ", ".join(other),
+                "the settings of the run that is there",
+                "choose another folder",
+            )
+        generation = int(state["generation"])
+        momentum = Momentum(state["mean"], float(state["square"]), generation)
+        return _Progress(
+            state["weights"],
+            state["average"],
+            momentum,
+            generation,
+            saved["seconds"],
+            saved["curve"],
+        )
+
+
+def _save(configuration: RuleTraining, out: Path, progress: _Progress) -> None:
+    """Write the state, from which a run goes on, and the rule."""
+    settings = {
+        "configuration": configuration.to_dict(),
+        "seconds": progress.seconds,
+        "curve": progress.curve,
+    }
+    state = io.BytesIO()
+    np.savez(
+        state,
+        settings=json.dumps(settings),
+        weights=progress.weights,
+        average=progress.average,
+        mean=progress.momentum.mean,
+        square=progress.momentum.square,
+        generation=progress.generation,
+    )
+    write_whole(out / STATE_NAME, state.getvalue())
+    LearnedRule(
+        network=RankCorrection.from_parameters(
+            rounded(progress.average), configuration.hidden_units
+        ),
+        configuration=configuration.to_dict(),
+        generations=progress.generation,
+        seconds=round(progress.seconds, 1),
+        curve=progress.curve,
+        versions=versions(),
+    ).save(out / RULE_NAME)

@@ -1,0 +1,26 @@
+"""The trained rules that come with the package: the files beside this one.
+
+A package of its own, so that results of studies are stamped with these files and not with all the
+training.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llm_sched_env.agents.learned_rule import SHIPPED, load_rule
+from llm_sched_env.policies import RegisteredPolicy
+from llm_sched_env.simulation.rules import DispatchRule
+
+
+@cache
+def _shipped(name: str) -> DispatchRule:
+    return load_rule(SHIPPED / f"{name}.json")
+
+
+LEARNED = RegisteredPolicy(
+    "trunk-reservation whose prices and reserves a trained network adapts to the moment",
+    lambda: _shipped("learned"),
+    source="this project",
+    trained=True,
+)

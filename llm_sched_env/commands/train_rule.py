@@ -1,0 +1,114 @@
+"""``llmsched train-rule``: a network that adapts trunk reservation to the moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llm_sched_env.commands.options import (
+    BackendOption,
+    JsonOption,
+    RayAddressOption,
+    WorkersOption,
+    messages,
+    output_folder,
+    print_json,
+)
+from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.spreading import Spreading
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        "train-rule",
+        epilog="Example: llmsched train-rule --instance overload --gpus 5 --initial learned "
+        "--generations 100 --out runs/overload-5",
+    )
+    def train_rule_command(
+        out: Annotated[Path, typer.Option(help="Folder of the run; the rule is rule.json in it.")],
+        instance: Annotated[
+            str | None,
+            typer.Option(help="Preset name or instance file; default: random ones, a generalist."),
+        ] = None,
+        gpus: Annotated[int | None, typer.Option(help="Cluster size, with --instance.")] = None,
+        generations: Annotated[
+            int | None,
+            typer.Option(help="Steps [120; of one instance: 100]."),
+        ] = None,
+        initial: Annotated[
+            str | None,
+            typer.Option(help="Rule to start from: a path or `learned`; default: the plan's."),
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+        jobs: WorkersOption = None,
+        backend: BackendOption = "joblib",
+        ray_address: RayAddressOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Train a rule by evolution; a run that was killed goes on when it is started again."""
+        from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
+        from llm_sched_env.agents.rule_training import RuleTraining, train_rule
+
+        spreading = Spreading(jobs, backend, ray_address)
+        if (instance is None) != (gpus is None):
+            raise ConfigurationError(
+                "--instance and --gpus", f"{instance} and {gpus}", "both, or none of them"
+            )
+        chosen: dict[str, Any] = {"seed": checked_integer("--seed", seed, 0), "initial": initial}
+        if generations is not None:
+            chosen["generations"] = checked_integer("--generations", generations)
+        configuration = RuleTraining(**chosen)
+        if instance is not None and gpus is not None:
+            configuration = RuleTraining.specialist(
+                resolve_instance(instance), checked_integer("--gpus", gpus), **chosen
+            )
+        network = None
+        if initial is not None:
+            shipped = SHIPPED / f"{initial}.json"
+            network = LearnedRule.load(shipped if shipped.exists() else initial).network
+        spreading.connect()
+        folder = output_folder(out)
+        columns = (
+            TextColumn(
+                "{task.completed:,.0f}/{task.total:,.0f} generations, gain {task.fields[gain]}"
+            ),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=messages) as progress:
+            task = progress.add_task("", total=configuration.generations, gain="-")
+
+            def show(row: dict[str, float]) -> None:
+                progress.update(task, completed=row["generation"])
+                if "gain" in row:
+                    gain = f"{100 * row['gain']:+.3f}±{196 * row['gain_error']:.3f} % of R*"
+                    progress.update(task, gain=gain)
+
+            path = train_rule(
+                configuration,
+                folder,
+                initial=network,
+                spreading=spreading,
+                on_generation=show,
+            )
+        trained = LearnedRule.load(path)
+        last = trained.curve[-1] if trained.curve else {}
+        if as_json:
+            print_json(
+                {
+                    "rule": str(path),
+                    "generations": trained.generations,
+                    "seconds": trained.seconds,
+                    "gain": last.get("gain"),
+                    "gain_error": last.get("gain_error"),
+                    "versions": trained.versions,
+                }
+            )
+        else:
+            print(f"{path}: {trained.generations} generations in {trained.seconds:.0f} s")

@@ -1,0 +1,119 @@
+"""What is a class under its plan, in numbers that mean the same on every instance and cluster?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning.slot_prices import critical_scale, slot_prices
+from llm_sched_env.planning.slot_ranks import slot_bids, slot_ranks
+from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile
+
+if TYPE_CHECKING:
+    from llm_sched_env.planning.fluid import FluidPlan
+
+# Free slots fluctuate by about the root of their number; a quarter of it is a unit of reserves.
+_SLOTS_PER_ROOT = 0.25
+# Slots are foreseen over this share of a mean decode.
+_AHEAD = 0.3
+
+
+def class_profile(plan: FluidPlan, n_gpus: int) -> ClassProfile:
+    """The profile of the plan's classes on n GPUs, for a rule that corrects the plan's ranks."""
+    instance = plan.instance
+    prices = slot_prices(plan, n_gpus)
+    slot_scale = _SLOTS_PER_ROOT * float(np.sqrt(n_gpus * instance.hardware.batch_slots))
+    columns = _bid_features(plan, n_gpus, slot_scale) | _size_features(plan, n_gpus)
+    shape = instance.n_classes
+    features = np.stack([np.broadcast_to(columns[name], shape) for name in CLASS_FEATURES])
+    return ClassProfile(
+        features=np.clip(features.T, -1.0, 1.0),
+        prefill_cost=prices.prefill + prices.decode,
+        decode_cost=prices.decode,
+        planned_slots=n_gpus * (plan.x + plan.y_mixed + plan.y_solo),
+        load_seconds=_load_seconds(instance),
+        slot_scale=slot_scale,
+        rank_scale=float(instance.bundled_revenues.max()),
+        ahead_seconds=_AHEAD * _mean_decode_seconds(instance),
+    )
+
+
+def _bid_features(plan: FluidPlan, n_gpus: int, slot_scale: float) -> dict[str, np.ndarray]:
+    """Bids as shares of a request's revenue, reserves, and who goes before whom."""
+    instance = plan.instance
+    ranks = slot_ranks(plan, n_gpus)
+    bids = slot_bids(plan, slot_prices(plan, n_gpus))
+    revenue, rates = instance.bundled_revenues, instance.arrival_rates
+    better = bids.prefill[None, :] > bids.prefill[:, None]
+    return {
+        "admission bid": _share(bids.prefill, revenue),
+        "decode bid": _share(bids.decode, revenue),
+        "prefill bid": _share(bids.prefill_alone, revenue),
+        "admitted share": 2.0 * plan.admission_fraction - 1.0,
+        "prefill reserve": _squashed(ranks[1] / slot_scale),
+        "prefill reserve beside all slots": ranks[1] / (n_gpus * instance.hardware.batch_slots),
+        "decode reserve": _squashed(ranks[3] / slot_scale),
+        "precedes decodes": 2.0 * ranks[4] - 1.0,
+        "better classes": 2.0 * better.mean(axis=1) - 1.0,
+        "arrivals of better classes": 2.0 * _share(better @ rates, rates.sum()) - 1.0,
+        "bids of better classes": _share(
+            _share(better @ (rates * bids.prefill), better @ rates), revenue
+        ),
+    }
+
+
+def _size_features(plan: FluidPlan, n_gpus: int) -> dict[str, np.ndarray]:
+    """Times, work, revenue and the cluster, each beside what is usual."""
+    instance, hardware = plan.instance, plan.instance.hardware
+    decode_seconds = 1.0 / instance.solo_decode_rates
+    mean_decode = _mean_decode_seconds(instance)
+    prefill_work = instance.arrival_rates / instance.prefill_rates
+    decode_work = instance.arrival_rates * instance.output_tokens
+    per_slot = instance.bundled_revenues * instance.solo_decode_rates
+    load = 1.0 / critical_scale(instance)
+    return {
+        "patience": 2.0 * _squashed(instance.patience_rates * mean_decode) - 1.0,
+        "prefill time": _squashed(np.log(1.0 / (instance.prefill_rates * mean_decode)) + 3.0),
+        "decode time": _squashed(np.log(decode_seconds / mean_decode)),
+        "share of prefill work": 2.0 * _share(prefill_work, prefill_work.sum()) - 1.0,
+        "share of decode work": 2.0 * _share(decode_work, decode_work.sum()) - 1.0,
+        "revenue per slot and second": 2.0 * _share(per_slot, per_slot.max()) - 1.0,
+        "gain of a GPU without prefill": _squashed(
+            2.0 * np.log(hardware.tau_mixed / hardware.tau_solo)
+        ),
+        "slots per GPU": _squashed(np.log(hardware.batch_slots / 16.0)),
+        "cluster size": _squashed(0.5 * np.log(n_gpus / 20.0)),
+        "load": _squashed(3.0 * (load - 1.0)),
+    }
+
+
+def _load_seconds(instance: Instance) -> np.ndarray:
+    """GPU-seconds of a request: what critical_scale has decode slots charge for it.
+
+    Where these are what runs out first, rates times this add up to 1 / critical_scale.
+    """
+    hardware = instance.hardware
+    solo_rate = hardware.gamma * hardware.batch_slots
+    mixed_rate = (hardware.batch_slots - 1) / hardware.tau_mixed
+    beside = max(0.0, 1.0 - mixed_rate / solo_rate)
+    seconds: np.ndarray = instance.output_tokens / solo_rate + beside / instance.prefill_rates
+    return seconds
+
+
+def _mean_decode_seconds(instance: Instance) -> float:
+    """Of an arriving request on a solo GPU."""
+    weights = instance.arrival_rates / instance.arrival_rates.sum()
+    return float(weights @ (1.0 / instance.solo_decode_rates))
+
+
+def _share(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
+    """The part over the whole, 0 where there is nothing."""
+    whole = np.broadcast_to(whole, np.shape(part)).astype(float)
+    share: np.ndarray = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+    return share
+
+
+def _squashed(z: np.ndarray | float) -> np.ndarray:
+    return np.asarray(z / (1.0 + np.abs(z)))

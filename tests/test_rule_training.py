@@ -1,0 +1,393 @@
+"""Training of rules: gradients, momentum, files, and that a run is the same however it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm_sched_env as lse
+from llm_sched_env.agents import evolution
+from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
+from llm_sched_env.agents.learned_rule import LearnedRule, load_rule, rounded
+from llm_sched_env.agents.paired_runs import corrected_rule, scores_of_pairs
+from llm_sched_env.agents.rule_training import RULE_NAME, RuleTraining, train_rule
+from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.errors import CheckpointError, ConfigurationError
+from llm_sched_env.experiments.cell_store import versions
+from llm_sched_env.planning import plan
+from llm_sched_env.rank_correction import (
+    CLASS_FEATURES,
+    CORRECTIONS,
+    STATE_FEATURES,
+    RankCorrection,
+    weight_shapes,
+)
+from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.spreading import Spreading
+
+TINY = RuleTraining(
+    lse.presets.overload().to_dict(), 2, generations=5, scenarios=2, pairs=2, hidden_units=3,
+    validation_scenarios=2, validate_every=2,
+)  # fmt: skip
+SCENARIO = TrainingScenario(lse.presets.overload(), 3, warmup=20.0, horizon=80.0)
+
+
+def random_weights(seed: int, hidden: int) -> np.ndarray:
+    sizes = [np.prod(shape) for shape in weight_shapes(hidden).values()]
+    return np.random.default_rng(seed).normal(0.0, 0.5, sum(sizes))
+
+
+# The evolution strategy.
+
+
+def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> None:
+    """Scores are linear in the weights, with a bend and the noise that a pair shares."""
+
+    def scores(scenario: Any, pairs: np.ndarray, hidden: int, seeds: list[Any]) -> np.ndarray:
+        shared = np.array([np.random.default_rng(seed).normal() for seed in seeds])
+        return pairs @ slope - 0.1 * (pairs**2).sum(axis=-1) + shared[:, None]
+
+    monkeypatch.setattr(evolution, "scores_of_pairs", scores)
+
+
+def everything(pairs: int) -> Population:
+    """All weights of a network of one hidden unit are trained."""
+    return Population(
+        pairs, 0.1, 0.3, 1, (*CLASS_FEATURES, *STATE_FEATURES), CORRECTIONS, constants=True
+    )
+
+
+def test_the_sampled_gradient_points_uphill(monkeypatch: pytest.MonkeyPatch) -> None:
+    population = everything(1500)
+    rng = np.random.default_rng(3)
+    slope = rng.normal(size=len(population.deviations))
+    on_a_known_landscape(monkeypatch, slope)
+    weights = 0.1 * rng.normal(size=len(slope))
+    gradient, mean = sampled_gradient(SCENARIO, weights, population, np.random.SeedSequence(1))
+    uphill = population.deviations * (slope - 0.2 * weights)
+    cosine = gradient @ uphill / np.linalg.norm(gradient) / np.linalg.norm(uphill)
+    assert cosine > 0.9
+    # In shares of the usual difference, it is a unit vector and some noise.
+    assert 0.9 < np.linalg.norm(gradient) < 1.2
+    assert mean == pytest.approx(weights @ slope, abs=1.0)
+    again, _ = sampled_gradient(SCENARIO, weights, population, np.random.SeedSequence(1))
+    np.testing.assert_array_equal(gradient, again)
+
+
+def test_what_is_at_stake_counts_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    population = everything(50)
+    slope = np.ones(len(population.deviations))
+    start = np.zeros(len(slope))
+    lengths = []
+    for scale in (1e-6, 1.0, 1e4):
+        on_a_known_landscape(monkeypatch, scale * slope)
+        gradient = sampled_gradient(SCENARIO, start, population, np.random.SeedSequence(2))[0]
+        lengths.append(np.linalg.norm(gradient))
+    assert lengths[0] < 0.01 * lengths[1], "where nothing is at stake"
+    assert lengths[1] == pytest.approx(lengths[2], rel=0.01)
+
+
+def test_noise_is_by_kind_of_weight() -> None:
+    network = RankCorrection.from_parameters(everything(1).deviations, 1)
+    assert (network.output == 0.3).all()
+    assert (network.static == 0.1).all()
+    assert (network.state == 0.1).all()
+
+
+def test_what_is_not_trained_has_no_noise() -> None:
+    chosen = Population(
+        1, 0.1, 0.3, 2, (CLASS_FEATURES[4], STATE_FEATURES[7]), CORRECTIONS[1:3], constants=False
+    )
+    network = RankCorrection.from_parameters(chosen.deviations, 2)
+    assert np.flatnonzero(network.static.any(axis=0)).tolist() == [4]
+    assert np.flatnonzero(network.state.any(axis=0)).tolist() == [7]
+    assert np.argwhere(network.output).tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
+
+
+def test_momentum_is_a_weighted_mean_from_the_first_step_on() -> None:
+    gradients = np.random.default_rng(1).normal(size=(30, 7))
+    momentum = Momentum(np.zeros(7))
+    for count in range(1, len(gradients) + 1):
+        direction = momentum.step(gradients[count - 1])
+        ages = np.arange(count)[::-1]
+        weights = 0.9**ages / (0.9**ages).sum()
+        square = weights @ (gradients[:count] ** 2).mean(axis=1)
+        np.testing.assert_allclose(direction, weights @ gradients[:count] / np.sqrt(square))
+    constant = Momentum(np.zeros(7))
+    for _ in range(5):
+        np.testing.assert_allclose(
+            constant.step(gradients[0]), gradients[0] / np.sqrt(np.mean(gradients[0] ** 2))
+        )
+
+
+def test_scores_are_shares_of_the_bound_on_shared_requests() -> None:
+    """Of each row the same as a run alone; equal networks of a pair earn the same."""
+    weights = [random_weights(1, 2), random_weights(2, 2)]
+    pairs = np.array([[weights[0], weights[1]], [weights[1], weights[1]]])
+    seeds = np.random.SeedSequence(4).spawn(2)
+    scores = scores_of_pairs(SCENARIO, pairs, 2, seeds)
+    assert scores.shape == (2, 2)
+    assert scores[1, 0] == scores[1, 1] != scores[0, 1]
+    fluid, n = plan(SCENARIO.instance), SCENARIO.n_gpus
+    for k, seed in enumerate(seeds):
+        for side in range(2):
+            rule = corrected_rule(RankCorrection.from_parameters(pairs[k, side], 2))
+            alone = Simulation(
+                SCENARIO.instance, rule, fluid.controls(n), n, seed, fluid.occupancy,
+                ranks=fluid.slot_ranks(n), profile=fluid.class_profile(n),
+            )  # fmt: skip
+            alone.run(SCENARIO.warmup)
+            alone.reset_metrics()
+            alone.run(SCENARIO.horizon)
+            rate = alone.metrics().bundled_revenue.sum() / (SCENARIO.horizon - SCENARIO.warmup)
+            assert scores[k, side] == pytest.approx(rate / n / fluid.value, rel=1e-9)
+
+
+# A training run.
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Of a rule file, but for what clocks say."""
+    data = json.loads(path.read_text())
+    del data["seconds"]
+    for row in data["curve"]:
+        del row["seconds"]
+    return data
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_rule(TINY, tmp_path_factory.mktemp("trained"))
+
+
+def test_a_run_leaves_a_rule_with_its_history(trained: Path) -> None:
+    rule = LearnedRule.load(trained)
+    assert rule.generations == TINY.generations
+    assert rule.network.hidden_units == TINY.hidden_units
+    assert [row["generation"] for row in rule.curve] == [2, 4]
+    assert all(abs(row["gain"]) < 1 and row["gain_error"] >= 0 for row in rule.curve)
+    assert rule.configuration == json.loads(json.dumps(TINY.__dict__))
+    assert rule.versions == versions()
+    assert np.abs(rule.network.output).max() > 0
+    assert not list(trained.parent.glob("*partial*"))
+
+
+def test_the_seed_decides_and_processes_do_not(trained: Path, tmp_path: Path) -> None:
+    again = train_rule(TINY, tmp_path / "again", spreading=Spreading(jobs=2))
+    assert content(again) == content(trained)
+    other = train_rule(replace(TINY, seed=1), tmp_path / "other")
+    assert content(other)["weights"] != content(trained)["weights"]
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 3, 5])
+def test_a_killed_run_goes_on_to_the_same_rule(
+    trained: Path, tmp_path: Path, killed_in: int
+) -> None:
+    def kill(row: dict[str, float]) -> None:
+        if row["generation"] == killed_in:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_rule(TINY, tmp_path, on_generation=kill)
+    assert (tmp_path / RULE_NAME).exists() == (killed_in >= TINY.validate_every)
+    seen: list[float] = []
+    path = train_rule(TINY, tmp_path, on_generation=lambda row: seen.append(row["generation"]))
+    assert seen[0] == 1 + killed_in // TINY.validate_every * TINY.validate_every
+    assert seen[-1] == TINY.generations
+    assert content(path) == content(trained)
+
+
+def test_a_finished_run_is_not_trained_again(trained: Path) -> None:
+    before = content(trained)
+    rows: list[Any] = []
+    train_rule(TINY, trained.parent, on_generation=rows.append)
+    assert not rows
+    assert content(trained) == before
+
+
+def test_other_settings_in_the_folder_are_refused(trained: Path) -> None:
+    before = trained.read_bytes()
+    with pytest.raises(ConfigurationError) as error:
+        train_rule(replace(TINY, step=0.5, pairs=3), trained.parent)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "pairs, step" in message
+    assert "another folder" in message
+    assert trained.read_bytes() == before
+
+
+def test_a_training_may_start_from_a_rule(trained: Path, tmp_path: Path) -> None:
+    network = LearnedRule.load(trained).network
+    still = replace(TINY, generations=1, step=1e-9, weight_decay=0.0, initial="trained")
+    path = train_rule(still, tmp_path / "still", initial=network)
+    for name in weight_shapes(1):
+        np.testing.assert_allclose(
+            getattr(LearnedRule.load(path).network, name), getattr(network, name), atol=2e-5
+        )
+    with pytest.raises(ConfigurationError, match=r"hidden_units.*3, as initial has"):
+        train_rule(replace(still, hidden_units=4), tmp_path / "wider", initial=network)
+
+
+def test_an_untrained_rule_is_trunk_reservation(tmp_path: Path) -> None:
+    """Hidden units that read a feature each, no outputs; a tiny step is rounded away."""
+    path = train_rule(replace(TINY, generations=1, step=1e-9), tmp_path)
+    network = LearnedRule.load(path).network
+    assert not network.output.any()
+    assert (np.count_nonzero(np.hstack([network.static, network.state]), axis=1) == 1).all()
+    settings = {"horizon": 60.0, "warmup": 10.0, "replications": 2}
+    rule, trunk = (
+        lse.evaluate(policy, "overload", 3, **settings)
+        for policy in (str(path), "trunk-reservation")
+    )
+    assert rule.scores == trunk.scores
+
+
+def test_step_sizes_fall_to_a_tenth() -> None:
+    sizes = [TINY.step_size(g) for g in range(TINY.generations + 1)]
+    assert sizes[0] == TINY.step
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == pytest.approx(0.1 * TINY.step)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generations", 0), ("scenarios", 0.5), ("pairs", True), ("hidden_units", 0),
+        ("validation_scenarios", 1), ("validate_every", 0), ("seed", -1), ("step", 0.0),
+        ("noise", float("nan")), ("output_noise", -1.0), ("n_gpus", None),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_in_one_line(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=field) as error:
+        replace(TINY, **{field: value})
+    assert "\n" not in str(error.value)
+
+
+# Files.
+
+
+def test_a_file_holds_the_rule_to_the_last_bit(trained: Path, tmp_path: Path) -> None:
+    rule = LearnedRule.load(trained)
+    network = RankCorrection.from_parameters(rounded(random_weights(5, 4)), 4)
+    rule = replace(rule, network=network)
+    rule.save(tmp_path / "copy.json")
+    copy = LearnedRule.load(tmp_path / "copy.json")
+    np.testing.assert_array_equal(copy.network.parameters, network.parameters)
+    for field in ("configuration", "generations", "seconds", "curve", "versions"):
+        assert getattr(copy, field) == getattr(rule, field)
+    copy.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "copy.json").read_bytes()
+    correction = load_rule(tmp_path / "copy.json").correction
+    assert correction is not None
+    np.testing.assert_array_equal(correction.parameters, network.parameters)
+
+
+def damaged(trained: Path) -> dict[str, str]:
+    data = json.loads(trained.read_text())
+
+    def changed(**fields: Any) -> str:
+        return json.dumps({**data, **fields})
+
+    weights = data["weights"]
+    ragged = {**weights, "state": [*weights["state"][:-1], weights["state"][-1][:-1]]}
+    return {
+        "garbage": "\x00no rule\nat all",
+        "empty": "",
+        "a list": "[1, 2]",
+        "a text": '"rule"',
+        "cut": trained.read_text()[:300],
+        "other features": changed(state_features=data["state_features"][::-1]),
+        "features of classes": changed(class_features=data["class_features"][1:]),
+        "other outputs": changed(corrections=["priority"]),
+        "no weights": json.dumps({k: v for k, v in data.items() if k != "weights"}),
+        "fewer weights": changed(weights={k: weights[k] for k in ("static", "state")}),
+        "more weights": changed(weights={**weights, "third": [[1.0]]}),
+        "ragged weights": changed(weights=ragged),
+        "weights of no size": changed(weights={k: [] for k in weights}),
+        "no number": changed(weights={**weights, "output": [["a"]]}),
+        "infinite": trained.read_text().replace(str(weights["output"][0][0]), "Infinity"),
+        "more fields": changed(further=1),
+    }
+
+
+def test_files_that_are_no_rule_are_refused_in_one_line(trained: Path, tmp_path: Path) -> None:
+    for name, text in damaged(trained).items():
+        path = tmp_path / "damaged.json"
+        path.write_text(text)
+        with pytest.raises(CheckpointError) as error:
+            LearnedRule.load(path)
+        message = str(error.value)
+        assert "\n" not in message, name
+        assert "damaged.json" in message
+        assert "train-rule" in message
+        with pytest.raises(CheckpointError):
+            lse.evaluate(str(path), "base", 1, horizon=10.0, warmup=0.0, replications=1)
+    for missing in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(CheckpointError, match="allowed is what"):
+            LearnedRule.load(missing)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError):
+        LearnedRule.load(tmp_path / "binary.json")
+
+
+# The command.
+
+
+def test_the_command_trains_a_rule_that_evaluate_runs(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train-rule", "--instance", "base", "--gpus", 1, "--generations", 2, "--jobs", 1]
+    code, out, _ = run(*arguments, "--out", folder, "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["generations"] == 2
+    assert Path(report["rule"]) == folder / RULE_NAME
+    short = ["--horizon", 60, "--warmup", 20, "--replications", 2]
+    code, out, _ = run(
+        "evaluate",
+        "--policy",
+        report["rule"],
+        "--instance",
+        "dolly15k",
+        "--gpus",
+        3,
+        *short,
+        "--json",
+    )
+    assert code == 0
+    record = json.loads(out)
+    assert record["policy"] == "run"
+    assert 0.3 < record["score"]["mean"] < 1.2
+    code, out, _ = run(*arguments, "--out", tmp_path / "next", "--initial", report["rule"])
+    assert code == 0
+    assert "2 generations" in out
+    code, _, err = run(*arguments, "--out", folder, "--seed", 4)
+    assert code == 2
+    *progress, message = err.splitlines()
+    assert "got 'seed'" in message
+    assert not any("llmsched" in line for line in progress)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        (["--instance", "base"], "--gpus"),
+        (["--gpus", 3], "--instance"),
+        (["--generations", 0], "--generations"),
+        (["--initial", "nowhere.json"], "nowhere.json"),
+        (["--instance", "nowhere", "--gpus", 2], "nowhere"),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    run: Any, tmp_path: Path, wrong: list[Any], word: str
+) -> None:
+    code, out, err = run("train-rule", "--out", tmp_path / "run", *wrong)
+    assert code == 2
+    assert out == ""
+    assert word in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
