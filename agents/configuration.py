@@ -9,10 +9,41 @@ from typing import Any
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning import PRICINGS
 
+ALGORITHMS = ("ppo", "recurrent-ppo", "maskable-ppo", "sac", "tqc", "ars")
+_CHOICES = {
+    "pricing": PRICINGS,
+    "control": ("interval", "event"),
+    "center": ("plan", "middle"),
+    "algorithm": ALGORITHMS,
+    "network": ("mlp", "per-class"),
+    "reward_reference": ("none", "center", "group"),
+}
+_COUNTS = (
+    "total_steps",
+    "n_envs",
+    "rollout_steps",
+    "batch_size",
+    "epochs",
+    "gradient_steps",
+    "buffer_steps",
+    "frame_stack",
+    "group_size",
+    "evaluation_every",
+    "checkpoint_every",
+)
+_TUPLES = ("controls", "hidden_units", "references")
+# Rows times GPUs of an evaluation: what a cluster earns varies like one over their root.
+_EVALUATED_GPUS = 1600
+_LEAST_RUNS, _MOST_RUNS = 8, 32
+
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
-    """PPO on ``LLMSched-v0``; every default was chosen on ``overload`` at 20 GPUs."""
+    """Training on ``LLMSched-v0`` or, with ``control="event"``, on ``LLMSchedEvent-v0``.
+
+    The defaults are PPO around trunk reservation, chosen on ``overload`` at 20 GPUs; variants.py
+    names other combinations.
+    """
 
     instance: dict[str, Any]  # plain data of an Instance, so that a checkpoint is self-contained
     n_gpus: int = 20
@@ -21,16 +52,28 @@ class TrainingConfiguration:
     seed: int = 0
 
     # What the agent controls: trunk reservation's ranks and reserves, around those of the plan.
+    control: str = "interval"
     gate: str = "bid-price"
-    router: str = "bid-price"
+    router: str = "bid-price"  # under event control: "agent"
     pools: str = "dynamic"
     controls: tuple[str, ...] = ("priority", "reserve")
-    interval: float = 1.0  # seconds between decisions
+    interval: float = 1.0  # seconds between decisions; event control: their mean, for the discount
     horizon: float = 200.0  # seconds per training episode
     start: str = "plan"  # episodes start near stationarity, not empty
+    center: str = "plan"  # what the action 0 is: the plan's controls, or the middle of each range
     residual_scale: float = 1.0  # 1: the agent can move each control through its whole range
 
-    # PPO
+    # What learns, from what
+    algorithm: str = "ppo"
+    network: str = "mlp"
+    hidden_units: tuple[int, ...] = field(default=(64, 64))
+    frame_stack: int = 1  # observations that the network sees, the newest last
+    reward_reference: str = "none"  # whose reward on the same requests is taken off the agent's
+    group_size: int = 4  # environments that share their requests, with reward_reference="group"
+    imitate: str = ""  # policy whose actions are cloned before learning
+    imitation_steps: int = 6_400  # decisions of that policy
+
+    # PPO; n_envs, learning rate, discount and initial noise also of the others
     n_envs: int = 32
     rollout_steps: int = 100  # per environment and update
     batch_size: int = 800
@@ -41,31 +84,79 @@ class TrainingConfiguration:
     clip_range: float = 0.2
     entropy_coefficient: float = 0.0
     initial_log_std: float = -1.5  # exploration of about 0.2 of a control's range
-    hidden_units: tuple[int, ...] = field(default=(64, 64))
+
+    # SAC and TQC
+    gradient_steps: int = 4  # per step of all environments
+    buffer_steps: int = 200_000
+
+    # Evaluation during training: the greedy policy on the same requests as the references
+    references: tuple[str, ...] = ("trunk-reservation", "credit-gate", "gate-and-route")
+    evaluation_every: int = 20  # updates, also at the start and at the end
+    evaluation_warmup: float = 50.0  # seconds that are not measured
+    evaluation_horizon: float = 300.0  # seconds, warm-up included
 
     checkpoint_every: int = 20  # updates between saved checkpoints
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        if self.pricing not in PRICINGS:
-            raise ConfigurationError("pricing", self.pricing, " or ".join(PRICINGS))
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(name, getattr(self, name), " or ".join(allowed))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigurationError("seed", self.seed, "an integer >= 0")
-        for name in ("total_steps", "n_envs", "rollout_steps", "batch_size", "epochs"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(name, value, "an integer >= 1")
         if not is_finite_number(self.half_life, positive=True):
             raise ConfigurationError("half_life", self.half_life, "a finite number of seconds > 0")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        at_events = self.control == "event"
+        if (self.algorithm == "maskable-ppo") != at_events:
+            wanted = "maskable-ppo" if at_events else "one for interval control"
+            raise ConfigurationError("algorithm", self.algorithm, f"{wanted} here")
+        if at_events and (self.reward_reference != "none" or self.frame_stack > 1):
+            raise ConfigurationError(
+                "control", "event", "interval with reward_reference or frame_stack"
+            )
+        if self.network == "per-class" and (self.algorithm != "ppo" or self.frame_stack > 1):
+            raise ConfigurationError("network", self.network, "mlp but for ppo on one observation")
+        if self.network == "per-class" and not set(self.controls) <= {
+            "admission",
+            "routing",
+            "priority",
+            "reserve",
+        }:
+            raise ConfigurationError("controls", self.controls, "controls of classes, no pool")
+        if self.imitate and (self.algorithm not in {"ppo", "maskable-ppo"} or self.frame_stack > 1):
+            raise ConfigurationError("imitate", self.imitate, '"" but for ppo on one observation')
+        if self.reward_reference == "group" and (
+            self.group_size < 2 or self.n_envs % self.group_size
+        ):
+            raise ConfigurationError("group_size", self.group_size, "a divisor >= 2 of n_envs")
 
     @property
     def discount(self) -> float:
-        """PPO's discount per step, from the half-life in seconds."""
+        """The discount per step, from the half-life in seconds."""
         return float(0.5 ** (self.interval / self.half_life))
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps between two updates of PPO, a unit of time for every algorithm."""
+        return self.n_envs * self.rollout_steps
+
+    @property
+    def evaluation_runs(self) -> int:
+        """Independent runs of an evaluation: fewer of large clusters, which vary less."""
+        return min(_MOST_RUNS, max(_LEAST_RUNS, _EVALUATED_GPUS // self.n_gpus))
 
     @property
     def environment(self) -> dict[str, Any]:
         """Keyword arguments of the environment that say what an action means."""
+        if self.control == "event":
+            return {"router": self.router, "pools": self.pools}
         return {
             "gate": self.gate,
             "router": self.router,
@@ -85,7 +176,5 @@ class TrainingConfiguration:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
-        tuples: dict[str, Any] = {
-            k: tuple(data[k]) for k in ("controls", "hidden_units") if k in data
-        }
+        tuples: dict[str, Any] = {k: tuple(data[k]) for k in _TUPLES if k in data}
         return cls(**{**data, **tuples})

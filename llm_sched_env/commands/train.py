@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from llm_sched_env.commands.options import (
     messages,
     output_folder,
     print_json,
+    print_table,
     require_extra,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
@@ -38,24 +40,29 @@ def register(app: typer.Typer) -> None:
         ] = 250_000,
         pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
+        variant: Annotated[
+            str | None, typer.Option(help="What is learned and how: see docs/training.md [trunk].")
+        ] = None,
         resume: Annotated[
             bool, typer.Option(help="Continue the run in --out up to --steps.")
         ] = False,
         tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard.")] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a PPO agent (extra `agents`)."""
-        require_extra("agents", "torch", "stable_baselines3")
+        """Train an agent, PPO by default, evaluated beside rules on the way (extra `agents`)."""
+        require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
         if tensorboard:
             require_extra("tensorboard", "tensorboard")
         from llm_sched_env.agents.checkpoint import Checkpoint
-        from llm_sched_env.agents.configuration import TrainingConfiguration
+        from llm_sched_env.agents.curve_files import write_curve
+        from llm_sched_env.agents.imitation import with_measured_interval
         from llm_sched_env.agents.ppo import CHECKPOINT_NAME
         from llm_sched_env.agents.ppo import train as run
+        from llm_sched_env.agents.variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
         chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
-        chosen["tensorboard"] = tensorboard or None
+        chosen |= {"tensorboard": tensorboard or None, "variant": variant}
         if resume:
             _require_unset(chosen)
             configuration = dataclasses.replace(
@@ -67,7 +74,7 @@ def register(app: typer.Typer) -> None:
                 raise ConfigurationError(
                     "--out", str(out), "a folder without an agent", "continue it with --resume"
                 )
-            configuration = TrainingConfiguration(
+            configuration = find_variant(variant or "trunk").configuration(
                 resolve_instance("overload" if instance is None else instance).to_dict(),
                 n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
                 pricing="bundled" if pricing is None else pricing,
@@ -75,33 +82,64 @@ def register(app: typer.Typer) -> None:
                 seed=0 if seed is None else seed,
                 tensorboard=tensorboard,
             )
+            configuration = with_measured_interval(configuration)
         folder = output_folder(out)
         columns = (
             TextColumn(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, score {task.fields[score]}"),
+            TextColumn("{task.fields[difference]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=messages) as progress:
-            task = progress.add_task("", total=steps, score="-")
+            task = progress.add_task("", total=steps, score="-", difference="")
 
             def show(row: dict[str, float]) -> None:
                 score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
-                progress.update(task, completed=min(row["steps"], steps), score=score)
+                progress.update(
+                    task,
+                    completed=min(row["steps"], steps),
+                    score=score,
+                    difference=_difference_text(row, configuration.references),
+                )
 
             path = run(configuration, folder, resume=resume, on_update=show)
         saved = Checkpoint.load(path)
+        written = write_curve(saved, folder)
         result = {
             "checkpoint": str(path),
             "steps": saved.steps,
             "seconds": saved.seconds,
-            "score": saved.curve[-1]["score"] if saved.curve else None,
+            "score": saved.held_out["score"],
+            "held_out": saved.held_out,
+            "weights_steps": saved.weights_steps,
+            "curve": [str(file) for file in written],
             "versions": saved.versions,
         }
         if as_json:
             print_json(result)
         else:
             print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
+            print(f"kept: the weights after {saved.weights_steps:,} steps, the best evaluation")
+            _print_held_out(saved.held_out, configuration.references)
+
+
+def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
+    """The last evaluation beside the first reference."""
+    if "difference" not in row:
+        return ""
+    return f"{references[0]} {100 * row['difference']:+.2f}±{100 * row['half_width']:.2f}%"
+
+
+def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
+    """The kept weights on requests that chose nothing."""
+    from llm_sched_env.agents.training_evaluation import difference
+
+    lines = [("score", f"{100 * row['score']:.2f}")]
+    for name in references:
+        mean, half_width = difference(row, name)
+        lines.append((f"beyond {name}", f"{100 * mean:+.2f} ± {100 * half_width:.2f}"))
+    print_table(("on new requests", "% of R*"), lines)
 
 
 def _require_unset(chosen: dict[str, Any]) -> None:

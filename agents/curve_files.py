@@ -1,0 +1,92 @@
+"""The training curve as files: ``curve.csv`` and, where matplotlib is there, ``curve.png``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_sched_env.agents.checkpoint import Checkpoint, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def write_curve(checkpoint: Checkpoint, folder: Path) -> list[Path]:
+    """Write the files beside a checkpoint; returns what was written."""
+    table = folder / "curve.csv"
+    _write_table(checkpoint, table)
+    if find_spec("matplotlib") is None:
+        return [table]
+    figure = folder / "curve.png"
+    _write_figure(checkpoint, figure)
+    return [table, figure]
+
+
+def _write_table(checkpoint: Checkpoint, path: Path) -> None:
+    """One row per number of steps: the training score, and the evaluation where one was made."""
+    rows: dict[float, Row] = {}
+    for row in checkpoint.curve:
+        rows.setdefault(row["steps"], {}).update(
+            {"steps": row["steps"], "seconds": row["seconds"], "training_score": row["score"]}
+        )
+    for row in checkpoint.evaluations:
+        rows.setdefault(row["steps"], {}).update(row)
+    columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for _, row in sorted(rows.items()))
+
+
+def _write_figure(checkpoint: Checkpoint, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    configuration = checkpoint.configuration
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    scores, differences = figure.subplots(1, 2)
+    scores.plot(
+        [row["steps"] for row in checkpoint.curve],
+        [row["score"] for row in checkpoint.curve],
+        color="0.7",
+        label="training episodes",
+    )
+    draw_score(scores, checkpoint.evaluations, "evaluation")
+    scores.set(xlabel="environment steps", ylabel="share of R*")
+    for reference in configuration.references:
+        draw_difference(differences, checkpoint.evaluations, reference, reference)
+    differences.axhline(0.0, color="0.6", linewidth=0.8)
+    differences.axvline(checkpoint.weights_steps, color="0.6", linestyle=":", label="kept")
+    differences.set(xlabel="environment steps", ylabel="share of R* beyond the reference")
+    scores.legend()
+    differences.legend()
+    figure.suptitle(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs")
+    figure.savefig(path, dpi=150)
+
+
+def draw_score(axis: Axes, evaluations: Sequence[Row], label: str) -> None:
+    """Scores with their intervals against steps."""
+    _draw(axis, evaluations, ("score", "score_low", "score_high"), label)
+
+
+def draw_difference(
+    axis: Axes, evaluations: Sequence[Row], reference: str, label: str, color: str | None = None
+) -> None:
+    """Paired differences with their intervals against steps."""
+    name = f"minus {reference}"
+    _draw(axis, evaluations, (name, f"{name} low", f"{name} high"), label, color)
+
+
+def _draw(
+    axis: Axes,
+    rows: Sequence[Row],
+    names: tuple[str, str, str],
+    label: str,
+    color: str | None = None,
+) -> None:
+    steps = [row["steps"] for row in rows]
+    mean, low, high = ([row[name] for row in rows] for name in names)
+    (line,) = axis.plot(steps, mean, marker="o", markersize=3, label=label, color=color)
+    axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())

@@ -1,0 +1,73 @@
+"""What does an agent act in? The native vector environment and what is wrapped around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    unwrap_vec_normalize,
+)
+
+from llm_sched_env.agents.class_network import ClassPooledMoments
+from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.reference_rewards import BeyondGroup, BeyondReference
+from llm_sched_env.agents.residual_actions import ResidualActions, action_center
+from llm_sched_env.envs.sb3 import LLMSchedEventSB3VecEnv, LLMSchedSB3VecEnv
+
+
+def make_environment(configuration: TrainingConfiguration) -> VecEnv:
+    """Raw returns recorded, then actions, reward, normaliser and frames as configured."""
+    if configuration.control == "event":
+        return VecNormalize(VecMonitor(_events(configuration)), gamma=configuration.discount)
+    native = _intervals(configuration)
+    center = action_center(configuration, native.vector_env.control.plan_action)
+    venv: VecEnv = VecMonitor(native)
+    if configuration.reward_reference == "center":
+        venv = BeyondReference(venv, _intervals(configuration), center)
+    elif configuration.reward_reference == "group":
+        venv = BeyondGroup(venv, configuration.group_size)
+    venv = ResidualActions(venv, center, configuration.residual_scale)
+    venv = VecNormalize(venv, gamma=configuration.discount)
+    if configuration.network == "per-class":
+        pooled: Any = ClassPooledMoments(len(configuration.instance["classes"]))
+        venv.obs_rms = pooled
+    if configuration.frame_stack > 1:
+        return VecFrameStack(venv, configuration.frame_stack)
+    return venv
+
+
+def normaliser_of(venv: VecEnv) -> VecNormalize:
+    """The normaliser among the wrappers."""
+    found = unwrap_vec_normalize(venv)
+    assert found is not None
+    return found
+
+
+def _intervals(configuration: TrainingConfiguration) -> LLMSchedSB3VecEnv:
+    grouped = configuration.reward_reference == "group"
+    return LLMSchedSB3VecEnv(
+        configuration.n_envs,
+        same_requests=configuration.group_size if grouped else 1,
+        n_gpus=configuration.n_gpus,
+        instance=configuration.instance,
+        pricing=configuration.pricing,
+        horizon=configuration.horizon,
+        start=configuration.start,
+        **configuration.environment,
+    )
+
+
+def _events(configuration: TrainingConfiguration) -> LLMSchedEventSB3VecEnv:
+    return LLMSchedEventSB3VecEnv(
+        configuration.n_envs,
+        n_gpus=configuration.n_gpus,
+        instance=configuration.instance,
+        pricing=configuration.pricing,
+        horizon=configuration.horizon,
+        start=configuration.start,
+        **configuration.environment,
+    )

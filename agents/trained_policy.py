@@ -1,0 +1,105 @@
+"""A checkpoint as a policy of :func:`llm_sched_env.evaluate`: the greedy action, no noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from llm_sched_env.agents.algorithms import acting_policy, interval_configuration
+from llm_sched_env.agents.checkpoint import Checkpoint
+from llm_sched_env.agents.class_network import class_parameters, moments_for
+from llm_sched_env.agents.controller import Controller
+from llm_sched_env.agents.residual_actions import action_center
+from llm_sched_env.envs.decision_space import action_count
+from llm_sched_env.errors import CheckpointError
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import FluidPlan
+
+
+class TrainedPolicy:
+    """The weights of a checkpoint.
+
+    Args:
+        checkpoint: of a training, whole or stripped.
+    """
+
+    name = "ppo"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        configuration = checkpoint.configuration
+        self.environment = configuration.environment
+        if configuration.control == "event":
+            self.environment["control"] = "event"
+        self._controller: Controller | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process it is made anew; the checkpoint is all that decides what it does.
+        return TrainedPolicy, (self.checkpoint,)
+
+    @property
+    def description(self) -> str:
+        """How it was trained, in a line."""
+        return self.checkpoint.description
+
+    def require_classes(self, n_classes: int) -> None:
+        """Raise CheckpointError if the agent serves only another number of classes."""
+        configuration = self.checkpoint.configuration
+        trained = len(configuration.instance["classes"])
+        if n_classes != trained and configuration.network != "per-class":
+            raise CheckpointError(
+                f"checkpoint: got an instance of {n_classes} classes, allowed is one of "
+                f"{trained}, as trained on {configuration.instance['name']!r}; "
+                "train an agent for it, or one with --variant per-class"
+            )
+
+    def reset(
+        self,
+        instance: Instance,
+        plan: FluidPlan,
+        n_gpus: int,
+        rng: np.random.Generator,  # noqa: ARG002 - the policy is deterministic
+    ) -> None:
+        """Build the network for this instance and centre its actions on this plan."""
+        self.require_classes(instance.n_classes)
+        self._controller = self.controller(instance, plan, n_gpus)
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> Any:
+        """The controls of the next interval, or the action of this decision."""
+        assert self._controller is not None
+        masks = None
+        if self.checkpoint.configuration.control == "event":
+            masks = info["action_mask"][None].astype(np.bool_)
+        return self._controller.act(observation[None], masks)[0]
+
+    def controller(self, instance: Instance, plan: FluidPlan, n_gpus: int) -> Controller:
+        """The network for this instance, which can act in many clusters at a time."""
+        configuration, weights = self.checkpoint.configuration, self.checkpoint.weights
+        moments = [np.asarray(self.checkpoint.observation[name]) for name in ("mean", "var")]
+        center, table = None, None
+        actions: spaces.Space[Any] = spaces.Discrete(action_count(instance))
+        if configuration.control == "interval":
+            run = interval_configuration(configuration, instance, n_gpus)
+            center = action_center(configuration, run.plan_action(plan))
+            actions = spaces.Box(-1.0, 1.0, center.shape, np.float32)
+        if configuration.network == "per-class":
+            table = class_parameters(run, plan)
+            moments = [moments_for(m, instance.n_classes) for m in moments]
+        size = configuration.frame_stack * len(moments[0])
+        observations = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        try:
+            policy = acting_policy(configuration, weights, observations, actions, table)
+        except ValueError as error:
+            raise CheckpointError(
+                f"checkpoint: got weights of another network ({' '.join(str(error).split())}), "
+                "allowed is what `llmsched train` wrote"
+            ) from None
+        return Controller(
+            policy,
+            *moments,
+            frames=configuration.frame_stack,
+            center=center,
+            scale=configuration.residual_scale,
+        )

@@ -1,0 +1,171 @@
+"""How good is an agent now? The greedy policy beside references, on the same requests."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.agents.algorithms import interval_configuration
+from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.controller import Controller
+from llm_sched_env.envs.cluster_vector import default_threads
+from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_control import EventControl
+from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.evaluation import evaluate
+from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.results import Estimate
+from llm_sched_env.simulation.random_streams import replication_seed
+
+SELECTION_SEED, HELD_OUT_SEED = 2_000_001, 2_000_002
+"""Seeds of :func:`llm_sched_env.evaluate` on which agents are chosen, and on which none was."""
+
+_LEAST_ROWS_PER_THREAD = 8
+
+Row = dict[str, float]
+
+
+class PairedEvaluation:
+    """Runs of an agent and of references that see the same requests.
+
+    A row has ``score``, ``score_low`` and ``score_high``, and for each reference R the mean paired
+    difference ``minus R`` with its ends ``minus R low`` and ``minus R high``: 95% intervals
+    (Student t over the runs).
+
+    Args:
+        configuration: of the training: environment, references, length of a run.
+        seed: of :func:`llm_sched_env.evaluate`.
+        runs: default: ``configuration.evaluation_runs``.
+    """
+
+    def __init__(
+        self, configuration: TrainingConfiguration, seed: int, runs: int | None = None
+    ) -> None:
+        self._configuration = configuration
+        self._seed = seed
+        self._runs = runs or configuration.evaluation_runs
+        run = interval_configuration(configuration) if _at_intervals(configuration) else None
+        instance = (run or _event_configuration(configuration)).instance
+        self.plan: FluidPlan = plan(instance, configuration.pricing)
+        self._references: dict[str, np.ndarray] = {}
+
+    def row(self, controller: Controller) -> Row:
+        """The agent's score and its differences to the references."""
+        scores = self.scores(controller)
+        row = _ends("score", scores)
+        for name, reference in self.references().items():
+            row |= _ends(f"minus {name}", scores - reference)
+        return row
+
+    def references(self) -> dict[str, np.ndarray]:
+        """Scores of the references by name, each of shape (K,); computed once."""
+        if not self._references:
+            self._references = {
+                name: np.array(self._reference(name)) for name in self._configuration.references
+            }
+        return self._references
+
+    def _reference(self, name: str) -> tuple[float, ...]:
+        return evaluate(
+            name,
+            self.plan.instance,
+            self._configuration.n_gpus,
+            pricing=self._configuration.pricing,
+            horizon=self._configuration.evaluation_horizon,
+            warmup=self._configuration.evaluation_warmup,
+            replications=self._runs,
+            seed=self._seed,
+        ).scores
+
+    def scores(self, controller: Controller) -> np.ndarray:
+        """The agent's score in each run, shape (K,): what ``evaluate`` gives one by one."""
+        controller.begin(self._runs)
+        control: Any
+        if _at_intervals(self._configuration):
+            control = self._run_intervals(controller)
+        else:
+            control = self._run_events(controller)
+        pricing, bound = self._configuration.pricing, self.plan.value
+        metrics = [control.batch.metrics(k) for k in range(self._runs)]
+        return np.array([m.revenue_rate(pricing) / bound for m in metrics])
+
+    def _run_intervals(self, controller: Controller) -> IntervalControl:
+        configuration = interval_configuration(self._configuration)
+        threads = default_threads(self._runs, _LEAST_ROWS_PER_THREAD)
+        control = IntervalControl(configuration, self._runs, threads=threads, fluid_plan=self.plan)
+        self._start(control)
+        report = control.report()
+        warmup_steps = round(self._configuration.evaluation_warmup / configuration.interval)
+        for step in range(configuration.steps):
+            if step == warmup_steps and step > 0:
+                self._end_warmup(control)
+            actions = controller.act(report.observations)
+            report = control.empty_report()
+            control.step(actions, report)
+        return control
+
+    def _run_events(self, controller: Controller) -> EventControl:
+        control = EventControl(
+            _event_configuration(self._configuration), self._runs, fluid_plan=self.plan
+        )
+        self._start(control)
+        if self._configuration.evaluation_warmup > 0:
+            for k in range(self._runs):
+                control.end_at(k, self._configuration.evaluation_warmup)
+            self._decide_to_the_end(control, controller)
+            self._end_warmup(control)
+            for k in range(self._runs):
+                control.end_at(k, self._configuration.evaluation_horizon)
+            control.resume(control.empty_report())
+        self._decide_to_the_end(control, controller)
+        return control
+
+    @staticmethod
+    def _decide_to_the_end(control: EventControl, controller: Controller) -> None:
+        report = control.report()
+        while not (ended := control.truncated()).all():
+            masks = control.action_masks()
+            # Clusters whose run has ended stand still; "wait" is an action of theirs.
+            masks[ended, 1:] = False
+            actions = controller.act(report.observations, masks)
+            report = control.empty_report()
+            control.step(actions, report, ~ended)
+
+    def _start(self, control: IntervalControl | EventControl) -> None:
+        for k in range(self._runs):
+            control.start(k, replication_seed(self._seed, k))
+
+    def _end_warmup(self, control: IntervalControl | EventControl) -> None:
+        for k in range(self._runs):
+            control.reset_metrics(k)
+
+
+def difference(row: Row, reference: str) -> tuple[float, float]:
+    """Mean paired difference to a reference and the half-width of its interval."""
+    mean = row[f"minus {reference}"]
+    return mean, row[f"minus {reference} high"] - mean
+
+
+def _ends(name: str, values: np.ndarray) -> Row:
+    estimate = Estimate.of(values)
+    ends = [end if math.isfinite(end) else estimate.mean for end in estimate.ci95]
+    suffixes = ("_low", "_high") if name == "score" else (" low", " high")
+    return {name: estimate.mean} | dict(
+        zip((f"{name}{suffix}" for suffix in suffixes), ends, strict=True)
+    )
+
+
+def _at_intervals(configuration: TrainingConfiguration) -> bool:
+    return configuration.control == "interval"
+
+
+def _event_configuration(configuration: TrainingConfiguration) -> EventConfiguration:
+    return EventConfiguration.validated(
+        instance=configuration.instance,
+        n_gpus=configuration.n_gpus,
+        pricing=configuration.pricing,
+        horizon=configuration.evaluation_horizon,
+        **configuration.environment,
+    )

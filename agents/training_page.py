@@ -1,0 +1,110 @@
+"""Which table and figure show the trainings of a study?"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.agents.curve_files import draw_difference
+from llm_sched_env.agents.training_evaluation import difference
+
+TABLE, FIGURE, ROWS = "table.md", "figure.png", "rows.csv"
+_FIRST = "trunk-reservation"
+_SECOND = "credit-gate"
+_HEADER = (
+    "instance",
+    "n",
+    "variant",
+    "steps",
+    "CPU s",
+    "kept at",
+    "score",
+    f"beyond {_FIRST}",
+    f"beyond {_SECOND}",
+    "last weights",
+    "untrained",
+)
+
+Result = dict[str, Any]
+
+
+def write_page(results: Sequence[Result], folder: Path, *, figure: bool) -> list[Path]:
+    """Write table, rows and, if asked for, the figure; returns what was written."""
+    written = [folder / TABLE, folder / ROWS]
+    written[0].write_text(markdown_table(results), encoding="utf-8")
+    _write_rows(results, written[1])
+    if figure:
+        written.append(folder / FIGURE)
+        _write_figure(results, written[2])
+    return written
+
+
+def markdown_table(results: Sequence[Result]) -> str:
+    """A row per training: percent of R*, with half-widths of 95% intervals."""
+    lines = ["| " + " | ".join(_HEADER) + " |", "|---|---:|---|" + "---:|" * (len(_HEADER) - 3)]
+    for result in results:
+        report, curve = result["report"], result["evaluations"]
+        half = report["score_high"] - report["score"]
+        cells = (
+            result["instance"],
+            str(result["n_gpus"]),
+            result["variant"],
+            f"{result['steps']:,}",
+            f"{result['cpu_seconds']:.0f}",
+            f"{result['weights_steps']:,}",
+            f"{100 * report['score']:.2f}±{100 * half:.2f}",
+            _beyond(report, _FIRST),
+            _beyond(report, _SECOND),
+            _beyond(curve[-1], _FIRST),
+            _beyond(curve[0], _FIRST),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _beyond(row: dict[str, float], reference: str) -> str:
+    mean, half = difference(row, reference)
+    return f"{100 * mean:+.2f}±{100 * half:.2f}"
+
+
+def _write_rows(results: Sequence[Result], path: Path) -> None:
+    names = ("instance", "n_gpus", "variant", "steps", "weights_steps", "agent_bytes")
+    rows = [
+        {name: result[name] for name in names}
+        | {"seconds": result["seconds"], "cpu_seconds": result["cpu_seconds"]}
+        | result["report"]
+        for result in results
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_figure(results: Sequence[Result], path: Path) -> None:
+    """Paired differences to trunk reservation during training, a panel per instance and size."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((r["instance"], r["n_gpus"]) for r in results))
+    columns = min(len(panels), 5)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(8.0, 3.2 * columns), 3.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shown = list(dict.fromkeys(r["variant"] for r in results))
+    for axis, (instance, n_gpus) in zip(axes, panels, strict=False):
+        for result in results:
+            if (result["instance"], result["n_gpus"]) == (instance, n_gpus):
+                color = f"C{shown.index(result['variant']) % 10}"
+                draw_difference(axis, result["evaluations"], _FIRST, result["variant"], color)
+        axis.axhline(0.0, color="0.6", linewidth=0.8)
+        axis.set(title=f"{instance}, {n_gpus} GPUs", xlabel="environment steps")
+        # Raw starts are far below: what matters is near the rule, on both sides.
+        axis.set_yscale("symlog", linthresh=0.01)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].set_ylabel(f"share of R* beyond {_FIRST}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=130)

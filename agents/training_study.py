@@ -1,0 +1,195 @@
+"""Trainings side by side: the variants at two sizes, and PPO at increasing scale.
+
+A cell is a training and its evaluation on long runs. What is finished stays, what was killed goes
+on from its last checkpoint; a cell whose settings have changed is computed anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.agents.checkpoint import Checkpoint
+from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.curve_files import write_curve
+from llm_sched_env.agents.imitation import with_measured_interval
+from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
+from llm_sched_env.agents.trained_policy import TrainedPolicy
+from llm_sched_env.agents.training_evaluation import PairedEvaluation
+from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.whole_files import write_whole
+
+REPORT_SEED = 2_000_004
+"""Of :func:`llm_sched_env.evaluate`: requests on which no weights were chosen."""
+STUDIES = ("variants", "scale")
+
+_VARIANT_STEPS = 128_000
+_VARIANT_GPUS = (5, 20)
+_SCALE_INSTANCES = ("base", "overload", "dolly15k")
+# About the same number of simulated GPU-seconds, where a cluster is more than a few GPUs.
+_SCALE_STEPS = {5: 64_000, 20: 64_000, 50: 48_000, 200: 24_000, 500: 12_800}
+_QUICK_STEPS = 6_400
+# Decisions at events come many times a second, and nothing of them is compiled.
+_EVENT_GPUS = 5
+_EVENT_HORIZON = 400.0
+_RESULT_NAME = "result.json"
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training and how it is judged.
+
+    Attributes:
+        name: of its folder.
+        variant: of variants.py.
+        configuration: of the training.
+        runs: of the evaluation at the end.
+        warmup: seconds of such a run that are not measured.
+        horizon: seconds of such a run, warm-up included.
+    """
+
+    name: str
+    variant: str
+    configuration: TrainingConfiguration
+    runs: int
+    warmup: float = 300.0
+    horizon: float = 1300.0
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result, as JSON holds it."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -> list[Cell]:
+    """The cells of a study in the order of the table; quick: a few thousand steps each."""
+    if study == "variants":
+        chosen = [
+            (way.name, "overload", n, _VARIANT_STEPS)
+            for n in _VARIANT_GPUS
+            for way in VARIANTS
+            if way.fields.get("control") != "event" or n <= _EVENT_GPUS
+        ]
+    elif study == "scale":
+        chosen = [
+            (scale_variant, instance, n, steps)
+            for instance in _SCALE_INSTANCES
+            for n, steps in _SCALE_STEPS.items()
+        ]
+    else:
+        raise ConfigurationError("study", study, " or ".join(STUDIES))
+    return [_cell(*choice, quick=quick, seed=seed) for choice in chosen]
+
+
+def _cell(name: str, instance: str, n_gpus: int, steps: int, *, quick: bool, seed: int) -> Cell:
+    chosen = variant(name)
+    configuration = chosen.configuration(
+        resolve_instance(instance).to_dict(),
+        n_gpus=n_gpus,
+        total_steps=_QUICK_STEPS if quick else steps,
+        seed=seed,
+        **_denser_curve(chosen.fields, steps),
+    )
+    cell = Cell(f"{name}-{instance}-{n_gpus}", name, configuration, configuration.evaluation_runs)
+    if quick:
+        return dataclasses.replace(cell, runs=4, warmup=50.0, horizon=150.0)
+    if configuration.control == "event":
+        return dataclasses.replace(cell, warmup=100.0, horizon=_EVENT_HORIZON)
+    return cell
+
+
+def _denser_curve(fields: dict[str, Any], steps: int) -> dict[str, int]:
+    """Five evaluations on the way, unless the variant says otherwise."""
+    if "evaluation_every" in fields:
+        return {}
+    return {"evaluation_every": max(1, steps // 3_200 // 5)}
+
+
+def run_cells(
+    wanted: list[Cell], folder: Path, on_cell: Callable[[int, str], None] | None = None
+) -> list[Result]:
+    """Results of the cells in their order; those that are finished are read.
+
+    Args:
+        wanted: cells of a study.
+        folder: with a folder for each cell.
+        on_cell: called with the number of finished cells and the next one's name.
+    """
+    results = []
+    for done, cell in enumerate(wanted):
+        if on_cell is not None:
+            on_cell(done, cell.name)
+        results.append(_finished(cell, folder / cell.name) or _compute(cell, folder / cell.name))
+    return results
+
+
+def finished_results(wanted: list[Cell], folder: Path) -> list[Result]:
+    """Results of the cells that are finished."""
+    found = (_finished(cell, folder / cell.name) for cell in wanted)
+    return [result for result in found if result is not None]
+
+
+def _finished(cell: Cell, folder: Path) -> Result | None:
+    file = folder / _RESULT_NAME
+    if not file.exists():
+        return None
+    result: Result = json.loads(file.read_text(encoding="utf-8"))
+    return result if result["settings"] == cell.settings() else None
+
+
+def _compute(cell: Cell, folder: Path) -> Result:
+    path = folder / CHECKPOINT_NAME
+    asked = folder / "settings.json"
+    settings = json.dumps(cell.settings())
+    resume = path.exists() and asked.exists() and asked.read_text("utf-8") == settings
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        asked.write_text(settings, encoding="utf-8")
+    started = time.process_time()
+    configuration = cell.configuration if resume else with_measured_interval(cell.configuration)
+    train(configuration, folder, resume=resume)
+    saved = Checkpoint.load(path)
+    write_curve(saved, folder)
+    result = {
+        "settings": cell.settings(),
+        "variant": cell.variant,
+        "instance": configuration.instance["name"],
+        "n_gpus": configuration.n_gpus,
+        "steps": saved.steps,
+        "seconds": saved.seconds,
+        "cpu_seconds": time.process_time() - started,
+        "weights_steps": saved.weights_steps,
+        "agent_bytes": _stripped_bytes(saved, folder / "stripped.zip"),
+        "evaluations": saved.evaluations,
+        "report": _report(cell, saved),
+        "versions": saved.versions,
+    }
+    write_whole(folder / _RESULT_NAME, json.dumps(result, indent=1, allow_nan=False).encode())
+    return result
+
+
+def _stripped_bytes(saved: Checkpoint, path: Path) -> int:
+    saved.stripped().save(path)
+    return path.stat().st_size
+
+
+def _report(cell: Cell, saved: Checkpoint) -> dict[str, float]:
+    """The kept weights on long runs beside the references."""
+    longer = dataclasses.replace(
+        saved.configuration, evaluation_warmup=cell.warmup, evaluation_horizon=cell.horizon
+    )
+    evaluation = PairedEvaluation(longer, REPORT_SEED, cell.runs)
+    policy = TrainedPolicy(saved)
+    controller = policy.controller(evaluation.plan.instance, evaluation.plan, longer.n_gpus)
+    return evaluation.row(controller)

@@ -1,0 +1,124 @@
+"""Which ways of training are compared? Each is a few fields of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of training.
+
+    Args:
+        name: of the table and of ``llmsched train --variant``.
+        description: one line.
+        fields: of :class:`TrainingConfiguration` that differ from the defaults.
+    """
+
+    name: str
+    description: str
+    fields: dict[str, Any]
+
+    def configuration(self, instance: dict[str, Any], **more: Any) -> TrainingConfiguration:
+        """The training configuration; what is given by name comes on top."""
+        return TrainingConfiguration(instance, **{**self.fields, **more})
+
+
+_RAW = {"center": "middle"}
+_EVENT = {
+    "control": "event",
+    "algorithm": "maskable-ppo",
+    "router": "agent",
+    "imitate": "trunk-reservation",
+    "imitation_steps": 64_000,
+    # Ten times as many decisions a second as under interval control, each as dear.
+    "evaluation_every": 100,
+    "evaluation_warmup": 20.0,
+    "evaluation_horizon": 100.0,
+}
+VARIANTS = (
+    Variant("trunk", "PPO around trunk reservation's priorities and reserves (default)", {}),
+    Variant("raw", "the same controls without a centre: the action 0 is their middle", _RAW),
+    Variant(
+        "plan",
+        "PPO around the fluid plan's admission, routing and pool; credit gate, static pools",
+        {
+            "gate": "credit",
+            "router": "randomized",
+            "pools": "static",
+            "controls": ("admission", "routing", "pool"),
+        },
+    ),
+    Variant(
+        "credit-gate",
+        "PPO around the credit gate's admission rates; dynamic pools",
+        {"gate": "credit", "router": "prefill-aware", "controls": ("admission",)},
+    ),
+    Variant(
+        "imitation",
+        "raw, after cloning trunk reservation",
+        {**_RAW, "imitate": "trunk-reservation"},
+    ),
+    Variant("imitation-mpc", "raw, after cloning fluid-mpc", {**_RAW, "imitate": "fluid-mpc"}),
+    Variant("frame-stack", "trunk, seeing the last four observations", {"frame_stack": 4}),
+    Variant(
+        "recurrent",
+        "trunk with an LSTM",
+        {"algorithm": "recurrent-ppo", "hidden_units": (64,)},
+    ),
+    Variant(
+        "per-class",
+        "trunk with one network shared by the classes, which serves any number of them",
+        {"network": "per-class"},
+    ),
+    Variant("sac", "trunk, learned with SAC", {"algorithm": "sac"}),
+    Variant("tqc", "trunk, learned with TQC", {"algorithm": "tqc"}),
+    Variant(
+        "ars",
+        "trunk, a linear policy learned by random search",
+        {
+            "algorithm": "ars",
+            "n_envs": 8,
+            "rollout_steps": 400,
+            "hidden_units": (),
+            "learning_rate": 0.02,
+        },
+    ),
+    Variant(
+        "common-random-numbers",
+        "trunk, paid for what it earns beyond trunk reservation on the same requests",
+        {"reward_reference": "center"},
+    ),
+    Variant(
+        "crn-returns",
+        "common-random-numbers, crediting an action with all that follows (lambda 1)",
+        {"reward_reference": "center", "gae_lambda": 1.0},
+    ),
+    Variant(
+        "group-relative",
+        "trunk, paid for what it earns beyond three others on the same requests",
+        {"reward_reference": "group"},
+    ),
+    Variant(
+        "per-class-crn",
+        "per-class with common-random-numbers",
+        {"network": "per-class", "reward_reference": "center"},
+    ),
+    Variant(
+        "event",
+        "masked PPO at events, after cloning trunk reservation",
+        _EVENT,
+    ),
+)
+
+
+def variant(name: str) -> Variant:
+    """The variant of this name; raises ConfigurationError."""
+    for found in VARIANTS:
+        if found.name == name:
+            return found
+    raise ConfigurationError("variant", name, f"one of {', '.join(v.name for v in VARIANTS)}")

@@ -1,0 +1,34 @@
+"""``llmsched strip``: a checkpoint without what only a resumed training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_sched_env.commands.options import JsonOption, print_json, require_extra
+from llm_sched_env.errors import ConfigurationError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: llmsched strip runs/a/agent.zip --out agents/checkpoints/a.zip")
+    def strip(
+        checkpoint: Annotated[Path, typer.Argument(help="What `llmsched train` wrote.")],
+        out: Annotated[Path, typer.Option(help="The small file to write (.zip).")],
+        as_json: JsonOption = False,
+    ) -> None:
+        """Write an agent as a small file: weights, normaliser, configuration, evaluations."""
+        require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
+        from llm_sched_env.agents.checkpoint import Checkpoint
+
+        if out.suffix != ".zip" or not out.parent.is_dir():
+            raise ConfigurationError("--out", str(out), "a .zip file in a folder that exists")
+        Checkpoint.load(checkpoint).stripped().save(out)
+        result = {"checkpoint": str(out), "bytes": out.stat().st_size}
+        if as_json:
+            print_json(result)
+        else:
+            print(f"{out}: {result['bytes']:,} bytes")

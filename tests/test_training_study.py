@@ -1,0 +1,197 @@
+"""Studies of training: cells are finished once, go on when killed, and become one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("sb3_contrib")
+pytest.importorskip("torch")
+
+import llm_sched_env as lse
+from llm_sched_env.agents import training_study
+from llm_sched_env.agents.checkpoint import Checkpoint
+from llm_sched_env.agents.ppo import train
+from llm_sched_env.agents.training_page import markdown_table, write_page
+from llm_sched_env.agents.training_study import (
+    REPORT_SEED,
+    Cell,
+    cells,
+    finished_results,
+    run_cells,
+)
+from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.cli import main
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.policies import shipped_agents
+
+
+def tiny(name, steps=200):
+    configuration = variant(name).configuration(
+        lse.presets.overload().to_dict(),
+        n_gpus=2,
+        total_steps=steps,
+        n_envs=4,
+        rollout_steps=25,
+        batch_size=50,
+        horizon=25.0,
+        evaluation_every=1,
+        evaluation_warmup=2.0,
+        evaluation_horizon=12.0,
+        checkpoint_every=1,
+    )
+    return Cell(name, name, configuration, runs=3, warmup=5.0, horizon=25.0)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    wanted = [tiny("trunk"), tiny("plan")]
+    return wanted, folder, run_cells(wanted, folder)
+
+
+def test_finished_cells_are_read_not_trained(study, monkeypatch):
+    wanted, folder, results = study
+    monkeypatch.setattr(training_study, "train", None)
+    assert run_cells(wanted, folder) == results
+    assert finished_results([*wanted, tiny("raw")], folder) == results
+
+
+def test_a_cell_with_other_settings_is_trained_anew(study, tmp_path):
+    _, folder, _ = study
+    shutil.copytree(folder / "plan", tmp_path / "plan")
+    assert len(finished_results([tiny("plan")], tmp_path)) == 1
+    result = run_cells([tiny("plan", steps=100)], tmp_path)[0]
+    assert result["steps"] == 100
+    assert finished_results([tiny("plan")], tmp_path) == []
+
+
+def test_the_report_is_what_evaluate_says_of_the_small_file(study):
+    wanted, folder, results = study
+    for cell, result in zip(wanted, results, strict=True):
+        scores = lse.evaluate(
+            str(folder / cell.name / "stripped.zip"),
+            "overload",
+            2,
+            horizon=25.0,
+            warmup=5.0,
+            replications=3,
+            seed=REPORT_SEED,
+        )
+        assert result["report"]["score"] == pytest.approx(scores.score.mean, abs=1e-6)
+        assert result["agent_bytes"] == (folder / cell.name / "stripped.zip").stat().st_size
+
+
+def test_a_killed_cell_goes_on(tmp_path):
+    """Its checkpoint is there, its result is not."""
+    cell = tiny("trunk", steps=300)
+    folder = tmp_path / cell.name
+    train(tiny("trunk", steps=100).configuration, folder)
+    saved = Checkpoint.load(folder / "agent.zip")
+    (folder / "settings.json").write_text(json.dumps(cell.settings()))
+    result = run_cells([cell], tmp_path)[0]
+    assert result["steps"] == 300
+    assert result["evaluations"][: len(saved.evaluations)] == saved.evaluations
+
+
+def test_one_table_one_figure(study, tmp_path):
+    _, _, results = study
+    pytest.importorskip("matplotlib")
+    table, rows, figure = write_page(results, tmp_path, figure=True)
+    assert table.read_text() == markdown_table(results)
+    lines = markdown_table(results).splitlines()
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {12}
+    assert "| overload | 2 | plan | 200 |" in lines[3]
+    with rows.open() as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["score"]) for row in read] == [r["report"]["score"] for r in results]
+    assert figure.stat().st_size > 1000
+
+
+def test_the_cells_of_both_studies():
+    variants = cells("variants", quick=False, seed=0)
+    at_20 = {cell.variant for cell in variants if cell.configuration.n_gpus == 20}
+    assert {cell.variant for cell in variants} == {v.name for v in VARIANTS}
+    assert at_20 == {v.name for v in VARIANTS} - {"event"}
+    assert len({cell.configuration.total_steps for cell in variants}) == 1
+    scale = cells("scale", quick=False, seed=3, scale_variant="per-class")
+    sizes = {(c.configuration.instance["name"], c.configuration.n_gpus) for c in scale}
+    expected = {(i, n) for i in ("base", "overload", "dolly15k") for n in (5, 20, 50, 200, 500)}
+    assert sizes == expected
+    assert {cell.configuration.seed for cell in scale} == {3}
+    assert {cell.variant for cell in scale} == {"per-class"}
+    for study in (variants, scale):
+        assert len({cell.name for cell in study}) == len(study)
+    with pytest.raises(ConfigurationError, match="variants or scale"):
+        cells("other", quick=False, seed=0)
+
+
+def command(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    streams = capsys.readouterr()
+    return ended.value.code, streams.out, streams.err
+
+
+def test_train_writes_its_curve_and_strips(tmp_path, capsys):
+    """The smallest training there is: one rollout of the default."""
+    run = tmp_path / "run"
+    code, out, _ = command(
+        capsys, "train", "--gpus", "2", "--steps", "1", "--out", str(run), "--json"
+    )
+    assert code == 0
+    result = json.loads(out)
+    assert result["steps"] == 3200
+    assert {"curve.csv"} <= {file.name for file in run.iterdir()}
+    assert set(result["held_out"]) >= {"score", "minus trunk-reservation", "minus credit-gate"}
+    small = tmp_path / "small.zip"
+    code, out, _ = command(capsys, "strip", str(run / "agent.zip"), "--out", str(small), "--json")
+    assert code == 0
+    assert json.loads(out)["bytes"] == small.stat().st_size < 100_000
+
+
+def test_bad_options_are_one_line(tmp_path, capsys):
+    for arguments, message in (
+        (["train", "--variant", "dqn", "--out", str(tmp_path / "a")], "common-random-numbers"),
+        (["train-study", "other", "--out", str(tmp_path / "a")], "variants or scale"),
+        (["train-study", "scale", "--variant", "dqn", "--out", str(tmp_path / "a")], "variant"),
+        (["strip", "missing.zip", "--out", str(tmp_path / "a.zip")], "no such file"),
+        (["strip", "missing.zip", "--out", str(tmp_path / "a.txt")], ".zip file"),
+    ):
+        code, out, err = command(capsys, *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shipped_agents_answer_to_their_names(study, tmp_path, capsys, monkeypatch):
+    _, folder, _ = study
+    file = tmp_path / "ppo-tiny.zip"
+    shutil.copyfile(folder / "trunk" / "stripped.zip", file)
+    for module in ("policies", "commands.policies"):
+        monkeypatch.setattr(f"llm_sched_env.{module}.shipped_agents", lambda: {"ppo-tiny": file})
+    times = {"horizon": 25.0, "warmup": 5.0, "replications": 2}
+    by_name = lse.evaluate("PPO-tiny", "overload", 2, **times)
+    assert by_name.policy == "ppo-tiny"
+    assert by_name.scores == lse.evaluate(str(file), "overload", 2, **times).scores
+    code, out, _ = command(capsys, "policies", "--json")
+    assert code == 0
+    assert "on overload at n = 2" in json.loads(out)["ppo-tiny"]["description"]
+    with pytest.raises(ConfigurationError, match="ppo-tiny"):
+        lse.evaluate("no-such-policy", "overload", 2)
+
+
+@pytest.mark.parametrize("name", shipped_agents())
+def test_each_shipped_agent_is_small_and_at_least_about_as_good_as_the_rule(name):
+    file = shipped_agents()[name]
+    assert file.stat().st_size < 100_000
+    trained = Checkpoint.load(file).configuration
+    where = (trained.instance, trained.n_gpus)
+    times = {"horizon": 300.0, "warmup": 100.0, "replications": 4}
+    agent, rule = (lse.evaluate(p, *where, **times) for p in (name, "trunk-reservation"))
+    assert agent.score.mean > rule.score.mean - 0.01
