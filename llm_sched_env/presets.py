@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llm_sched_env import changing_traffic
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
 
@@ -108,6 +109,25 @@ PRESETS: dict[str, Callable[[], Instance]] = {
 }
 """The presets that need no file; ``azure2023`` takes the paths of its traces."""
 
+# What brings base and dolly15k to a mean load of 1: their plans just serve everybody.
+_BASE_AT_CAPACITY, _DOLLY_AT_CAPACITY = 0.96, 0.51
+
+CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
+    "daily": lambda: changing_traffic.daily(base().scaled(_BASE_AT_CAPACITY), "daily"),
+    "daily-dolly": lambda: changing_traffic.daily(
+        dolly15k().scaled(_DOLLY_AT_CAPACITY), "daily-dolly"
+    ),
+    "bursts": lambda: changing_traffic.bursts(base().scaled(_BASE_AT_CAPACITY), "bursts"),
+    "bursts-dolly": lambda: changing_traffic.bursts(
+        dolly15k().scaled(_DOLLY_AT_CAPACITY), "bursts-dolly"
+    ),
+    "phased": lambda: changing_traffic.phased(overload(), "phased"),
+    "peaks": lambda: changing_traffic.peaks(dolly15k().scaled(0.6), "peaks"),
+}
+"""Presets whose arrival rates change (changing_traffic.py); their mean rates set plan and R*."""
+NAMED_INSTANCES = {**PRESETS, **CHANGING_PRESETS}
+"""All presets that need no file."""
+
 
 def resolve_instance(instance: Instance | str | Path | dict[str, object]) -> Instance:
     """An instance from itself, a preset's name, a file's path or plain data."""
@@ -115,8 +135,8 @@ def resolve_instance(instance: Instance | str | Path | dict[str, object]) -> Ins
         return instance
     if isinstance(instance, dict):
         return Instance.from_dict(instance)
-    if isinstance(instance, str) and instance in PRESETS:
-        return PRESETS[instance]()
+    if isinstance(instance, str) and instance in NAMED_INSTANCES:
+        return NAMED_INSTANCES[instance]()
     if isinstance(instance, Path) or (
         isinstance(instance, str) and instance.endswith((".json", ".toml"))
     ):
@@ -125,10 +145,10 @@ def resolve_instance(instance: Instance | str | Path | dict[str, object]) -> Ins
         raise ConfigurationError(
             "instance",
             instance,
-            f"{', '.join(PRESETS)} or an instance file (.json, .toml)",
+            f"{', '.join(NAMED_INSTANCES)} or an instance file (.json, .toml)",
             "azure2023 is built from its trace files: give them with --trace "
             "(Python: presets.azure2023([conversation, code]))",
         )
     raise ConfigurationError(
-        "instance", instance, f"{', '.join(PRESETS)} or an instance file (.json, .toml)"
+        "instance", instance, f"{', '.join(NAMED_INSTANCES)} or an instance file (.json, .toml)"
     )

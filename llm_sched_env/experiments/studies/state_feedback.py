@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_sched_env.arrival_patterns import ArrivalProfile
+from llm_sched_env.changing_traffic import SHIFT_SECONDS
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
-from llm_sched_env.instance import Instance
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Estimate
 
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 REPLANNED, FIXED = "fluid-mpc", "trunk-reservation"
 POLICIES = ("fcfs-immediate", "credit-gate", FIXED, REPLANNED)
 STEADY = ("base", "overload", "dolly15k")
+CHANGING = ("phased", "peaks")
 SIZES = (5, 20)
-PERIOD = 300.0
 HORIZON, WARMUP = 300.0, 100.0
 # A loss of so much of R* is no loss.
 _SAME = 0.005
@@ -37,7 +35,7 @@ class StateFeedback(Study):
 
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """One cell an instance, size and policy."""
-        instances = [*map(resolve_instance, STEADY), phased(), peaks()]
+        instances = [*map(resolve_instance, (*STEADY, *CHANGING))]
         horizon, warmup = (120.0, 60.0) if quick else (HORIZON, WARMUP)
         return [
             simulated_cell(
@@ -119,36 +117,12 @@ class StateFeedback(Study):
         runs = 1 + max(row["run"] for row in rows)
         return (
             "`phased` is `overload` whose classes rise and fall in turn between 0.2 and 1.8 times "
-            f"their rates in {PERIOD:g} s; `peaks` is `dolly15k` at 0.6 of its rates with a peak "
-            f"of eight times the quiet rate in a fifth of every {PERIOD:g} s. The fixed plans and "
-            f"R* are those of the mean rates; {REPLANNED} knows the profiles. Bundled, {runs} runs "
-            f"of {HORIZON:g} s, warm-up {WARMUP:g} s (quick: less), the same requests for all."
+            f"their rates in {SHIFT_SECONDS:g} s; `peaks` is `dolly15k` at 0.6 of its rates with a "
+            f"peak of eight times the quiet rate in a fifth of every {SHIFT_SECONDS:g} s. The "
+            f"fixed plans and R* are those of the mean rates; {REPLANNED} knows the profiles. "
+            f"Bundled, {runs} runs of {HORIZON:g} s, warm-up {WARMUP:g} s (quick: less), the same "
+            "requests for all."
         )
-
-
-def phased() -> Instance:
-    """``overload`` whose classes are busy in turn."""
-    overload, middle = resolve_instance("overload"), PERIOD / 2
-    low_first, high_first = (
-        ArrivalProfile((0.0, middle, PERIOD), (end, 2.0 - end, end)) for end in (0.2, 1.8)
-    )
-    return _profiled(overload, [low_first, high_first], "phased")
-
-
-def peaks() -> Instance:
-    """``dolly15k`` with short peaks far above what can be served."""
-    dolly = resolve_instance("dolly15k").scaled(0.6)
-    times = tuple(share * PERIOD for share in (0.0, 0.4, 0.5, 0.6, 1.0))
-    peak = ArrivalProfile(times, (1.0, 1.0, 8.0, 1.0, 1.0))
-    return _profiled(dolly, [peak] * dolly.n_classes, "peaks")
-
-
-def _profiled(instance: Instance, profiles: list[ArrivalProfile], name: str) -> Instance:
-    classes = tuple(
-        dataclasses.replace(request_class, arrival_profile=profile)
-        for request_class, profile in zip(instance.classes, profiles, strict=True)
-    )
-    return dataclasses.replace(instance, name=name, classes=classes)
 
 
 def _cases(rows: list[Row]) -> list[tuple[str, int]]:
