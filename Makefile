@@ -9,7 +9,8 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme paper test test-bounds lint format typecheck wheel bench clean
+.PHONY: compare readme leaderboard paper training test test-bounds test-rllib lint format typecheck \
+        wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,10 +31,23 @@ compare: $(INSTALLED)
 readme: $(INSTALLED)
 	$(BIN)/python docs/update_readme.py $(RESULTS)
 
+# Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/leaderboard.md;
+# POLICIES="a,b" for some of them: those in Python take three quarters of the time.
+leaderboard: $(INSTALLED)
+	$(BIN)/llmsched compare --all --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
+		$(if $(POLICIES),--policies $(POLICIES))
+	$(BIN)/python docs/update_leaderboard.py $(RESULTS)/leaderboard
+
 # Every statement of the paper that can be computed, at full size: docs/paper.md, docs/paper/.
 paper: $(INSTALLED)
 	$(BIN)/llmsched experiment all --out $(RESULTS)/paper
 	$(BIN)/python docs/update_paper.py $(RESULTS)/paper
+
+# Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
+training: $(INSTALLED)
+	$(BIN)/llmsched train-study variants --out $(RESULTS)/training/variants
+	$(BIN)/llmsched train-study scale --out $(RESULTS)/training/scale
+	$(BIN)/python docs/update_training.py $(RESULTS)/training
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q
@@ -41,6 +55,12 @@ test: $(INSTALLED)
 # The same with every array access of the compiled engine checked; several minutes more.
 test-bounds: $(INSTALLED)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=build/bounds-cache $(BIN)/python -m pytest -n 2 -q
+
+# RLlib asks for one release of Gymnasium, so it has an environment of its own.
+test-rllib: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-rllib
+	.venv-rllib/bin/python -m pip install --quiet --editable ".[rllib,test]"
+	.venv-rllib/bin/python -m pytest -q tests/test_rllib.py
 
 lint: $(LINTERS)
 	$(BIN)/ruff format --check .
@@ -65,4 +85,4 @@ bench: $(INSTALLED)
 	$(BIN)/llmsched bench --vector --out benchmarks/results
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-rllib build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

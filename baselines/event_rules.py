@@ -44,6 +44,13 @@ class EventRule:
     def __init__(self, rule: DispatchRule, wake_interval: float | None = None) -> None:
         if rule.router not in ROUTERS:
             raise ConfigurationError("rule.router", rule.router, f"one of {', '.join(ROUTERS)}")
+        if rule.correction is not None:
+            raise ConfigurationError(
+                "rule.correction",
+                "a trained network",
+                "a rule without one",
+                "what it sees is known to the engine only: evaluate the rule itself",
+            )
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"
         self.environment = {

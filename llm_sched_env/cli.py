@@ -19,15 +19,20 @@ from llm_sched_env.commands import (
     plan,
     policies,
     replay,
+    strip,
+    sweep,
     trace,
     train,
+    train_rule,
+    train_study,
 )
 from llm_sched_env.errors import LLMSchedError
 
 try:  # newer releases of Typer carry their own Click
     from typer._click.exceptions import ClickException
 except ImportError:
-    from click.exceptions import ClickException  # type: ignore[import-not-found, no-redef]
+    # With and without Click there is another error here.
+    from click.exceptions import ClickException  # type: ignore[import-not-found, no-redef, assignment, unused-ignore]
 
 app = typer.Typer(
     help="Scheduling of LLM inference with prefill-decode contention.",
@@ -42,6 +47,10 @@ COMMANDS = (
     compare,
     experiment,
     train,
+    train_rule,
+    train_study,
+    sweep,
+    strip,
     replay,
     trace,
     lengths,

@@ -5,14 +5,22 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate
+from llm_sched_env.kept_evaluations import (
+    evaluation_file,
+    keep_evaluation,
+    read_evaluation,
+)
 from llm_sched_env.planning import ServiceLevel
+from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Evaluation
+from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.traces import Trace
 
 COLUMNS = (
@@ -37,6 +45,9 @@ COLUMNS = (
     "slis",
     "versions",
 )
+
+
+ONE_BY_ONE = Spreading(jobs=1)
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,8 @@ def compare(
     warmup: float = 300.0,
     replications: int = 8,
     seed: int = 0,
+    spreading: Spreading = ONE_BY_ONE,
+    kept: Path | None = None,
     on_result: Callable[[str], None] | None = None,
 ) -> list[tuple[str, Evaluation]]:
     """Evaluate every competitor on every scenario that it enters.
@@ -97,30 +110,85 @@ def compare(
     Every competitor is steered by the plan with the service levels; scores stay shares of R*.
     Traces are replayed whole, without warm-up; replications differ in patience and routing.
 
+    Args:
+        scenarios: the rows.
+        competitors: the columns.
+        pricing: and the other arguments up to ``seed``: as in :func:`llm_sched_env.evaluate`.
+        slis: service levels.
+        horizon: simulated seconds, warm-up included.
+        warmup: seconds that are not measured.
+        replications: independent runs of each.
+        seed: of all of them.
+        spreading: where evaluations run; the results do not depend on it.
+        kept: folder of finished evaluations, which are not run again; new ones are added as they
+            finish. Those of policies of other packages always run.
+        on_result: called with a line of text for each evaluation, those that were kept first.
+
     Returns:
         Pairs of a column label and its result, by scenario, then competitor.
     """
     check_cells(scenarios, competitors)
-    results = []
-    for scenario, competitor in _cells(scenarios, competitors):
-        recorded = scenario.trace is not None
-        result = evaluate(
-            competitor.policy,
-            scenario.instance,
-            scenario.n_gpus,
-            pricing=pricing,
-            slis=slis,
-            horizon=None if recorded else horizon,
-            warmup=None if recorded else warmup,
-            replications=replications,
-            seed=seed,
-            trace=scenario.trace,
-            speed=scenario.speed,
-        )
-        results.append((competitor.label, result))
+    cells = list(_cells(scenarios, competitors))
+    settings = {
+        "pricing": pricing,
+        "slis": checked_service_levels(slis),
+        "replications": replications,
+        "seed": seed,
+    }
+    times = {"horizon": horizon, "warmup": warmup}
+    tasks = [_Task.of(scenario, competitor, settings, times) for scenario, competitor in cells]
+    files = [task.file(kept) for task in tasks]
+    results = {k: found for k, file in enumerate(files) if (found := read_evaluation(file))}
+
+    def tell(k: int) -> None:
         if on_result is not None:
-            on_result(f"{result.instance}, n = {result.n_gpus}: {competitor.label}")
-    return results
+            result = results[k]
+            on_result(f"{result.instance}, n = {result.n_gpus}: {cells[k][1].label}")
+
+    for k in results:
+        tell(k)
+    missing = [k for k in range(len(cells)) if k not in results]
+    run = partial(_Task.run, jobs=spreading.threads)
+    for number, result in spreading.run(run, [tasks[k] for k in missing]):
+        k = missing[number]
+        keep_evaluation(files[k], result)
+        results[k] = result
+        tell(k)
+    return [(competitor.label, results[k]) for k, (_, competitor) in enumerate(cells)]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One evaluation: whose, and every argument that decides its result."""
+
+    policy: Any
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        scenario: Scenario,
+        competitor: Competitor,
+        settings: dict[str, Any],
+        times: dict[str, Any],
+    ) -> _Task:
+        """With the instance as plain data: another machine may not have its file."""
+        if scenario.trace is None:
+            instance = resolve_instance(scenario.instance).to_dict()
+            own = {"instance": instance, **times}
+        else:
+            own = {"instance": scenario.instance, "trace": scenario.trace, "speed": scenario.speed}
+        return cls(competitor.policy, {"n_gpus": scenario.n_gpus, **own, **settings})
+
+    def file(self, folder: Path | None) -> Path | None:
+        """Where the result is kept."""
+        if folder is None:
+            return None
+        return evaluation_file(folder, (self.policy, *self.arguments["slis"]), self.arguments)
+
+    def run(self, jobs: int) -> Evaluation:
+        """The result; runs in a worker."""
+        return evaluate(self.policy, **self.arguments, jobs=jobs)
 
 
 def _cells(

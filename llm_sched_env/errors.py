@@ -32,6 +32,16 @@ class ConfigurationError(LLMSchedError):
         super().__init__(f"{message}; {remedy}" if remedy else message)
         self.field = field
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors come back from other processes; by default they are made anew from one argument.
+        return _configuration_error, (self.field, *self.args)
+
+
+def _configuration_error(field: str, message: str) -> ConfigurationError:
+    error = ConfigurationError.__new__(ConfigurationError, message)
+    error.field = field
+    return error
+
 
 def is_finite_number(value: Any, *, positive: bool = False) -> bool:
     """Whether a value is a real number (not a bool) within the range of floats, >= 0 or > 0."""
@@ -84,3 +94,7 @@ class CheckpointError(LLMSchedError):
 
 class StudyError(LLMSchedError):
     """A cell of a study of the paper that could not be computed."""
+
+
+class WorkerError(LLMSchedError):
+    """A process or machine that should compute and did not."""

@@ -22,7 +22,7 @@ from llm_sched_env.measured_levels import (
 from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.policies import resolve_policy
-from llm_sched_env.policy_runs import Run, runs_of
+from llm_sched_env.policy_runs import Run, runs_of, spread_replications
 from llm_sched_env.presets import (
     PAPER_PRICES,
     PATIENCE_RATE,
@@ -37,6 +37,7 @@ from llm_sched_env.simulation.metrics import (
     summarize_latency,
 )
 from llm_sched_env.simulation.row_threads import available_processors
+from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
@@ -56,8 +57,10 @@ def evaluate(
     trace: Trace | str | Path | Sequence[str | Path] | None = None,
     speed: float = 1.0,
     match_trace: bool = True,
+    planned_on: Trace | None = None,
     billing: str | None = None,
     jobs: int | None = None,
+    spreading: Spreading | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
 
@@ -82,11 +85,16 @@ def evaluate(
         speed: how many times faster than recorded the trace's requests arrive.
         match_trace: plan for means and rates of the trace; False: for the instance as given,
             whose class names must be those of the trace.
+        planned_on: what the policy knows in place of the replayed trace, such as the hours before
+            it: its plan, means and rates are those of this trace at the same ``speed``. R* stays
+            that of what is replayed, so the score is a share of the same bound.
         billing: ``class-means`` or ``own-tokens``, what a request's revenue is computed from;
             default: class means in the Markov model, a request's own tokens with a trace or
             other length distributions.
         jobs: replications of a compiled rule run at the same time; default the number of
             processors. It does not change the result. Python policies run one by one.
+        spreading: run replications, also of Python policies, in processes or on a Ray cluster, as
+            many at the same time as it says, in place of ``jobs``. It does not change the result.
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
@@ -99,7 +107,14 @@ def evaluate(
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     seed = checked_integer("seed", seed, least=0)
     recorded = _recorded(trace, speed)
-    if match_trace:
+    bounded = None
+    if planned_on is not None:
+        recorded = _checked_for_plan(recorded, planned_on, match_trace, billing)
+        bounded = _instance_of(instance, recorded, n_gpus)
+        planned_on = planned_on.at_speed(speed)
+        instance = _instance_of(instance, planned_on, n_gpus)
+        recorded = recorded.with_classes(planned_on.class_names)
+    elif match_trace:
         instance = _instance_of(instance, recorded, n_gpus)
     else:
         instance, recorded = _instance_kept(instance, recorded)
@@ -108,6 +123,7 @@ def evaluate(
     horizon, warmup = _checked_times(horizon, warmup, recorded, runs.interval)
     levels = checked_service_levels(slis)
     fluid_plan = plan(instance, pricing, slis=levels)
+    bound = fluid_plan.value if bounded is None else plan(bounded, pricing).value
     run = Run(
         instance,
         fluid_plan,
@@ -120,8 +136,11 @@ def evaluate(
         billing,
         levels,
     )
-    metrics, thinking = runs.replicate(run, replications, jobs)
-    return _summarize(run, name, metrics, thinking, time.perf_counter() - started)
+    if spreading is None:
+        metrics, thinking = runs.replicate(run, replications, jobs)
+    else:
+        metrics, thinking = spread_replications(runs, run, replications, spreading)
+    return _summarize(run, name, bound, metrics, thinking, time.perf_counter() - started)
 
 
 def _recorded(
@@ -176,6 +195,23 @@ def _instance_kept(
     return kept, trace.with_classes([c.name for c in kept.classes])
 
 
+def _checked_for_plan(
+    replayed: Trace | None, planned_on: Trace, match_trace: bool, billing: str | None
+) -> Trace:
+    """What is replayed while something else is planned for; raises ConfigurationError."""
+    if replayed is None:
+        raise ConfigurationError("planned_on", planned_on, "None without a trace", "give a trace")
+    if not match_trace:
+        raise ConfigurationError(
+            "planned_on", planned_on, "None when match_trace is off: the instance is planned for"
+        )
+    if billing == "class-means":
+        raise ConfigurationError(
+            "billing", billing, "own-tokens beside planned_on", "means differ between the traces"
+        )
+    return replayed
+
+
 def _checked_times(
     horizon: float | None, warmup: float | None, trace: Trace | None, interval: float | None
 ) -> tuple[float, float]:
@@ -205,10 +241,15 @@ def _checked_times(
 
 
 def _summarize(
-    run: Run, name: str, metrics: list[Metrics], thinking: list[float], wall: float
+    run: Run,
+    name: str,
+    bound: float,
+    metrics: list[Metrics],
+    thinking: list[float],
+    wall: float,
 ) -> Evaluation:
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
-    scores = rates[run.pricing] / run.fluid_plan.value
+    scores = rates[run.pricing] / bound
     indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
     penalties = penalty_rates(run.slis, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
@@ -232,7 +273,7 @@ def _summarize(
         warmup=run.warmup,
         replications=n,
         seed=run.seed,
-        bound=run.fluid_plan.value,
+        bound=bound,
         score=Estimate.of(scores),
         revenue_rate=Estimate.of(rates[run.pricing]),
         bundled_revenue_rate=Estimate.of(rates["bundled"]),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,7 @@ from llm_sched_env.simulation.rules import DispatchRule
 
 POLICY_GROUP = "llm_sched_env.policies"
 CHECKPOINT_GROUP = "llm_sched_env.checkpoints"
+AGENT_GROUP = "llm_sched_env.agents"
 
 
 @runtime_checkable
@@ -56,12 +58,14 @@ class RegisteredPolicy:
         make: builds the policy.
         aliases: other names, such as the paper's abbreviation.
         source: where it is defined.
+        trained: whether it was fitted to instances, unlike a rule.
     """
 
     description: str
     make: Callable[[], Policy]
     aliases: tuple[str, ...] = ()
     source: str = ""
+    trained: bool = False
 
 
 @cache
@@ -74,6 +78,19 @@ def registered_policies() -> dict[str, RegisteredPolicy]:
             loaded = RegisteredPolicy(f"from {point.value}", _maker(loaded), source=point.value)
         found[point.name] = loaded
     return found
+
+
+@cache
+def shipped_agents() -> dict[str, Path]:
+    """Checkpoints that installed packages ship, by name, in alphabetical order.
+
+    They are the files ``checkpoints/NAME.zip`` of the packages in the group; none is opened here.
+    """
+    folders = [
+        Path(str(files(point.value))) / "checkpoints" for point in entry_points(group=AGENT_GROUP)
+    ]
+    found = {file.stem: file for folder in folders for file in folder.glob("*.zip")}
+    return dict(sorted(found.items()))
 
 
 def _maker(loaded: Any) -> Callable[[], Policy]:
@@ -97,8 +114,9 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     """A policy and its name.
 
     Args:
-        policy: a registered name or alias, ``package.module:attribute``, the path of a
-            checkpoint, a rule, or an object with ``reset`` and ``act``.
+        policy: a registered name or alias, the name of a shipped agent,
+            ``package.module:attribute``, the path of a checkpoint, a rule, or an object with
+            ``reset`` and ``act``.
 
     Raises:
         ConfigurationError: for a name that nothing answers to.
@@ -111,24 +129,46 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     for name, entry in registered_policies().items():
         if policy.lower() in {name, *(alias.lower() for alias in entry.aliases)}:
             return name, entry.make()
-    if policy.endswith(".zip"):
-        return Path(policy).stem, _load_checkpoint(policy)
+    if policy.lower() in shipped_agents():
+        return policy.lower(), _load_checkpoint(str(shipped_agents()[policy.lower()]))
+    if is_checkpoint(policy):
+        return _checkpoint_name(policy), _load_checkpoint(policy)
     if ":" in policy:
         return policy.partition(":")[2], _import_policy(policy)
     raise ConfigurationError(
         "policy",
         policy,
-        f"one of {', '.join(registered_policies())}",
-        "or give package.module:Name or the path of a checkpoint (.zip)",
+        f"one of {', '.join([*registered_policies(), *shipped_agents()])}",
+        "or give package.module:Name or the path of a checkpoint (.zip) or a trained rule (.json)",
     )
 
 
+def is_checkpoint(text: str) -> bool:
+    """Whether a text is the path of a file that is opened as a policy, by its suffix."""
+    return Path(text).suffix.lstrip(".") in entry_points(group=CHECKPOINT_GROUP).names
+
+
+def resolve_agent(path: str, instance: str | None) -> tuple[str, Policy]:
+    """A competitor from a checkpoint, and its name.
+
+    Those that compete on one ``instance`` each are one competitor together, such as ``ppo``.
+    """
+    name, policy = resolve_policy(path)
+    return (name if instance is None else str(getattr(policy, "name", "tuned-rule"))), policy
+
+
+def _checkpoint_name(path: str) -> str:
+    """Its folder tells it where the training named the file: agent.zip, rule.json."""
+    file = Path(path)
+    told_by_folder = file.stem in {"agent", "rule"} and file.parent.name
+    return file.parent.name if told_by_folder else file.stem
+
+
 def _load_checkpoint(path: str) -> Policy:
-    loaders = list(entry_points(group=CHECKPOINT_GROUP))
-    if not loaders:
-        raise ConfigurationError("policy", path, "a registered name", "install the package")
+    """The policy of a file, opened by what is registered for its suffix."""
     try:
-        load = loaders[0].load()
+        loader = entry_points(group=CHECKPOINT_GROUP)[Path(path).suffix.lstrip(".")]
+        policy: Policy = loader.load()(path)
     except ImportError as error:
         raise ConfigurationError(
             "policy",
@@ -136,7 +176,6 @@ def _load_checkpoint(path: str) -> Policy:
             "a checkpoint where the extra 'agents' is installed",
             f"{error}: pip install 'llm-sched-env[agents]' -c constraints.txt",
         ) from None
-    policy: Policy = load(path)
     return policy
 
 

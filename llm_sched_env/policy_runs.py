@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from llm_sched_env.simulation.metrics import Metrics
 from llm_sched_env.simulation.random_streams import replication_seed
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.spreading import Spreading
 
 _POLICY_STREAM = 1
 _MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
@@ -60,6 +62,15 @@ class Replications(NamedTuple):
     decision_seconds: list[float]
 
 
+def spread_replications(
+    runs: CompiledRuns | PythonRuns, run: Run, replications: int, spreading: Spreading
+) -> Replications:
+    """The replications of ``runs.replicate``, each a computation of its own."""
+    found = spreading.in_order(partial(runs.replication, run), range(replications))
+    seconds = [second for one in found for second in one.decision_seconds]
+    return Replications([metrics for one in found for metrics in one.metrics], seconds)
+
+
 def runs_of(policy: DispatchRule | PythonPolicy) -> CompiledRuns | PythonRuns:
     """How a policy is run; raises ConfigurationError for an environment that cannot be."""
     return CompiledRuns(policy) if isinstance(policy, DispatchRule) else PythonRuns.of(policy)
@@ -75,10 +86,14 @@ class CompiledRuns:
     def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ...; so many at the same time."""
         with ThreadPoolExecutor(min(replications, jobs)) as pool:
-            metrics = list(pool.map(lambda k: self._replication(run, k), range(replications)))
+            metrics = list(pool.map(lambda k: self._metrics(run, k), range(replications)))
         return Replications(metrics, [])
 
-    def _replication(self, run: Run, replication: int) -> Metrics:
+    def replication(self, run: Run, k: int) -> Replications:
+        """Replication k alone."""
+        return Replications([self._metrics(run, k)], [])
+
+    def _metrics(self, run: Run, replication: int) -> Metrics:
         controls = run.fluid_plan.controls(run.n_gpus)
         simulation = Simulation(
             run.instance,
@@ -90,6 +105,9 @@ class CompiledRuns:
             billing=run.billing,
             ranks=run.fluid_plan.slot_ranks(run.n_gpus),
             weights=run.fluid_plan.decode_weights,
+            profile=(
+                None if self.rule.correction is None else run.fluid_plan.class_profile(run.n_gpus)
+            ),
         )
         if run.warmup > 0:
             simulation.run(run.warmup)
@@ -139,9 +157,17 @@ class PythonRuns:
     def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ..., one by one."""
         del jobs
-        replication = self._at_events if self.control == "event" else self._at_intervals
         seconds: list[float] = []
-        return Replications([replication(run, k, seconds) for k in range(replications)], seconds)
+        return Replications([self._metrics(run, k, seconds) for k in range(replications)], seconds)
+
+    def replication(self, run: Run, k: int) -> Replications:
+        """Replication k alone."""
+        seconds: list[float] = []
+        return Replications([self._metrics(run, k, seconds)], seconds)
+
+    def _metrics(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
+        simulate = self._at_events if self.control == "event" else self._at_intervals
+        return simulate(run, replication, seconds)
 
     def _act(self, observation: np.ndarray, info: dict[str, Any], seconds: list[float]) -> Any:
         """The policy's action; how long it took is appended."""

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_sched_env.comparison import rows
 from llm_sched_env.planning import FluidPath
-from llm_sched_env.results import Evaluation
 
-Results = Sequence[tuple[str, Evaluation]]
+Rows = Sequence[Mapping[str, Any]]
+"""Lines of ``results.csv``."""
+_PANELS = 5
 
 
-def _series(results: Results) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _series(rows: Rows) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
     """Rows by instance and policy, in order of cluster size."""
-    series: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in sorted(rows(results), key=lambda r: r["n_gpus"]):
+    series: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for row in sorted(rows, key=lambda r: r["n_gpus"]):
         series.setdefault(row["instance"], {}).setdefault(row["policy"], []).append(row)
-    order = list(dict.fromkeys(result.instance for _, result in results))
-    return {instance: series[instance] for instance in order}
+    return {instance: series[instance] for instance in dict.fromkeys(r["instance"] for r in rows)}
 
 
-def write_figure(results: Results, path: Path) -> None:
+def _policies(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["policy"] for row in rows))
+
+
+def write_figure(rows: Rows, path: Path) -> None:
     """Share of R* against cluster size, a panel per instance, with 95% intervals."""
     from matplotlib.figure import Figure
 
-    series = _series(results)
-    labels = list(dict.fromkeys(label for label, _ in results))
+    series, labels = _series(rows), _policies(rows)
     figure = Figure(figsize=(4.2 * len(series), 3.8), layout="constrained")
     axes = figure.subplots(1, len(series), sharey=True, squeeze=False)[0]
     for axis, (instance, policies) in zip(axes, series.items(), strict=True):
@@ -74,17 +77,18 @@ def write_path_figure(path: FluidPath, names: Sequence[str], file: Path) -> None
     figure.savefig(file, dpi=150)
 
 
-def write_page(results: Results, notes: Sequence[str], path: Path) -> None:
-    """A page with an interactive figure and every number; needs no network to open."""
+def write_page(rows: Rows, notes: Sequence[str], path: Path) -> None:
+    """A page with an interactive figure and the main columns; needs no network to open."""
     import plotly.graph_objects as go
     from plotly.colors import qualitative
     from plotly.subplots import make_subplots
 
-    series = _series(results)
-    labels = list(dict.fromkeys(label for label, _ in results))
-    figure = make_subplots(1, len(series), shared_yaxes=True, subplot_titles=list(series))
+    series, labels = _series(rows), _policies(rows)
+    columns = min(len(series), _PANELS)
+    lines = math.ceil(len(series) / columns)
+    figure = make_subplots(lines, columns, shared_yaxes=True, subplot_titles=list(series))
     shown: set[str] = set()
-    for column, policies in enumerate(series.values(), 1):
+    for panel, policies in enumerate(series.values()):
         for policy, points in policies.items():
             figure.add_trace(
                 go.Scatter(
@@ -99,23 +103,23 @@ def write_page(results: Results, notes: Sequence[str], path: Path) -> None:
                     showlegend=policy not in shown,
                     line={"color": qualitative.D3[labels.index(policy) % len(qualitative.D3)]},
                 ),
-                row=1,
-                col=column,
+                row=1 + panel // columns,
+                col=1 + panel % columns,
             )
             shown.add(policy)
     figure.update_xaxes(type="log", title="GPUs")
     figure.update_yaxes(title="share of R*", col=1)
-    figure.update_layout(template="plotly_white", height=460)
+    figure.update_layout(template="plotly_white", height=100 + 360 * lines)
     chart = figure.to_html(full_html=False, include_plotlyjs=True, div_id="scores")
-    path.write_text(_PAGE.format(chart=chart, table=_table(results), notes=_notes(notes)), "utf-8")
+    path.write_text(_PAGE.format(chart=chart, table=_table(rows), notes=_notes(notes)), "utf-8")
 
 
-def _table(results: Results) -> str:
+def _table(rows: Rows) -> str:
     columns = ["instance", "n_gpus", "policy", "score", "score_low", "score_high"]
     columns += ["ttft_p50", "ttft_p99", "tpot_p99", "abandoned_share"]
     head = "".join(f"<th>{name}</th>" for name in columns)
     body = []
-    for row in rows(results):
+    for row in rows:
         cells = (row[name] for name in columns)
         shown = (f"{c:.4f}" if isinstance(c, float) else html.escape(str(c)) for c in cells)
         body.append("<tr>" + "".join(f"<td>{text}</td>" for text in shown) + "</tr>")

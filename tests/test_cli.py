@@ -124,7 +124,7 @@ def test_compare_writes_table_figure_and_page(run, tmp_path, trace):
 
 def test_lists_and_instance_files(run, tmp_path):
     names = json.loads(run("instances", "--json")[1])
-    assert set(names) == {"base", "overload", "dolly15k"}
+    assert set(names) == set(lse.presets.NAMED_INSTANCES)
     path = tmp_path / "mine.json"
     assert run("instances", "--show", "dolly15k", "--save", str(path))[0] == 0
     assert lse.Instance.load(path) == lse.presets.dolly15k()
@@ -179,7 +179,7 @@ def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_p
 def test_every_command_has_help_with_an_example(run):
     commands = ("plan", "evaluate", "compare", "train", "replay", "trace")
     commands += ("lengths", "calibrate", "instances", "policies", "bench", "experiment", "path")
-    commands += ("optimum",)
+    commands += ("optimum", "sweep", "train-study", "train-rule", "strip")
     for command in commands:
         code, out, _ = run(command, "--help")
         assert code == 0

@@ -17,7 +17,13 @@ import pytest
 TESTS = Path(__file__).parent
 
 # The twin drives every rule through growth of records, ties, KV limits and changing rates.
-WITH_BOUNDS = ["test_engine.py", "test_twin.py", "test_event_books.py"]
+WITH_BOUNDS = [
+    "test_engine.py",
+    "test_twin.py",
+    "test_event_books.py",
+    "test_corrected_rule.py::test_without_weights_it_is_trunk_reservation",
+    "test_corrected_rule.py::test_rows_with_networks_of_their_own_run_as_if_alone",
+]
 WITH_BOUNDS_SUBSET = "not test_twin or (beyond and kv and decode-first)"
 INTERPRETED = [
     "test_twin.py::test_same_log_beyond_the_markov_model",
@@ -25,6 +31,7 @@ INTERPRETED = [
     "test_engine.py::test_zero_token_requests_pass_through",
     "test_engine.py::test_snapshot_restores_the_future",
     "test_event_env.py::test_a_small_case_by_hand",
+    "test_corrected_rule.py::test_same_log_as_the_twin[1-kv-day-3-bundled]",
 ]
 INTERPRETED_SUBSET = (
     "not beyond or (solo-first-static-decode and affine) or (randomized-static-decode and day)"

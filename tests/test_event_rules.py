@@ -107,7 +107,11 @@ REGISTERED = {name: entry.make() for name, entry in registered_policies().items(
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, p in REGISTERED.items() if isinstance(p, DispatchRule) and p.router in ROUTERS],
+    [
+        n
+        for n, p in REGISTERED.items()
+        if isinstance(p, DispatchRule) and p.router in ROUTERS and p.correction is None
+    ],
 )
 def test_evaluation_of_every_registered_rule(name: str) -> None:
     """The same numbers; credit gates, woken every 20 ms, almost."""
@@ -190,3 +194,8 @@ def test_an_event_policy_may_have_any_horizon_and_warmup() -> None:
     times = {"horizon": 60.7, "warmup": 13.31, "replications": 1}
     ours, theirs = (lse.evaluate(p, "base", 4, **times) for p in (EventRule(rule), rule))
     assert ours.scores == theirs.scores
+
+
+def test_a_trained_rule_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"rule\.correction: got 'a trained network'"):
+        EventRule(REGISTERED["learned"])

@@ -25,8 +25,10 @@ from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.study import seeds
 from llm_sched_env.experiments.study_files import StudyRun
 from llm_sched_env.results import Estimate
+from llm_sched_env.spreading import Spreading
 
 TESTS = Path(__file__).parent
+ONE = Spreading(jobs=1)
 RESULTS = ("counting.csv", "counting.png", "paper.md")
 
 
@@ -44,7 +46,7 @@ def study(tmp_path):
 
 def test_the_longest_cells_start_first_and_rows_keep_the_order_of_cells(study, tmp_path):
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, tmp_path / "cells", jobs=1)
+    rows = run_cells(study, cells, tmp_path / "cells", spreading=ONE)
     work = [cells[k]["work"] for k in study.computed()]
     assert work == sorted(work, reverse=True)
     assert [row["k"] for row in rows] == [k for k in range(8) for _ in range(3)]
@@ -52,13 +54,13 @@ def test_the_longest_cells_start_first_and_rows_keep_the_order_of_cells(study, t
 
 def test_finished_cells_are_not_computed_again(study, tmp_path):
     cells_folder, counts = tmp_path / "cells", []
-    first = run_cells(study, study.cells(quick=True, seed=0), cells_folder, jobs=1)
+    first = run_cells(study, study.cells(quick=True, seed=0), cells_folder, spreading=ONE)
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, cells_folder, jobs=1, on_cell=counts.append)
+    rows = run_cells(study, cells, cells_folder, spreading=ONE, on_cell=counts.append)
     assert sorted(study.computed()) == list(range(8))
     assert rows[:12] == first
     assert counts == [4, 5, 6, 7, 8]
-    run_cells(study, study.cells(quick=True, seed=1), cells_folder, jobs=1)
+    run_cells(study, study.cells(quick=True, seed=1), cells_folder, spreading=ONE)
     assert len(study.computed()) == 12
 
 
@@ -67,7 +69,7 @@ def test_parallel_and_serial_runs_leave_the_same_bytes(study, tmp_path):
     for jobs in (1, 2):
         folder = tmp_path / str(jobs)
         folder.mkdir()
-        StudyRun(study, folder).run(jobs)
+        StudyRun(study, folder).run(Spreading(jobs))
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert len(study.computed()) == 16
 
@@ -80,7 +82,9 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     code = (
         "import sys; from pathlib import Path; from counting_study import Counting\n"
         "from llm_sched_env.experiments.study_files import StudyRun\n"
-        "StudyRun(Counting(Path(sys.argv[1]), deadly=5), Path(sys.argv[2])).run(1)"
+        "from llm_sched_env.spreading import Spreading\n"
+        "run = StudyRun(Counting(Path(sys.argv[1]), deadly=5), Path(sys.argv[2]))\n"
+        "run.run(Spreading(1))"
     )
     command = [sys.executable, "-c", code, str(study.log), str(killed)]
     assert subprocess.run(command, cwd=TESTS, check=False).returncode == 9
@@ -88,9 +92,9 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     assert 0 < len(before) < 8
     assert not any((killed / name).exists() for name in RESULTS)
     assert [p for p in killed.rglob("*") if p.suffix == ".part"] == []
-    StudyRun(study, killed).run(1)
+    StudyRun(study, killed).run(ONE)
     assert sorted(study.computed()) == list(range(8))
-    StudyRun(study, whole).run(1)
+    StudyRun(study, whole).run(ONE)
     assert contents(killed) == contents(whole)
 
 
@@ -99,9 +103,9 @@ def test_an_error_in_a_cell_names_it_and_keeps_the_others(study, tmp_path, jobs)
     study.wrong, cells_folder = 3, tmp_path / "cells"
     cells = study.cells(quick=True, seed=0)
     with pytest.raises(StudyError, match=r"counting cell \{'k': 3.*no plan today"):
-        run_cells(study, cells, cells_folder, jobs=jobs)
+        run_cells(study, cells, cells_folder, spreading=Spreading(jobs))
     study.wrong = None
-    run_cells(study, cells, cells_folder, jobs=jobs)
+    run_cells(study, cells, cells_folder, spreading=Spreading(jobs))
     assert sorted(study.computed()) == list(range(4))
 
 
@@ -159,7 +163,8 @@ def test_the_stamp_covers_what_computes_and_not_what_presents(tmp_path):
 
 
 def test_the_stamp_covers_the_model(study):
-    names = {path.name for path in source_stamp._model_sources()}
+    model, policies = source_stamp._model_sources(), source_stamp._registered_sources()
+    names = {path.name for path in (*model, *policies)}
     assert {"gates.py", "fluid.py", "evaluation.py", "dispatch_rules.py"} <= names
     assert names.isdisjoint({"cli.py", "report.py", "experiment.py", "paper_page.py"})
     assert "default_rng" in source_stamp._computing_source(TESTS / "counting_study.py")
@@ -238,7 +243,7 @@ def test_a_share_of_trials_has_wilsons_interval():
 def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     pytest.importorskip("matplotlib")
     run = StudyRun(study, tmp_path, quick=True, seed=3)
-    run.run(1)
+    run.run(ONE)
     with (tmp_path / "counting.csv").open() as file:
         rows = list(csv.DictReader(file))
     kept = read_rows(cell_file(tmp_path / "cells", study, study.cells(quick=True, seed=3)[0]))
@@ -256,16 +261,16 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
         assert text in part, text
     assert "`llmsched experiment counting --quick --seed 3` with llm-sched-env" in part
     before = contents(tmp_path)
-    run.run(1)
+    run.run(ONE)
     assert contents(tmp_path) == before
 
 
 def test_a_quick_run_does_not_take_the_place_of_a_full_one(study, tmp_path):
     pytest.importorskip("matplotlib")
     StudyRun(study, tmp_path, quick=True).require_place()
-    StudyRun(study, tmp_path, quick=True).run(1)
+    StudyRun(study, tmp_path, quick=True).run(ONE)
     StudyRun(study, tmp_path).require_place()
-    StudyRun(study, tmp_path).run(1)
+    StudyRun(study, tmp_path).run(ONE)
     with pytest.raises(ConfigurationError, match="full result of counting"):
         StudyRun(study, tmp_path, quick=True).require_place()
 
@@ -307,11 +312,11 @@ def test_only_full_results_go_into_the_documentation(study, tmp_path):
     script = docs / "update_paper.py"
     script.write_text((TESTS.parent / "docs" / "update_paper.py").read_text())
     main = runpy.run_path(str(script))["main"]
-    StudyRun(study, tmp_path, quick=True).run(1)
+    StudyRun(study, tmp_path, quick=True).run(ONE)
     with pytest.raises(SystemExit, match="quick runs of counting"):
         main(str(tmp_path))
     assert not (docs / "paper.md").exists()
-    StudyRun(study, tmp_path).run(1)
+    StudyRun(study, tmp_path).run(ONE)
     main(str(tmp_path))
     page = (docs / "paper.md").read_text()
     assert "](paper/counting.png)" in page
@@ -370,7 +375,7 @@ def test_cells_are_plain_data_and_each_is_there_once(study):
     ("arguments", "message"),
     [
         (["convergense"], "convergence, occupancy"),
-        (["convergence", "--jobs", "0"], "--jobs"),
+        (["convergence", "--jobs", "0"], "jobs"),
         (["convergence", "--seed", "-1"], "--seed"),
         (["convergence", "--out", "/proc/x"], "can be made"),
     ],
@@ -398,7 +403,7 @@ def test_the_page_tells_how_long_was_simulated(study, tmp_path, monkeypatch):
     ):
         timed = [c | {"horizon": h, "warmup": w} for c, (h, w) in zip(cells, times, strict=True)]
         monkeypatch.setattr(study, "cells", lambda timed=timed, **_: timed)
-        StudyRun(study, tmp_path).run(1)
+        StudyRun(study, tmp_path).run(ONE)
         assert text in (tmp_path / "paper.md").read_text()
 
 

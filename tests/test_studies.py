@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.random_instances import RANGES, random_instance, slowest_decode
 from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.studies import fluid_paths
 from llm_sched_env.experiments.studies.occupancy import one_sided_split
 from llm_sched_env.experiments.study_files import StudyRun
+from llm_sched_env.spreading import Spreading
 
 # Random instances
 
@@ -45,6 +47,35 @@ def test_a_random_instance_is_known_by_its_number_and_seed():
     hardware = lse.presets.base().hardware
     assert (first.hardware.chunk_tokens, first.hardware.batch_slots) == (256, 16)
     assert slowest_decode(lse.presets.base()) == pytest.approx(1000 * hardware.tau_mixed)
+
+
+def test_many_classes_arrive_as_often_as_two():
+    for n_classes in (1, 2, 7, 16):
+        drawn = [random_instance(k, 5, n_classes) for k in range(200)]
+        assert all(len(instance.classes) == n_classes for instance in drawn)
+        totals = np.array([instance.arrival_rates.sum() for instance in drawn])
+        assert ((totals >= 0.5) & (totals <= 1.0)).all()
+        assert totals.mean() == pytest.approx(0.75, abs=0.05)
+        lengths = np.concatenate([instance.prompt_tokens for instance in drawn])
+        assert lengths.mean() == pytest.approx(1600, rel=0.1)
+        assert len({instance.name for instance in drawn}) == 200
+    assert random_instance(3, 5, 2) == random_instance(3, 5)
+    assert random_instance(3, 5, 3).name != random_instance(3, 5).name
+    with pytest.raises(ConfigurationError, match="n_classes"):
+        random_instance(3, 5, 0)
+
+
+def test_what_two_classes_draw_is_published():
+    """Results on these instances are in the documentation: they may not change."""
+    instance = random_instance(3, 2026)
+    assert instance.name == "random-2026-3"
+    rng = np.random.default_rng(np.random.SeedSequence(2026, spawn_key=(3,)))
+    alpha, beta, gamma = (rng.uniform(*RANGES[name]) for name in ("alpha", "beta", "gamma"))
+    assert (instance.hardware.alpha, instance.hardware.beta) == (alpha, beta)
+    assert instance.hardware.gamma == gamma
+    for name in ("prompt_tokens", "output_tokens", "arrival_rate"):
+        for request_class in instance.classes:
+            assert getattr(request_class, name) == rng.uniform(*RANGES[name])
 
 
 # What the plan is compared with
@@ -90,7 +121,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_a_quick_run_of_every_study(study, folder):
     pytest.importorskip("matplotlib")
-    findings = StudyRun(study, folder, quick=True).run(1)
+    findings = StudyRun(study, folder, quick=True).run(Spreading(1))
     assert findings.claims
     for claim in findings.claims:
         assert claim.verdict in {"agrees", "differs", "undecided"}

@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from llm_sched_env.commands.leaderboard import check_options, run_board
 from llm_sched_env.commands.options import (
+    BackendOption,
     InstancesOption,
     JsonOption,
     PricingOption,
+    RayAddressOption,
     ReplicationsOption,
     SeedOption,
     SliOption,
     TraceOption,
+    WorkersOption,
+    agent_files,
     integers,
     messages,
     names,
@@ -37,9 +42,9 @@ from llm_sched_env.comparison import (
     rows,
     write_csv,
 )
-from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies import resolve_policy
+from llm_sched_env.policies import resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.traces import load_traces
 
 DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate,trunk-reservation"
@@ -53,10 +58,21 @@ def register(app: typer.Typer) -> None:
 
     @app.command(
         "compare",
-        epilog="Example: llmsched compare --instance base,overload --gpus 5,20 --out results",
+        epilog="Example: llmsched compare --instance base,overload --gpus 5,20 --out results; "
+        "llmsched compare --all --policies my_package.my_module:MyPolicy --out board",
     )
     def compare_command(
+        context: typer.Context,
         out: Annotated[Path, typer.Option(help="Folder for results.csv, figure and report.")],
+        whole_board: Annotated[
+            bool,
+            typer.Option(
+                "--all",
+                help="The leaderboard: every registered policy on fixed instances and sizes. "
+                "--policies: registered names restrict it to them, package.module:Name enters "
+                "beside the others.",
+            ),
+        ] = False,
         instance: InstancesOption = "base,overload",
         gpus: Annotated[str, typer.Option(help="Cluster sizes, comma-separated.")] = "5,20,50,200",
         policies: Annotated[
@@ -76,15 +92,32 @@ def register(app: typer.Typer) -> None:
         warmup: Annotated[float, typer.Option(help="Seconds not measured.")] = 300,
         replications: ReplicationsOption = 8,
         seed: SeedOption = 0,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="With --all: a few small cases, half a minute.")
+        ] = False,
+        jobs: WorkersOption = None,
+        backend: BackendOption = "joblib",
+        ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Compare policies and agents; writes results.csv, table.md, figure.png, report.html."""
+        """Compare policies and agents; writes results.csv, table.md, figure.png, report.html.
+
+        With --all the leaderboard. A run that was interrupted goes on where it stopped: finished
+        parts are kept in cells/.
+        """
+        given = check_options(context, whole_board=whole_board)
+        spreading = Spreading(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")
+        if whole_board:
+            wanted = policies if "policies" in given else None
+            run_board(out, wanted, agents, quick=quick, spreading=spreading, as_json=as_json)
+            return
         from llm_sched_env.report import write_figure, write_page
 
         scenarios = _scenarios(instance, gpus, trace_paths(trace), trace_gpus)
         competitors, notes = _competitors(policies, agents, {s.instance for s in scenarios})
         check_cells(scenarios, competitors)
+        spreading.connect()
         folder = output_folder(out)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=messages) as progress:
@@ -98,6 +131,8 @@ def register(app: typer.Typer) -> None:
                 warmup=warmup,
                 replications=replications,
                 seed=seed,
+                spreading=spreading,
+                kept=folder / "cells",
                 on_result=lambda text: progress.update(task, advance=1, description=text),
             )
         notes += [f"{r.instance}: {r.note}" for _, r in results if r.note]
@@ -109,8 +144,8 @@ def register(app: typer.Typer) -> None:
         table = markdown_table(results)
         text = table + "\n\n" + "\n".join(f"{note}  " for note in notes) + "\n"
         (folder / "table.md").write_text(text, "utf-8")
-        write_figure(results, folder / "figure.png")
-        write_page(results, notes, folder / "report.html")
+        write_figure(rows(results), folder / "figure.png")
+        write_page(rows(results), notes, folder / "report.html")
         if as_json:
             print_json({"results": rows(results), "notes": notes})
         else:
@@ -142,27 +177,11 @@ def _competitors(
         label, policy = resolve_policy(name)
         competitors.append(Competitor(label, policy))
     notes = []
-    for item in names("--agents", agents) if agents else []:
-        only, separator, path = item.partition("=")
-        if not separator:
-            only, path = "", item
-        if only and only not in instances:
-            raise ConfigurationError("--agents", item, f"INSTANCE one of {sorted(instances)}")
-        require_extra("agents", "torch", "stable_baselines3")
-        from llm_sched_env.agents.checkpoint import load_policy
-
-        agent = load_policy(path)
-        file = Path(path)
-        # `llmsched train` calls every agent agent.zip: its folder tells them apart.
-        own_name = file.parent.name if file.stem == "agent" and file.parent.name else file.stem
-        label = agent.name if only else own_name
+    for path, only in agent_files(agents, instances):
+        label, agent = resolve_agent(path, only or None)
         competitors.append(Competitor(label, agent, only or None))
-        trained = agent.checkpoint.configuration
-        notes.append(
-            f"{label}{f' on {only}' if only else ''}: PPO trained for "
-            f"{agent.checkpoint.steps:,} steps in {agent.checkpoint.seconds:.0f} s "
-            f"on {trained.instance['name']} at n = {trained.n_gpus}."
-        )
+        if how := getattr(agent, "description", ""):
+            notes.append(f"{label}{f' on {only}' if only else ''}: {how}.")
     return competitors, notes
 
 

@@ -13,6 +13,7 @@ from llm_sched_env.commands.options import (
     JobsOption,
     JsonOption,
     PricingOption,
+    RayAddressOption,
     ReplicationsOption,
     SeedOption,
     SliOption,
@@ -27,6 +28,7 @@ from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReadin
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
+from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.generated import requests_of_run
 
 
@@ -68,6 +70,11 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         jobs: JobsOption = None,
+        backend: Annotated[
+            str | None,
+            typer.Option(help="joblib or ray: replications in processes, also of Python policies."),
+        ] = None,
+        ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Run a policy: its share of R*, occupancies, latencies, abandonment."""
@@ -75,6 +82,7 @@ def register(app: typer.Typer) -> None:
             raise ConfigurationError(
                 "--save-requests", str(save_requests), "no trace beside it", "use llmsched trace"
             )
+        spread = backend is not None or ray_address is not None
         result = run(
             policy,
             instance,
@@ -89,6 +97,7 @@ def register(app: typer.Typer) -> None:
             match_trace=not keep_instance,
             billing=billing,
             jobs=jobs,
+            spreading=Spreading(jobs, backend or "joblib", ray_address) if spread else None,
         )
         if save_requests is not None:
             requests_of_run(instance or "base", gpus, result.horizon, seed).save(save_requests)

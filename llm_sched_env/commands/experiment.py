@@ -9,8 +9,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llm_sched_env.commands.options import (
+    BackendOption,
     JsonOption,
+    RayAddressOption,
     SeedOption,
+    WorkersOption,
     messages,
     output_folder,
     print_json,
@@ -23,7 +26,7 @@ from llm_sched_env.errors import checked_integer
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.registry import STUDIES, named_studies
 from llm_sched_env.experiments.study_files import StudyRun
-from llm_sched_env.simulation.row_threads import available_processors
+from llm_sched_env.spreading import Spreading
 
 RESULTS, QUICK_RESULTS = Path("results/paper"), Path("results/paper-quick")
 
@@ -46,9 +49,9 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option(help=f"Folder; default {RESULTS}, or {QUICK_RESULTS} with --quick."),
         ] = None,
-        jobs: Annotated[
-            int | None, typer.Option(help="Processes at the same time (default: processors).")
-        ] = None,
+        jobs: WorkersOption = None,
+        backend: BackendOption = "joblib",
+        ray_address: RayAddressOption = None,
         seed: SeedOption = 0,
         as_json: JsonOption = False,
     ) -> None:
@@ -59,15 +62,16 @@ def register(app: typer.Typer) -> None:
         if name is None or list_studies:
             _list(as_json=as_json)
             return
-        workers = checked_integer("--jobs", available_processors() if jobs is None else jobs)
+        spreading = Spreading(jobs, backend, ray_address)
         checked_integer("--seed", seed, least=0)
         require_extra("report", "matplotlib")
         folder = out or (QUICK_RESULTS if quick else RESULTS)
         runs = [StudyRun(study, folder, quick, seed) for study in named_studies(name)]
         for run in runs:
             run.require_place()
+        spreading.connect()
         output_folder(folder)
-        found = {run.study.name: _run(run, workers, show=not as_json) for run in runs}
+        found = {run.study.name: _run(run, spreading, show=not as_json) for run in runs}
         if as_json:
             print_json({name: [claim.to_dict() for claim in f.claims] for name, f in found.items()})
         print_note(f"wrote CSV, figures and paper.md to {folder}")
@@ -83,12 +87,12 @@ def _list(*, as_json: bool) -> None:
     )
 
 
-def _run(run: StudyRun, jobs: int, *, show: bool) -> Findings:
+def _run(run: StudyRun, spreading: Spreading, *, show: bool) -> Findings:
     """Run one study with a bar of its cells; show its claims."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
         task = progress.add_task(run.study.name, total=run.count_cells())
-        findings = run.run(jobs, lambda done: progress.update(task, completed=done))
+        findings = run.run(spreading, lambda done: progress.update(task, completed=done))
     if show:
         print_table(
             ("claim", "our number", "value [95%]", "verdict"),

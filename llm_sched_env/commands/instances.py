@@ -17,7 +17,7 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.instance import load_hardware
 from llm_sched_env.planning import plan
-from llm_sched_env.presets import PRESETS, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
+from llm_sched_env.presets import NAMED_INSTANCES, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         elif show:
             chosen = [resolve_instance(show)]
         else:
-            chosen = [make() for make in PRESETS.values()]
+            chosen = [make() for make in NAMED_INSTANCES.values()]
         if hardware is not None:
             measured = load_hardware(hardware)
             chosen = [replace(instance, hardware=measured) for instance in chosen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any
@@ -34,6 +34,17 @@ BillingOption = Annotated[
     typer.Option(help="class-means or own-tokens (default: own with a trace or given lengths)."),
 ]
 JobsOption = Annotated[int | None, typer.Option(help="Replications run at the same time.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--jobs", help="Computations at the same time (default: processors)."),
+]
+BackendOption = Annotated[
+    str, typer.Option(help="Where they run: joblib (this machine) or ray (a cluster).")
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT, auto or local [$RAY_ADDRESS; else auto, else local]."),
+]
 SliOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -88,6 +99,17 @@ def names(option: str, text: str) -> list[str]:
 def trace_paths(values: Sequence[str] | None) -> list[Path]:
     """Paths given comma-separated, by repeating --trace, or both."""
     return [Path(name) for value in values or () for name in names("--trace", value)]
+
+
+def agent_files(agents: str | None, instances: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Paths of checkpoints, each with the only instance on which it competes, or nothing."""
+    for item in names("--agents", agents) if agents else []:
+        only, separator, path = item.partition("=")
+        if not separator:
+            only, path = "", item
+        if only and only not in instances:
+            raise ConfigurationError("--agents", item, f"INSTANCE one of {sorted(instances)}")
+        yield path, only
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from llm_sched_env.commands.options import JsonOption, print_json, print_table
-from llm_sched_env.policies import registered_policies
+from llm_sched_env.policies import registered_policies, shipped_agents
 
 
 def register(app: typer.Typer) -> None:
@@ -13,24 +15,33 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: llmsched policies")
     def policies(as_json: JsonOption = False) -> None:
-        """List the registered policies, their aliases and where they come from."""
-        entries = registered_policies()
+        """List the registered policies and shipped agents, and where they come from."""
+        entries = [
+            (name, list(entry.aliases), entry.description, entry.source)
+            for name, entry in registered_policies().items()
+        ]
+        entries += [
+            (name, [], _description(file), "trained") for name, file in shipped_agents().items()
+        ]
         if as_json:
             print_json(
                 {
-                    name: {
-                        "description": entry.description,
-                        "aliases": list(entry.aliases),
-                        "source": entry.source,
-                    }
-                    for name, entry in entries.items()
+                    name: {"description": description, "aliases": aliases, "source": source}
+                    for name, aliases, description, source in entries
                 }
             )
             return
         print_table(
             ("policy", "alias", "what it does", "source"),
             [
-                (name, ", ".join(entry.aliases), entry.description, entry.source)
-                for name, entry in entries.items()
+                (name, ", ".join(aliases), description, source)
+                for name, aliases, description, source in entries
             ],
         )
+
+
+def _description(file: Path) -> str:
+    """How a shipped agent was trained; its networks are not built."""
+    from llm_sched_env.agents.checkpoint import Checkpoint
+
+    return Checkpoint.load(file).description

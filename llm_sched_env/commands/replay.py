@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from llm_sched_env.commands.options import (
     print_note,
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate
 
 
@@ -45,11 +47,25 @@ def register(app: typer.Typer) -> None:
             float | None, typer.Option(help="Seconds to replay (default: until the last arrival).")
         ] = None,
         keep_instance: KeepInstanceOption = False,
+        plan_window: Annotated[
+            str | None,
+            typer.Option(
+                help="Plan for the arrivals in A,B seconds, such as those before --window.",
+                metavar="A,B",
+            ),
+        ] = None,
         billing: BillingOption = None,
         seed: SeedOption = 0,
         as_json: JsonOption = False,
     ) -> None:
         """Replay trace files at their own timestamps and token counts."""
+        if plan_window is not None and reading.rate is not None:
+            raise ConfigurationError(
+                "--rate", reading.rate, "none beside --plan-window", "use --speed: it scales both"
+            )
+        planned_on = None
+        if plan_window is not None:
+            planned_on = dataclasses.replace(reading, window=plan_window).load(traces)
         result = evaluate(
             policy,
             instance,
@@ -60,6 +76,7 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             trace=reading.load(traces),
             match_trace=not keep_instance,
+            planned_on=planned_on,
             billing=billing,
         )
         if as_json:

@@ -107,11 +107,20 @@ class LLMSchedSB3VecEnv(_SB3VecEnv):
 
     Args:
         num_envs: N.
+        same_requests: so many consecutive environments share their seed, and so the requests of
+            every episode (common random numbers).
         **kwargs: as for :class:`llm_sched_env.envs.vector_env.LLMSchedVectorEnv`.
     """
 
-    def __init__(self, num_envs: int, **kwargs: Any) -> None:
+    def __init__(self, num_envs: int, same_requests: int = 1, **kwargs: Any) -> None:
         super().__init__(LLMSchedVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
+        self._same_requests = same_requests
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seeds of the next :meth:`reset`: group k of environments gets ``seed`` + k."""
+        drawn = super().seed(seed)
+        self._seeds = [drawn[k // self._same_requests] for k in range(self.num_envs)]
+        return self._seeds
 
 
 class LLMSchedEventSB3VecEnv(_SB3VecEnv):

@@ -54,3 +54,41 @@ def share_of(count: int, total: int) -> Estimate:
 
     interval = binomtest(count, total).proportion_ci(method="wilson")
     return Estimate(count / total, (float(interval.low), float(interval.high)))
+
+
+def mean_over_cells(samples: Sequence[np.ndarray]) -> Estimate:
+    """The mean of the cells' means with its 95% interval (Welch-Satterthwaite, Student t).
+
+    Args:
+        samples: per cell one value a replication, shapes (K_1,), (K_2,), ...; cells are
+            independent of each other, such as simulations of different seeds.
+    """
+    from scipy.stats import t
+
+    mean = float(np.mean([sample.mean() for sample in samples]))
+    counts = np.array([len(sample) for sample in samples])
+    if counts.min() < 2:
+        return Estimate(mean, (math.nan, math.nan))
+    variances = np.array([sample.var(ddof=1) for sample in samples]) / counts
+    total = float(variances.sum())
+    if total == 0.0:
+        return Estimate(mean, (mean, mean))
+    freedom = total**2 / float((variances**2 / (counts - 1)).sum())
+    half = float(t.ppf(0.975, freedom)) * math.sqrt(total) / len(samples)
+    return Estimate(mean, (mean - half, mean + half))
+
+
+def ratio_over_cells(
+    numerators: Sequence[np.ndarray], denominators: Sequence[np.ndarray]
+) -> Estimate:
+    """The ratio of two means over cells with its 95% interval (linearised in both).
+
+    Args:
+        numerators: as in :func:`mean_over_cells`.
+        denominators: of the same replications; their mean must stand out of the noise.
+    """
+    below = mean_over_cells(denominators).mean
+    ratio = mean_over_cells(numerators).mean / below
+    pairs = zip(numerators, denominators, strict=True)
+    low, high = mean_over_cells([above - ratio * under for above, under in pairs]).ci95
+    return Estimate(ratio, (ratio + low / below, ratio + high / below))

@@ -59,7 +59,7 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
     reasons = [f"- ({k}) {claim.verdict}: {claim.reason}." for k, claim in numbered if claim.reason]
     lines += ["", *reasons, ""] if reasons else [""]
     if findings.table:
-        lines += [*_table(findings.table), ""]
+        lines += [*table_lines(findings.table), ""]
     for remark in findings.remarks:
         lines += [remark, ""]
     versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
@@ -91,7 +91,7 @@ def with_paragraph(page: str, name: str, text: str, order: Sequence[str]) -> str
         changed = page[: following.start()] + text + "\n\n" + page[following.start() :]
     else:
         changed = page.rstrip("\n") + "\n\n" + text + "\n"
-    overview = "\n".join(_table(_overview(parts(changed))))
+    overview = "\n".join(table_lines(_overview(parts(changed))))
     return _OVERVIEW.sub(lambda marks: f"{marks[1]}{overview}\n{marks[2]}", changed)
 
 
@@ -156,10 +156,10 @@ def _claims_table(claims: Sequence[Claim]) -> list[str]:
         }
         for k, claim in enumerate(claims, 1)
     ]
-    return _table(rows)
+    return table_lines(rows)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A Markdown table; columns of numbers are set to the right."""
     if not rows:
         return []

@@ -1,4 +1,7 @@
-"""Which instances does section 6.3 draw? Two classes and a GPU, uniform within its ranges."""
+"""Which instances does section 6.3 draw? Two classes and a GPU, uniform within its ranges.
+
+This project also draws more classes, at rates that add up to what two would have.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from llm_sched_env.errors import checked_integer
 from llm_sched_env.instance import Instance, RequestClass
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 
@@ -22,19 +26,23 @@ RANGES = {
 N_CLASSES = 2
 
 
-def random_instance(number: int, seed: int = 0) -> Instance:
+def random_instance(number: int, seed: int = 0, n_classes: int = N_CLASSES) -> Instance:
     """Instance ``number`` of a seed; it does not depend on how many are drawn.
 
     Every quantity is uniform in :data:`RANGES` and independent, by class where it is one of a
-    class. Chunk, slots, prices and patience are those of ``base`` **[ours]**: the paper names none.
+    class; with more than two classes the arrival rates are times 2 / I **[ours]**, so that all
+    classes together have the mean rate of the paper's two. Chunk, slots, prices and patience are
+    those of ``base`` **[ours]**: the paper names none.
 
     Args:
         number: 0, 1, ...
         seed: another seed gives other instances.
+        n_classes: I >= 1.
     """
+    n_classes = checked_integer("n_classes", n_classes)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     drawn = {
-        name: rng.uniform(*ends, size=1 if name in _OF_THE_GPU else N_CLASSES).tolist()
+        name: rng.uniform(*ends, size=1 if name in _OF_THE_GPU else n_classes).tolist()
         for name, ends in RANGES.items()
     }
     classes = tuple(
@@ -42,13 +50,14 @@ def random_instance(number: int, seed: int = 0) -> Instance:
             f"class-{i + 1}",
             drawn["prompt_tokens"][i],
             drawn["output_tokens"][i],
-            drawn["arrival_rate"][i],
+            drawn["arrival_rate"][i] * N_CLASSES / n_classes,
             PATIENCE_RATE,
         )
-        for i in range(N_CLASSES)
+        for i in range(n_classes)
     )
     hardware = dataclasses.replace(QWEN_8B_A100, **{name: drawn[name][0] for name in _OF_THE_GPU})
-    return Instance(f"random-{seed}-{number}", classes, hardware, PAPER_PRICES)
+    many = "" if n_classes == N_CLASSES else f"-{n_classes}-classes"
+    return Instance(f"random-{seed}-{number}{many}", classes, hardware, PAPER_PRICES)
 
 
 def slowest_decode(instance: Instance) -> float:

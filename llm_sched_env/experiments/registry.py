@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.experiments.studies.changing_traffic import ChangingTraffic
 from llm_sched_env.experiments.studies.convergence import Convergence
 from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
 from llm_sched_env.experiments.studies.finite_clusters import FiniteClusters
 from llm_sched_env.experiments.studies.fluid_paths import FluidPaths
 from llm_sched_env.experiments.studies.hardware import HardwareCurves
+from llm_sched_env.experiments.studies.learned_rules import LearnedRules
 from llm_sched_env.experiments.studies.memory_speed import MemorySpeed
 from llm_sched_env.experiments.studies.occupancy import Occupancy
 from llm_sched_env.experiments.studies.policies import Policies
@@ -34,6 +36,8 @@ STUDIES: tuple[Study, ...] = (
     ExactOptimum(),
     FiniteClusters(),
     StateFeedback(),
+    ChangingTraffic(),
+    LearnedRules(),
 )
 """By section of the paper."""
 

@@ -7,22 +7,29 @@ can change without computing anew. Where a name could mean two things, both coun
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import inspect
+import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from llm_sched_env.experiments.study import Study
-from llm_sched_env.policies import POLICY_GROUP
+from llm_sched_env.policies import POLICY_GROUP, Policy
+from llm_sched_env.simulation.rules import DispatchRule
 
 _EXPERIMENTS = Path(__file__).parent
 _PACKAGE = _EXPERIMENTS.parent
 # What cannot change a row; everything else counts, so that nothing is forgotten.
-_ELSEWHERE = ("commands", "experiments", "cli.py", "__main__.py", "report.py", "comparison.py")
+_ELSEWHERE = {"commands", "experiments", "cli.py", "__main__.py", "report.py", "comparison.py"}
+_ELSEWHERE |= {"spreading.py", "ray_cluster.py", "kept_evaluations.py", "whole_files.py"}
 _FRAMEWORK = (
     "cell_runs",
     "cell_store",
@@ -35,37 +42,75 @@ _FRAMEWORK = (
     "study",
     "study_files",
 )
+# What plays has stamps of its own; a wheel has these folders inside the package.
+_PLAYERS = ("agents", "baselines", "benchmarks")
+_SUFFIXES = (".py", ".json", ".npz", ".toml")
 _PREFIX = "llm_sched_env.experiments."
 
 
 @cache
 def source_stamp(study: type[Study]) -> str:
     """SHA-256 over the model's sources and what the study's ``compute`` reaches."""
-    digest = hashlib.sha256(_model_digest().encode())
+    digest = hashlib.sha256(_digest(_model_sources()).encode())
+    if not study.names_its_policies:
+        digest.update(_digest(_registered_sources()).encode())
     for base in study.__mro__[: study.__mro__.index(Study)]:
         digest.update(_computing_source(Path(inspect.getfile(base))).encode())
     return digest.hexdigest()
 
 
-@cache
-def _model_digest() -> str:
+def policy_stamp(policy: Policy, *modules: str) -> str:
+    """SHA-256 over what a policy is: a rule's settings, which the model runs, or its sources.
+
+    Args:
+        policy: a rule, or an object with ``reset`` and ``act``.
+        modules: where it is defined or made, beside the module of its class.
+    """
     digest = hashlib.sha256()
-    for path in _model_sources():
+    if isinstance(policy, DispatchRule):
+        text = json.dumps(dataclasses.asdict(policy), sort_keys=True, default=_plain)
+        digest.update(text.encode())
+    if type(policy) is not DispatchRule:
+        digest.update(_digest(_sources_of({type(policy).__module__, *modules})).encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist()
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _model_sources() -> Iterator[Path]:
-    """Instances, plans, engine, evaluation, and the folders of what registers policies."""
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        if path.relative_to(_PACKAGE).parts[0] not in _ELSEWHERE:
+    """Instances, plans, engine and evaluation."""
+    for path in _files(_PACKAGE, "**/*"):
+        if path.relative_to(_PACKAGE).parts[0] not in {*_ELSEWHERE, *_PLAYERS}:
             yield path
-    for module in sorted({point.module for point in entry_points(group=POLICY_GROUP)}):
+
+
+def _registered_sources() -> Iterator[Path]:
+    """The folders of what registers policies."""
+    return _sources_of({point.module for point in entry_points(group=POLICY_GROUP)})
+
+
+def _sources_of(modules: set[str]) -> Iterator[Path]:
+    """The folder of each module of a package; of others their file."""
+    for module in sorted(modules):
         spec = find_spec(module)
         if spec is not None and spec.origin is not None:
             file = Path(spec.origin)
-            yield from sorted(file.parent.glob("*.py")) if "." in module else [file]
+            yield from _files(file.parent, "*") if "." in module else [file]
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Sources and the data beside them, such as weights."""
+    return sorted(path for path in folder.glob(pattern) if path.suffix in _SUFFIXES)
 
 
 def _computing_source(path: Path) -> str:

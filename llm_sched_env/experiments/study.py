@@ -27,11 +27,14 @@ class Study(ABC):
         name: of the command line and of the files.
         title: heading of its part of the page.
         source: sections, theorems and figures of the paper.
+        names_its_policies: whether every cell holds a stamp of its policy, so that other
+            registered policies do not count.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    names_its_policies: ClassVar[bool] = False
 
     @abstractmethod
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:

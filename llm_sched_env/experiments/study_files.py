@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import versions, write_whole
+from llm_sched_env.experiments.cell_store import versions
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.paper_page import (
     INTRODUCTION,
@@ -23,6 +23,8 @@ from llm_sched_env.experiments.paper_page import (
 from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
+from llm_sched_env.spreading import Spreading
+from llm_sched_env.whole_files import write_whole
 
 PAGE = "paper.md"
 # More kinds of runs are told as a range.
@@ -74,10 +76,11 @@ class StudyRun:
                 "name another one",
             )
 
-    def run(self, jobs: int, on_cell: Callable[[int], None] | None = None) -> Findings:
+    def run(self, spreading: Spreading, on_cell: Callable[[int], None] | None = None) -> Findings:
         """Compute what is not stored, then write every file."""
         cells = self.study.cells(quick=self.quick, seed=self.seed)
-        rows = run_cells(self.study, cells, self.folder / "cells", jobs=jobs, on_cell=on_cell)
+        folder = self.folder / "cells"
+        rows = run_cells(self.study, cells, folder, spreading=spreading, on_cell=on_cell)
         findings = self.study.findings(rows)
         name = self.study.name
         write_whole(self.folder / f"{name}.csv", csv_bytes(rows))
