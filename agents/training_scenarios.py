@@ -1,7 +1,8 @@
-"""On what is the generalist trained? Random instances, clusters and traffic, never the benchmark's.
+"""On what is the generalist trained? Random instances, clusters and traffic.
 
-Scenario ``number`` of a seed is the same whatever else is drawn. The instances of section 6.3 that
-others are scored on (experiments/random_instances.py) use another stream and other ranges.
+Six in ten instances are ``base`` or ``dolly15k`` with everything changed, never these themselves.
+Scenario ``number`` of a seed is the same whatever else is drawn. The random instances that others
+are scored on (experiments/random_instances.py) use another stream and other ranges.
 """
 
 from __future__ import annotations
