@@ -24,7 +24,6 @@ from llm_sched_env.agents.learned_rule import LearnedRule, rounded
 from llm_sched_env.agents.paired_runs import scores_of_pairs
 from llm_sched_env.agents.training_scenarios import TrainingScenario, random_scenario
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
-from llm_sched_env.experiments.cell_store import versions
 from llm_sched_env.instance import Instance
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
@@ -36,6 +35,7 @@ from llm_sched_env.rank_correction import (
     weight_shapes,
 )
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.versions import versions
 from llm_sched_env.whole_files import write_whole
 
 RULE_NAME, STATE_NAME = "rule.json", "training.npz"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from llm_sched_env.simulation.metrics import (
 )
 from llm_sched_env.simulation.row_threads import available_processors
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.versions import versions
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
@@ -290,7 +290,7 @@ def _summarize(
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
-        versions=_versions(),
+        versions=versions("gymnasium"),
         note=run.fluid_plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
     )
@@ -313,9 +313,3 @@ def _class_result(
         **counts,
         **latencies,
     )
-
-
-def _versions() -> dict[str, str]:
-    """The versions that a published number names."""
-    names = ("llm-sched-env", "numpy", "numba", "scipy", "gymnasium")
-    return {name: version(name) for name in names}

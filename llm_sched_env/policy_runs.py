@@ -45,6 +45,23 @@ class Run:
     billing: str | None
     slis: tuple[ServiceLevel, ...]
 
+    @property
+    def cluster(self) -> dict[str, Any]:
+        """Arguments of every environment's configuration."""
+        shared = ("instance", "n_gpus", "pricing", "horizon")
+        return {name: getattr(self, name) for name in shared}
+
+    @property
+    def mechanics(self) -> dict[str, Any]:
+        """Arguments of the control of one cluster, under either kind of control."""
+        return {
+            "n_clusters": 1,
+            "stream": self.stream,
+            "latencies": True,
+            "billing": self.billing,
+            "fluid_plan": self.fluid_plan,
+        }
+
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication."""
         return replication_seed(self.seed, replication)
@@ -183,21 +200,9 @@ class PythonRuns:
 
     def _at_intervals(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
         configuration = IntervalConfiguration.validated(
-            instance=run.instance,
-            n_gpus=run.n_gpus,
-            pricing=run.pricing,
-            horizon=run.horizon,
-            slis=run.slis,
-            **self.arguments,
+            **run.cluster, slis=run.slis, **self.arguments
         )
-        control = IntervalControl(
-            configuration,
-            1,
-            run.stream,
-            latencies=True,
-            billing=run.billing,
-            fluid_plan=run.fluid_plan,
-        )
+        control = IntervalControl(configuration, **run.mechanics)
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         shape = control.action_space.shape or ()
@@ -212,21 +217,8 @@ class PythonRuns:
         return control.batch.metrics(0)
 
     def _at_events(self, run: Run, replication: int, seconds: list[float]) -> Metrics:
-        configuration = EventConfiguration.validated(
-            instance=run.instance,
-            n_gpus=run.n_gpus,
-            pricing=run.pricing,
-            horizon=run.horizon,
-            **self.arguments,
-        )
-        control = EventControl(
-            configuration,
-            1,
-            run.stream,
-            latencies=True,
-            billing=run.billing,
-            fluid_plan=run.fluid_plan,
-        )
+        configuration = EventConfiguration.validated(**run.cluster, **self.arguments)
+        control = EventControl(configuration, **run.mechanics)
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         report = control.report()

@@ -7,13 +7,13 @@ import os
 import re
 import socket
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.simulation.row_threads import available_processors
+from llm_sched_env.versions import versions
 
 _SECONDS_TO_ANSWER = 5.0
 _QUIET: dict[str, Any] = {
@@ -21,7 +21,6 @@ _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": "ERROR",
 }
-_PACKAGES = ("llm-sched-env", "numpy", "numba", "scipy")
 # An editable install maps these folders from beside the package.
 _MAPPED = ("agents", "baselines", "benchmarks")
 
@@ -75,7 +74,7 @@ def _joined() -> bool:
 @cache
 def installation_digest() -> str:
     """SHA-256 over this package's sources and the versions below it, as installed here."""
-    digest = hashlib.sha256(repr([version(name) for name in _PACKAGES]).encode())
+    digest = hashlib.sha256(repr([*versions().values()]).encode())
     root = Path(__file__).parent
     sources = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
     for name in _MAPPED:

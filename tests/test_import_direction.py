@@ -21,7 +21,7 @@ FOLDERS = {
 }
 # A part may import the parts of lower rows, and itself.
 LAYERS = [
-    {"errors", "whole_files"},
+    {"errors", "whole_files", "versions"},
     {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
     {"instance"},
     {"changing_traffic", "kv_limit", "rank_correction"},

@@ -18,7 +18,6 @@ from llm_sched_env.agents.paired_runs import corrected_rule, scores_of_pairs
 from llm_sched_env.agents.rule_training import RULE_NAME, RuleTraining, train_rule
 from llm_sched_env.agents.training_scenarios import TrainingScenario
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.experiments.cell_store import versions
 from llm_sched_env.planning import plan
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
@@ -29,6 +28,7 @@ from llm_sched_env.rank_correction import (
 )
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.versions import versions
 
 TINY = RuleTraining(
     lse.presets.overload().to_dict(), 2, generations=5, scenarios=2, pairs=2, hidden_units=3,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
+from llm_sched_env.versions import versions
 from llm_sched_env.whole_files import write_whole
-
-_PACKAGES = ("llm-sched-env", "numpy", "numba", "scipy")
 
 
 def cell_file(folder: Path, study: Study, cell: Cell) -> Path:
@@ -42,8 +40,3 @@ def cell_key(study: Study, cell: Cell) -> str:
     }
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """The versions that a published number names."""
-    return {name: version(name) for name in _PACKAGES}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import versions
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.paper_page import (
     INTRODUCTION,
@@ -24,6 +23,7 @@ from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.versions import versions
 from llm_sched_env.whole_files import write_whole
 
 PAGE = "paper.md"

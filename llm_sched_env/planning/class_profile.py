@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_sched_env.instance import Instance
-from llm_sched_env.planning.slot_prices import critical_scale, slot_prices
-from llm_sched_env.planning.slot_ranks import slot_bids, slot_ranks
+from llm_sched_env.planning.slot_prices import SlotPrices, critical_scale, slot_prices
+from llm_sched_env.planning.slot_ranks import ranks_at_prices, slot_bids
 from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def class_profile(plan: FluidPlan, n_gpus: int) -> ClassProfile:
     instance = plan.instance
     prices = slot_prices(plan, n_gpus)
     slot_scale = _SLOTS_PER_ROOT * float(np.sqrt(n_gpus * instance.hardware.batch_slots))
-    columns = _bid_features(plan, n_gpus, slot_scale) | _size_features(plan, n_gpus)
+    columns = _bid_features(plan, n_gpus, prices, slot_scale) | _size_features(plan, n_gpus)
     shape = instance.n_classes
     features = np.stack([np.broadcast_to(columns[name], shape) for name in CLASS_FEATURES])
     return ClassProfile(
@@ -40,11 +40,13 @@ def class_profile(plan: FluidPlan, n_gpus: int) -> ClassProfile:
     )
 
 
-def _bid_features(plan: FluidPlan, n_gpus: int, slot_scale: float) -> dict[str, np.ndarray]:
+def _bid_features(
+    plan: FluidPlan, n_gpus: int, prices: SlotPrices, slot_scale: float
+) -> dict[str, np.ndarray]:
     """Bids as shares of a request's revenue, reserves, and who goes before whom."""
     instance = plan.instance
-    ranks = slot_ranks(plan, n_gpus)
-    bids = slot_bids(plan, slot_prices(plan, n_gpus))
+    bids = slot_bids(plan, prices)
+    ranks = ranks_at_prices(plan, n_gpus, prices, bids)
     revenue, rates = instance.bundled_revenues, instance.arrival_rates
     better = bids.prefill[None, :] > bids.prefill[:, None]
     return {

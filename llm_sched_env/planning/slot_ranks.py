@@ -62,9 +62,13 @@ def slot_ranks(plan: FluidPlan, n_gpus: int) -> np.ndarray:
     before waiting decodes: where it alone earns more per second in its slot than any of them.
     Reserves are free slots of the cluster, those of :func:`slot_reserves`.
     """
-    instance = plan.instance
     prices = slot_prices(plan, n_gpus)
-    bids = slot_bids(plan, prices)
+    return ranks_at_prices(plan, n_gpus, prices, slot_bids(plan, prices))
+
+
+def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids) -> np.ndarray:
+    """:func:`slot_ranks` from prices and bids that are known: they may cost a linear program."""
+    instance = plan.instance
     arriving = instance.arrival_rates
     prefilled = arriving * plan.admission_fraction
     decoded = instance.mixed_decode_rates * plan.y_mixed + instance.solo_decode_rates * plan.y_solo

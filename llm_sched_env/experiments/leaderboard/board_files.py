@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import cell_file, versions
+from llm_sched_env.experiments.cell_store import cell_file
 from llm_sched_env.experiments.leaderboard.board import Leaderboard
 from llm_sched_env.experiments.leaderboard.board_page import FULL, page, ranking_text
 from llm_sched_env.experiments.leaderboard.differences import Differences, difference_rows
@@ -21,6 +21,7 @@ from llm_sched_env.experiments.study_files import csv_bytes
 from llm_sched_env.policies import registered_policies, shipped_agents
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.versions import versions
 from llm_sched_env.whole_files import write_whole
 
 FILES = ("results.csv", "differences.csv", "ranking.md", "leaderboard.md", "leaderboard.png")
