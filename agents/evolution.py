@@ -39,6 +39,7 @@ class Population:
         inputs: features whose weights are trained; those of the others stay as they are.
         corrections: outputs that are trained, likewise.
         constants: whether the constants of hidden units and outputs are trained.
+        gains: class features of which these outputs' gains are trained.
     """
 
     pairs: int
@@ -48,6 +49,7 @@ class Population:
     inputs: tuple[str, ...]
     corrections: tuple[str, ...]
     constants: bool
+    gains: tuple[str, ...]
 
     @property
     def deviations(self) -> np.ndarray:
@@ -61,6 +63,8 @@ class Population:
             "state": self.noise * of_moment,
             "output": self.output_noise
             * np.outer(given, np.append(np.ones(self.hidden_units), self.constants)),
+            "gain": self.output_noise
+            * np.multiply.outer(given, [np.isin(CLASS_FEATURES, self.gains)]),
         }
         return np.concatenate(
             [

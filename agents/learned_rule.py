@@ -16,6 +16,7 @@ from llm_sched_env.rank_correction import (
     CORRECTIONS,
     STATE_FEATURES,
     RankCorrection,
+    weight_shapes,
 )
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.whole_files import write_whole
@@ -66,9 +67,7 @@ class LearnedRule:
             "versions": self.versions,
             "curve": self.curve,
             **_MEANING,
-            "weights": {
-                name: getattr(self.network, name).tolist() for name in ("static", "state", "output")
-            },
+            "weights": {name: getattr(self.network, name).tolist() for name in weight_shapes(1)},
         }
         write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 

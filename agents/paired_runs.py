@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.planned_runs import plan_changes, run_under_plans
 from llm_sched_env.planning import plan
 from llm_sched_env.rank_correction import RankCorrection
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
+
+FORESIGHT = 10.0
+"""Seconds; 5 to 15 earn the same, 30 less."""
 
 
 def scores_of_pairs(
@@ -40,19 +44,22 @@ def scores_of_pairs(
         ranks=fluid.slot_ranks(n_gpus),
         profile=fluid.class_profile(n_gpus),
     )
+    changes = plan_changes(batch.rule, fluid, n_gpus, scenario.horizon)
     controls = fluid.controls(n_gpus)
     occupancy = np.where(np.isfinite(fluid.occupancy), fluid.occupancy, 0.0)
     for k, network in enumerate(networks):
         batch.start(k, seeds[k // 2], controls, occupancy)
         batch.correct(k, network)
-    batch.run(np.full(2 * n_pairs, scenario.warmup))
+    run_under_plans(batch, changes, 0.0, scenario.warmup)
     earned = -batch.states.totals["bundled_revenue"].sum(axis=1)
-    batch.run(np.full(2 * n_pairs, scenario.horizon))
+    run_under_plans(batch, changes, scenario.warmup, scenario.horizon)
     earned += batch.states.totals["bundled_revenue"].sum(axis=1)
     bound = fluid.value * n_gpus * (scenario.horizon - scenario.warmup)
     return np.asarray(earned / bound).reshape(n_pairs, 2)
 
 
 def corrected_rule(network: RankCorrection) -> DispatchRule:
-    """Trunk reservation with corrected ranks."""
-    return DispatchRule("bid-price", "bid-price", "dynamic", correction=network)
+    """Trunk reservation with corrected ranks, and with the plan that known profiles call for."""
+    return DispatchRule(
+        "bid-price", "bid-price", "dynamic", correction=network, foresight=FORESIGHT
+    )

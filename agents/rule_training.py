@@ -68,6 +68,7 @@ class RuleTraining:
             the plan is right.
         corrections: outputs that are trained; the others stay 0.
         constants: whether constants are trained, corrections that do not depend on the moment.
+        gains: class features that may make these outputs stronger or weaker for a class.
         weight_decay: share of the output weights that is lost in a generation.
         validation_scenarios: on which progress is measured, at least 2.
         validate_every: generations.
@@ -87,6 +88,14 @@ class RuleTraining:
     inputs: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ("prefill reserve factor", "price factor")
     constants: bool = False
+    gains: tuple[str, ...] = (
+        "admission bid",
+        "admitted share",
+        "decode time",
+        "patience",
+        "cluster size",
+        "load",
+    )
     weight_decay: float = 0.003
     validation_scenarios: int = 48
     validate_every: int = 25
@@ -107,6 +116,7 @@ class RuleTraining:
         for name, allowed in (
             ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
             ("corrections", CORRECTIONS),
+            ("gains", CLASS_FEATURES),
         ):
             chosen = tuple(getattr(self, name))
             object.__setattr__(self, name, chosen)
@@ -133,7 +143,7 @@ class RuleTraining:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON has it."""
-        tuples = {name: list(getattr(self, name)) for name in ("inputs", "corrections")}
+        tuples = {name: list(getattr(self, name)) for name in ("inputs", "corrections", "gains")}
         return {**dataclasses.asdict(self), **tuples}
 
     @property
@@ -147,6 +157,7 @@ class RuleTraining:
             self.inputs,
             self.corrections,
             self.constants,
+            self.gains,
         )
 
     def scenario(self, number: int) -> TrainingScenario:
@@ -259,14 +270,17 @@ def _initial_weights(configuration: RuleTraining) -> np.ndarray:
     state = np.zeros(network.state.shape)
     for unit, name in enumerate(DEVIATIONS[: configuration.hidden_units]):
         state[unit, STATE_FEATURES.index(name)] = _FIRST_GAIN
-    return np.concatenate([network.static.ravel(), state.ravel(), network.output.ravel()])
+    return dataclasses.replace(network, state=state).parameters
 
 
 def _is_output(hidden_units: int) -> np.ndarray:
     """1 for weights of outputs, 0 for others; shape (D,)."""
     shapes = weight_shapes(hidden_units)
     return np.concatenate(
-        [np.full(np.prod(shape), float(name == "output")) for name, shape in shapes.items()]
+        [
+            np.full(np.prod(shape), float(name in ("output", "gain")))
+            for name, shape in shapes.items()
+        ]
     )
 
 

@@ -69,6 +69,12 @@ class ArrivalProfile:
         means: np.ndarray = np.diff(self._arrivals_until(found)) / np.diff(found)
         return means
 
+    def mean_relative_rates_ahead(self, starts: np.ndarray, seconds: float) -> np.ndarray:
+        """Mean of the relative rate over so many seconds after each start, shape (T,); (T,)."""
+        until, since = self._arrivals_until(starts + seconds), self._arrivals_until(starts)
+        means: np.ndarray = (until - since) / seconds
+        return means
+
     def _arrivals_until(self, seconds: np.ndarray) -> np.ndarray:
         """Integral of the relative rate from 0."""
         times, rates = np.array(self.times), self.relative_rates

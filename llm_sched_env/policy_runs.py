@@ -17,6 +17,7 @@ from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance import Instance
+from llm_sched_env.planned_runs import parameters_of_plan, plan_changes, run_under_plans
 from llm_sched_env.planning import FluidPlan, ServiceLevel
 from llm_sched_env.policies import PythonPolicy
 from llm_sched_env.simulation.layout import RequestStream
@@ -102,6 +103,7 @@ class CompiledRuns:
 
     def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ...; so many at the same time."""
+        plan_changes(self.rule, run.fluid_plan, run.n_gpus, run.horizon)  # once, not per thread
         with ThreadPoolExecutor(min(replications, jobs)) as pool:
             metrics = list(pool.map(lambda k: self._metrics(run, k), range(replications)))
         return Replications(metrics, [])
@@ -111,25 +113,22 @@ class CompiledRuns:
         return Replications([self._metrics(run, k)], [])
 
     def _metrics(self, run: Run, replication: int) -> Metrics:
-        controls = run.fluid_plan.controls(run.n_gpus)
+        n_gpus, fixed = run.n_gpus, run.fluid_plan
         simulation = Simulation(
             run.instance,
             self.rule,
-            controls,
-            run.n_gpus,
+            fixed.controls(n_gpus),
+            n_gpus,
             run.seed_of(replication),
             stream=run.stream,
             billing=run.billing,
-            ranks=run.fluid_plan.slot_ranks(run.n_gpus),
-            weights=run.fluid_plan.decode_weights,
-            profile=(
-                None if self.rule.correction is None else run.fluid_plan.class_profile(run.n_gpus)
-            ),
+            **parameters_of_plan(self.rule, fixed, n_gpus),
         )
+        changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
         if run.warmup > 0:
-            simulation.run(run.warmup)
+            run_under_plans(simulation.batch, changes, 0.0, run.warmup)
             simulation.reset_metrics()
-        simulation.run(run.horizon)
+        run_under_plans(simulation.batch, changes, run.warmup, run.horizon)
         return simulation.metrics()
 
 

@@ -109,11 +109,14 @@ class RankCorrection:
         static: shape (H, number of :data:`CLASS_FEATURES` + 1); the last column is the bias.
         state: shape (H, number of :data:`STATE_FEATURES`).
         output: shape (number of :data:`CORRECTIONS`, H + 1); the last column is the bias.
+        gain: what the class's features add to its output weights, but for the bias; shape (number
+            of :data:`CORRECTIONS`, H, number of :data:`CLASS_FEATURES`).
     """
 
     static: np.ndarray
     state: np.ndarray
     output: np.ndarray
+    gain: np.ndarray
 
     def __post_init__(self) -> None:
         hidden = np.shape(self.output)[-1] - 1 if np.ndim(self.output) == 2 else 0
@@ -139,8 +142,14 @@ class RankCorrection:
 
     @property
     def parameters(self) -> np.ndarray:
-        """All weights in one vector: static, state, output."""
-        return np.concatenate([self.static.ravel(), self.state.ravel(), self.output.ravel()])
+        """All weights in one vector: static, state, output, gain."""
+        return np.concatenate([getattr(self, name).ravel() for name in weight_shapes(1)])
+
+    def output_weights(self, features: np.ndarray) -> np.ndarray:
+        """Output weights of each class from its features, shape (I, F); shape (I, H + 1, O)."""
+        weights = np.tile(self.output.T, (len(features), 1, 1))
+        weights[:, :-1] += np.einsum("ohf,if->iho", self.gain, features)
+        return weights
 
     @classmethod
     def from_parameters(cls, parameters: np.ndarray, hidden_units: int) -> RankCorrection:
@@ -164,12 +173,13 @@ class RankCorrection:
         return cls(*(np.zeros(shape) for shape in weight_shapes(hidden_units).values()))
 
 
-def weight_shapes(hidden_units: int) -> dict[str, tuple[int, int]]:
+def weight_shapes(hidden_units: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of a network with H hidden units."""
     return {
         "static": (hidden_units, len(CLASS_FEATURES) + 1),
         "state": (hidden_units, len(STATE_FEATURES)),
         "output": (len(CORRECTIONS), hidden_units + 1),
+        "gain": (len(CORRECTIONS), hidden_units, len(CLASS_FEATURES)),
     }
 
 

@@ -173,6 +173,9 @@ class CorrectedTwin(Twin):
         inputs = np.hstack([self.profile.features, ones, features])
         hidden = _squashed(inputs @ np.hstack([self.network.static, self.network.state]).T)
         outputs = np.hstack([hidden, ones]) @ self.network.output.T
+        # What the class's features add, output by output.
+        for k, gain in enumerate(self.network.gain):
+            outputs[:, k] += (hidden * (self.profile.features @ gain.T)).sum(axis=1)
         return dict(zip(CORRECTIONS, outputs.T, strict=True))
 
     # What it decides.

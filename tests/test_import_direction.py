@@ -31,6 +31,7 @@ LAYERS = [
     {"spreading"},
     {"workloads", "policies", "results", "exact"},
     {"envs", "measured_levels"},
+    {"planned_runs"},
     {"policy_runs"},
     {"evaluation", "kept_evaluations"},
     {"comparison", "report"},

@@ -108,7 +108,10 @@ def allocate_state(
         "gpus": ((n_gpus,), GPU),
         "class_bias": ((n_classes, hidden_units), _f8),
         "state_weights": ((n_features, hidden_units), _f8),
-        "output_weights": ((hidden_units + 1 if hidden_units else 0, n_corrections), _f8),
+        "output_weights": (
+            (n_classes, hidden_units + 1 if hidden_units else 0, n_corrections),
+            _f8,
+        ),
         "features": ((n_features,), _f8),
         "hidden": ((hidden_units,), _f8),
         "corrections": ((n_classes, n_corrections), _f8),

@@ -40,16 +40,16 @@ def set_controls(state: EngineState, controls: np.ndarray) -> None:
         control = state.control[i]
         parameters = state.parameters[i]
         fraction = controls[i]
-        control.credit_rate = fraction * parameters.admissible_rate
+        control.credit_rate = fraction * parameters.expected_rate
         control.prefill_target = control.credit_rate / parameters.prefill_rate
-        turned_away = parameters.admissible_rate - control.credit_rate
+        turned_away = parameters.expected_rate - control.credit_rate
         if turned_away <= 0.0:
             control.queue_target = 0.0
         elif parameters.patience_rate > 0.0:
             control.queue_target = turned_away / parameters.patience_rate
         else:
             control.queue_target = np.inf
-        control.unlimited = 1 if fraction >= _ALL_ADMITTED and parameters.admissible_rate > 0 else 0
+        control.unlimited = 1 if fraction >= _ALL_ADMITTED and parameters.expected_rate > 0 else 0
         control.solo_probability = controls[n_classes + i]
         if len(controls) > 2 * n_classes + 1:
             control.priority = controls[2 * n_classes + 1 + i]

@@ -46,6 +46,7 @@ from llm_sched_env.simulation.state_features import (
 def _correct(state: EngineState, i: int) -> None:
     """The network's outputs for class i, from its features; inner loops run along memory."""
     corrections, features, hidden = state.corrections[i], state.features, state.hidden
+    output_weights = state.output_weights[i]
     for unit in range(len(hidden)):
         hidden[unit] = state.class_bias[i, unit]
     for f in range(len(features)):
@@ -55,11 +56,11 @@ def _correct(state: EngineState, i: int) -> None:
     for unit in range(len(hidden)):
         hidden[unit] = squashed(hidden[unit])
     for output in range(len(corrections)):
-        corrections[output] = state.output_weights[len(hidden), output]
+        corrections[output] = output_weights[len(hidden), output]
     for unit in range(len(hidden)):
         activation = hidden[unit]
         for output in range(len(corrections)):
-            corrections[output] += state.output_weights[unit, output] * activation
+            corrections[output] += output_weights[unit, output] * activation
 
 
 @compiled_apart

@@ -62,6 +62,7 @@ def fresh_state(
     parameters["prompt_tokens"] = served.prompt_tokens
     parameters["output_tokens"] = served.output_tokens
     parameters["admissible_rate"] = n_gpus * served.arrival_rates
+    parameters["expected_rate"] = parameters["admissible_rate"]
     parameters["arrival_rate"] = rates
     parameters["peak_rate"] = peaks
     parameters["patience_rate"] = instance.patience_rates

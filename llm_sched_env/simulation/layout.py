@@ -63,6 +63,7 @@ CLASS_PARAMETERS = np.dtype(
         ("output_tokens", _f8),
         ("arrival_rate", _f8),  # long-run mean, whole cluster, 1/s
         ("admissible_rate", _f8),  # of these, the requests that a KV limit does not reject
+        ("expected_rate", _f8),  # arrivals that the plan in force reckons with, whole cluster, 1/s
         ("peak_rate", _f8),  # greatest rate, whole cluster, 1/s
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
@@ -236,7 +237,7 @@ class EngineState(NamedTuple):
     gpus: np.ndarray  # (n,) GPU
     class_bias: np.ndarray  # (I, H) of the hidden units; H = 0: ranks are not corrected
     state_weights: np.ndarray  # (F, H) of the features of the moment
-    output_weights: np.ndarray  # (H + 1, O) of the hidden units and, last, a constant
+    output_weights: np.ndarray  # (I, H + 1, O) of the hidden units and, last, a constant
     features: np.ndarray  # (F,) last read, scratch
     hidden: np.ndarray  # (H,) scratch
     corrections: np.ndarray  # (I, O) last computed, scratch

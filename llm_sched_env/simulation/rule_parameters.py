@@ -79,7 +79,7 @@ def _weights(
 
 
 def set_class_profile(states: EngineState, profile: ClassProfile | None) -> ClassProfile:
-    """Write what a correction of ranks needs into settings, classes and estimates of rates."""
+    """Write what a correction of ranks needs into settings and classes."""
     n_classes = states.classes.shape[1]
     if profile is None or profile.features.shape != (n_classes, len(CLASS_FEATURES)):
         raise ConfigurationError(
@@ -92,9 +92,13 @@ def set_class_profile(states: EngineState, profile: ClassProfile | None) -> Clas
         states.settings[name] = getattr(profile, name)
     for name in ("prefill_cost", "decode_cost", "planned_slots", "load_seconds"):
         states.parameters[name] = getattr(profile, name)
+    return profile
+
+
+def forget_all_arrivals(states: EngineState) -> None:
+    """Estimates of arrival rates, seen and foreseen, as long as nothing is known: the means."""
     for name in ("recent_rate", "late_rate", "soon_rate", "later_rate"):
         states.control[name] = states.parameters["admissible_rate"]
-    return profile
 
 
 def set_correction(
@@ -103,4 +107,4 @@ def set_correction(
     """Give cluster k a network; it must have the hidden units that the states have room for."""
     states.class_bias[k] = profile.features @ correction.static[:, :-1].T + correction.static[:, -1]
     states.state_weights[k] = correction.state.T
-    states.output_weights[k] = correction.output.T
+    states.output_weights[k] = correction.output_weights(profile.features)

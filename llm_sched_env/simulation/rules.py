@@ -77,6 +77,9 @@ class DispatchRule:
     credit_cap: admissions for which a class can save credit, under a gate that runs on it.
     correction: of the ranks of the gate and the router ``bid-price``, a trained network that
         adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
+    foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
+        gives it the plan of the mean rates of so many seconds from now on, once a second
+        (planning/foreseen_plans.py). None keeps one plan, that of the long-run rates.
     """
 
     gate: str = "occupancy"
@@ -85,6 +88,7 @@ class DispatchRule:
     prefill_first: bool = False
     credit_cap: float = 3.0
     correction: RankCorrection | None = None
+    foresight: float | None = None
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -124,6 +128,8 @@ class DispatchRule:
                 "a correction with the router bid-price",
                 "no other rule has ranks of prefills and decodes to correct",
             )
+        if self.foresight is not None and not is_finite_number(self.foresight, positive=True):
+            raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
 
     @property
     def settings(self) -> dict[str, int | float]:

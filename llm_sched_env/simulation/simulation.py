@@ -20,6 +20,7 @@ from llm_sched_env.simulation.row_claims import MOST_ROWS
 from llm_sched_env.simulation.row_threads import RowThreads
 from llm_sched_env.simulation.rule_parameters import (
     CONTROLLED_RANKS,
+    forget_all_arrivals,
     set_class_profile,
     set_correction,
     set_rule_parameters,
@@ -95,18 +96,18 @@ class SimulationBatch:
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
         )
         set_rule_parameters(self._fresh, rule, instance, ranks, weights)
-        self._profile = None
+        # Of each cluster: what corrects its ranks, and for which plan.
+        self._corrections: list[tuple[RankCorrection, ClassProfile]] = []
         if rule.correction is not None:
-            self._profile = set_class_profile(self._fresh, profile)
-            set_correction(self._fresh, 0, rule.correction, self._profile)
+            known = set_class_profile(self._fresh, profile)
+            forget_all_arrivals(self._fresh)
+            set_correction(self._fresh, 0, rule.correction, known)
+            self._corrections = [(rule.correction, known)] * self.n_clusters
+        self._first_corrections = tuple(self._corrections)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
         self._short = 2 * instance.n_classes + 1
-        self._ranks = np.empty(0)
-        if rule.gate == "bid-price":
-            self._ranks = np.concatenate(
-                [self._fresh.control[name][0] for name in CONTROLLED_RANKS]
-            )
+        self._ranks = self._ranks_of(self._fresh)
         self.controls = np.zeros((self.n_clusters, self._short + len(self._ranks)))
         self.controls[:, self._short :] = self._ranks
         self._threads = RowThreads(threads)
@@ -138,6 +139,7 @@ class SimulationBatch:
         while needed > self.states.requests.shape[1]:
             self._grow()
         allocation.reset_row(self.states, k, self._fresh)
+        self._corrections[k : k + 1] = self._first_corrections[k : k + 1]
         self.states.keys[k] = stream_keys(seed)
         self.controls[k, self._short :] = self._ranks
         self.controls[k, : len(checked)] = checked
@@ -152,7 +154,7 @@ class SimulationBatch:
 
     def correct(self, k: int, correction: RankCorrection) -> None:
         """Give cluster k another network, of as many hidden units, until it is started anew."""
-        if self._profile is None:
+        if not self._corrections:
             raise ConfigurationError(
                 "correction",
                 f"one of {correction.hidden_units} hidden units",
@@ -164,7 +166,37 @@ class SimulationBatch:
                 f"one of {correction.hidden_units} hidden units",
                 f"one of {self.states.hidden.shape[1]}, as the rule of this batch has",
             )
-        set_correction(self.states, k, correction, self._profile)
+        self._corrections[k] = (correction, self._corrections[k][1])
+        set_correction(self.states, k, *self._corrections[k])
+
+    def replan(
+        self,
+        controls: np.ndarray,
+        rates: np.ndarray,
+        ranks: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        profile: ClassProfile | None = None,
+    ) -> None:
+        """All clusters go by another plan from now on, until they are started anew.
+
+        Args:
+            controls: shape (2I + 1,).
+            rates: arrivals that the plan reckons with, per GPU and second, shape (I,).
+            ranks: as in the constructor, likewise the others.
+            weights: of the router ``weighted-randomized``.
+            profile: of a rule with a correction.
+        """
+        checked = self._checked_controls(controls, ())
+        set_rule_parameters(self.states, self.rule, self.instance, ranks, weights)
+        self.states.parameters["expected_rate"] = self.n_gpus * rates
+        if self._corrections:
+            known = set_class_profile(self.states, profile)
+            self._corrections = [(correction, known) for correction, _ in self._corrections]
+            for k, (correction, _) in enumerate(self._corrections):
+                set_correction(self.states, k, correction, known)
+        self.controls[:, : len(checked)] = checked
+        self.controls[:, self._short :] = self._ranks_of(self.states)
+        self.advance(self.states.clock["time"][:, 0], 0, self.n_clusters, set_controls=True)
 
     def run(
         self,
@@ -241,6 +273,12 @@ class SimulationBatch:
             )
         return checked
 
+    def _ranks_of(self, states: EngineState) -> np.ndarray:
+        """Ranks that controls may change, of the first cluster of these states; shape (2I,)."""
+        if self.rule.gate != "bid-price":
+            return np.empty(0)
+        return np.concatenate([states.control[name][0] for name in CONTROLLED_RANKS])
+
     def _grow(self) -> None:
         self.states = allocation.with_capacity(self.states, 2 * self.states.requests.shape[1])
 
@@ -292,6 +330,9 @@ class Simulation:
         seed: of all random streams.
         occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
         **batch: ``stream`` and ``log_events`` of :class:`SimulationBatch`.
+
+    Attributes:
+        batch: what is wrapped.
     """
 
     def __init__(
@@ -304,23 +345,23 @@ class Simulation:
         occupancy: np.ndarray | None = None,
         **batch: Any,
     ) -> None:
-        self._batch = SimulationBatch(instance, rule, n_gpus, **batch)
-        self._batch.start(0, seed, controls, occupancy)
+        self.batch = SimulationBatch(instance, rule, n_gpus, **batch)
+        self.batch.start(0, seed, controls, occupancy)
 
     @property
     def state(self) -> EngineState:
         """Views of the cluster's state."""
-        return self._batch.state(0)
+        return self.batch.state(0)
 
     @property
     def time(self) -> float:
         """Seconds since the start of the run."""
-        return float(self._batch.states.clock["time"][0, 0])
+        return float(self.batch.states.clock["time"][0, 0])
 
     def run(self, until: float, controls: np.ndarray | None = None) -> None:
         """Set controls, if given, and advance to ``until`` (seconds)."""
         stacked = None if controls is None else np.asarray(controls, float)[None]
-        self._batch.run(np.array([until], float), stacked)
+        self.batch.run(np.array([until], float), stacked)
 
     def reset_metrics(self) -> None:
         """End of the warm-up: measure from now on."""
@@ -328,19 +369,19 @@ class Simulation:
 
     def metrics(self) -> Metrics:
         """What was measured since the start or the last :meth:`reset_metrics`."""
-        return self._batch.metrics(0)
+        return self.batch.metrics(0)
 
     def events(self) -> np.ndarray:
         """The event log so far, a record array (time, kind, request index, GPU)."""
-        return self._batch.events(0)
+        return self.batch.events(0)
 
     def snapshot(self) -> EngineState:
         """A copy of the whole state."""
-        return self._batch.snapshot(0)
+        return self.batch.snapshot(0)
 
     def restore(self, snapshot: EngineState) -> None:
         """Continue from a snapshot of a cluster of the same instance and size."""
-        self._batch.restore(0, snapshot)
+        self.batch.restore(0, snapshot)
 
 
 def sample_requests(

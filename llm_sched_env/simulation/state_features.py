@@ -105,7 +105,7 @@ def read_cluster_features(state: EngineState, free: int) -> float:
         decoding = own.y_mixed / settings.mixed_seconds + own.y_solo / settings.solo_seconds
         releases += decoding / parameters.output_tokens
         seconds = parameters.load_seconds
-        planned += parameters.admissible_rate * seconds
+        planned += parameters.expected_rate * seconds
         recent += control.recent_rate * seconds
         late += control.late_rate * seconds
         soon += control.soon_rate * seconds
@@ -144,7 +144,7 @@ def read_class_features(state: EngineState, i: int, free: int, releases: float) 
             others += waiting
         if other.priority > control.priority:
             better += waiting
-            better_rate += state.parameters[j].admissible_rate
+            better_rate += state.parameters[j].expected_rate
             better_recent += other.recent_rate
             better_late += other.late_rate
             better_soon += other.soon_rate
@@ -159,9 +159,9 @@ def read_class_features(state: EngineState, i: int, free: int, releases: float) 
     features[7] = squashed(others / scale)
     features[8] = squashed(own.q_decode / scale)
     features[10] = squashed((slots - parameters.planned_slots) / (4.0 * scale))
-    features[15] = _against(control.recent_rate, parameters.admissible_rate)
-    features[16] = _against(control.late_rate, parameters.admissible_rate)
+    features[15] = _against(control.recent_rate, parameters.expected_rate)
+    features[16] = _against(control.late_rate, parameters.expected_rate)
     features[17] = _against(better_recent, better_rate)
     features[18] = _against(better_late, better_rate)
-    features[21] = _against(control.soon_rate, parameters.admissible_rate)
+    features[21] = _against(control.soon_rate, parameters.expected_rate)
     features[22] = _against(better_soon, better_rate)
