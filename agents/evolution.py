@@ -58,13 +58,14 @@ class Population:
             np.isin(names, self.inputs) for names in (CLASS_FEATURES, STATE_FEATURES)
         )
         given = np.isin(CORRECTIONS, self.corrections)
+        outputs = self.output_noise * np.outer(
+            given, np.append(np.ones(self.hidden_units), self.constants)
+        )
         noise = {
             "static": self.noise * np.append(of_class, self.constants),
             "state": self.noise * of_moment,
-            "output": self.output_noise
-            * np.outer(given, np.append(np.ones(self.hidden_units), self.constants)),
-            "gain": self.output_noise
-            * np.multiply.outer(given, [np.isin(CLASS_FEATURES, self.gains)]),
+            "output": outputs,
+            "gain": np.multiply.outer(outputs, np.isin(CLASS_FEATURES, self.gains)),
         }
         return np.concatenate(
             [
@@ -102,7 +103,7 @@ class Momentum:
 
     Attributes:
         mean: shape (D,).
-        square: of its length, per weight.
+        square: of their length, per weight that is trained.
         generations: how many gradients are in it.
     """
 
@@ -111,10 +112,15 @@ class Momentum:
     generations: int = 0
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
-        """Take in a gradient; the direction to go, shape (D,), of root mean square about 1."""
+        """Take in a gradient; the direction to go, shape (D,).
+
+        Its root mean square is about 1 over the weights that are trained; the gradient of the
+        others is 0.
+        """
         self.generations += 1
+        square = float(np.sum(gradient**2)) / max(1, np.count_nonzero(gradient))
         self.mean = _MOMENTUM * self.mean + (1.0 - _MOMENTUM) * gradient
-        self.square = _MOMENTUM * self.square + (1.0 - _MOMENTUM) * float(np.mean(gradient**2))
+        self.square = _MOMENTUM * self.square + (1.0 - _MOMENTUM) * square
         started = 1.0 - _MOMENTUM**self.generations  # the averages start at 0
         direction: np.ndarray = (self.mean / started) / (np.sqrt(self.square / started) + _TINY)
         return direction

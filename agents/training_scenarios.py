@@ -24,7 +24,7 @@ LOADS = (0.7, 2.2)
 """Mean load over the critical one, log-uniform."""
 
 STEADY, TIDES, BURSTS = "steady", "tides", "bursts"
-TRAFFIC = {STEADY: 0.3, TIDES: 0.5, BURSTS: 0.2}
+TRAFFIC = {STEADY: 0.3, TIDES: 0.3, BURSTS: 0.4}
 """Kinds of traffic and their shares."""
 
 AROUND_PRESETS = 0.6

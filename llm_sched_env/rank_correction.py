@@ -109,8 +109,8 @@ class RankCorrection:
         static: shape (H, number of :data:`CLASS_FEATURES` + 1); the last column is the bias.
         state: shape (H, number of :data:`STATE_FEATURES`).
         output: shape (number of :data:`CORRECTIONS`, H + 1); the last column is the bias.
-        gain: what the class's features add to its output weights, but for the bias; shape (number
-            of :data:`CORRECTIONS`, H, number of :data:`CLASS_FEATURES`).
+        gain: what the class's features add to its output weights; shape (number of
+            :data:`CORRECTIONS`, H + 1, number of :data:`CLASS_FEATURES`).
     """
 
     static: np.ndarray
@@ -147,9 +147,9 @@ class RankCorrection:
 
     def output_weights(self, features: np.ndarray) -> np.ndarray:
         """Output weights of each class from its features, shape (I, F); shape (I, H + 1, O)."""
-        weights = np.tile(self.output.T, (len(features), 1, 1))
-        weights[:, :-1] += np.einsum("ohf,if->iho", self.gain, features)
-        return weights
+        # (O, H + 1, F) by (F, I), then classes first and outputs last, as memory is read.
+        added = np.moveaxis(self.gain @ features.T, (2, 1, 0), (0, 1, 2))
+        return np.ascontiguousarray(self.output.T + added)
 
     @classmethod
     def from_parameters(cls, parameters: np.ndarray, hidden_units: int) -> RankCorrection:
@@ -179,7 +179,7 @@ def weight_shapes(hidden_units: int) -> dict[str, tuple[int, ...]]:
         "static": (hidden_units, len(CLASS_FEATURES) + 1),
         "state": (hidden_units, len(STATE_FEATURES)),
         "output": (len(CORRECTIONS), hidden_units + 1),
-        "gain": (len(CORRECTIONS), hidden_units, len(CLASS_FEATURES)),
+        "gain": (len(CORRECTIONS), hidden_units + 1, len(CLASS_FEATURES)),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from twin import Gpu, Request, Twin, _tokens
 
 from llm_sched_env.kv_limit import fitting_requests
+from llm_sched_env.planning import FluidPlan
 from llm_sched_env.rank_correction import (
     CORRECTIONS,
     LATE_SECONDS,
@@ -52,6 +53,15 @@ class CorrectedTwin(Twin):
         self.planned_rates = np.array(self.served_rates)
         self.mean_outputs = fitting_requests(self.instance).output_tokens
         self.soon = self.later = self.planned_rates
+
+    def replan(self, fluid: FluidPlan) -> None:
+        """Go by another plan from now on; the means before anything was seen stay."""
+        n_gpus = len(self.gpus)
+        self.profile = fluid.class_profile(n_gpus)
+        self.ranks = fluid.slot_ranks(n_gpus)
+        self.served_rates = list(n_gpus * fluid.instance.arrival_rates)
+        self.corrected_at = -1
+        self.run(self.time, fluid.controls(n_gpus))
 
     # What it knows of arrivals.
 
@@ -108,7 +118,11 @@ class CorrectedTwin(Twin):
         before = (self.ranks[0][None, :] > self.ranks[0][:, None]).astype(float)
         beyond = free - self.ranks[1]
         recent, late = self._seen_rates(RECENT_SECONDS), self._seen_rates(LATE_SECONDS)
-        planned, seconds, slots = self.planned_rates, profile.load_seconds, profile.slot_scale
+        planned, seconds, slots = (
+            np.array(self.served_rates),
+            profile.load_seconds,
+            profile.slot_scale,
+        )
         load, ahead = planned @ seconds, profile.ahead_seconds
         queued = prompts - self._planned_queues()
         columns = {
@@ -172,10 +186,11 @@ class CorrectedTwin(Twin):
         ones = np.ones((len(self.classes), 1))
         inputs = np.hstack([self.profile.features, ones, features])
         hidden = _squashed(inputs @ np.hstack([self.network.static, self.network.state]).T)
-        outputs = np.hstack([hidden, ones]) @ self.network.output.T
+        units = np.hstack([hidden, ones])
+        outputs = units @ self.network.output.T
         # What the class's features add, output by output.
         for k, gain in enumerate(self.network.gain):
-            outputs[:, k] += (hidden * (self.profile.features @ gain.T)).sum(axis=1)
+            outputs[:, k] += (units * (self.profile.features @ gain.T)).sum(axis=1)
         return dict(zip(CORRECTIONS, outputs.T, strict=True))
 
     # What it decides.

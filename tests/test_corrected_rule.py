@@ -14,6 +14,7 @@ from test_twin import assert_same_log, general_instance
 import llm_sched_env as lse
 from llm_sched_env.agents.paired_runs import corrected_rule
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.planned_runs import parameters_of_plan
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
@@ -139,6 +140,64 @@ def test_same_log_as_the_twin(case: Case, seed: int) -> None:
     seen = np.array(twin.seen)
     assert len(seen) > 100
     assert np.abs(seen).max() <= 1.0
+
+
+@pytest.mark.parametrize("case", [Case("overload", 5), Case("kv-day", 3)], ids=Case.label)
+def test_same_log_as_the_twin_under_plans_that_change(case: Case) -> None:
+    network = random_network(4)
+    rule = DispatchRule("bid-price", "bid-price", "dynamic", correction=network)
+    simulation, twin = case.simulation(rule), case.twin(network, "dynamic")
+    for k, part in enumerate((0.2, 0.5, 0.6, 1.0)):
+        simulation.run(part * case.horizon)
+        twin.run(part * case.horizon)
+        other = plan(scaled_by_class(case.plan.instance, 0.5 + 0.5 * k, 1.5 - 0.4 * k))
+        replan(simulation.batch, other)
+        twin.replan(other)
+    assert_same_log(simulation, twin, at_least=ARRIVALS)
+    assert twin.closest > DISTINCT
+
+
+def scaled_by_class(instance: lse.Instance, first: float, others: float) -> lse.Instance:
+    """Arrival rates times a factor for the first class, and another one for the others."""
+    factors = [first] + [others] * (instance.n_classes - 1)
+    classes = tuple(
+        replace(c, arrival_rate=f * c.arrival_rate, arrival_profile=None)
+        for c, f in zip(instance.classes, factors, strict=True)
+    )
+    hardware = replace(instance.hardware, kv_tokens=None)
+    return replace(instance, classes=classes, hardware=hardware, modulation=None)
+
+
+def replan(batch: SimulationBatch, fluid: FluidPlan) -> None:
+    batch.replan(
+        fluid.controls(batch.n_gpus),
+        fluid.instance.arrival_rates,
+        **parameters_of_plan(batch.rule, fluid, batch.n_gpus),
+    )
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_replanning_for_the_same_plan_changes_nothing(corrected: bool) -> None:
+    case = Case("overload", 5)
+    rule = replace(TRUNK, correction=random_network(1) if corrected else None)
+    simulation = case.simulation(rule)
+    for part in (0.3, 0.5, 1.0):
+        simulation.run(part * case.horizon)
+        replan(simulation.batch, case.plan)
+    assert simulation.events().tobytes() == case.log(rule)
+
+
+def test_a_cluster_that_starts_anew_has_the_first_plan_again() -> None:
+    case = Case("overload", 5)
+    rule = replace(TRUNK, correction=random_network(1))
+    simulation = case.simulation(rule, seed=1)
+    replan(simulation.batch, plan(scaled_by_class(case.plan.instance, 0.3, 2.0)))
+    simulation.run(case.horizon)
+    fluid = case.plan
+    simulation.batch.start(0, np.random.SeedSequence(3), fluid.controls(case.n_gpus))
+    assert len(simulation.events()) == 0
+    simulation.run(case.horizon)
+    assert simulation.events().tobytes() == case.log(rule)
 
 
 def without(network: RankCorrection, part: str, place: int) -> RankCorrection:

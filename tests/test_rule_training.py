@@ -58,7 +58,7 @@ def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> 
 def everything(pairs: int) -> Population:
     """All weights of a network of one hidden unit are trained."""
     return Population(
-        pairs, 0.1, 0.3, 1, (*CLASS_FEATURES, *STATE_FEATURES), CORRECTIONS, constants=True
+        pairs, 0.1, 0.3, 1, (*CLASS_FEATURES, *STATE_FEATURES), CORRECTIONS, True, CLASS_FEATURES
     )
 
 
@@ -95,18 +95,24 @@ def test_what_is_at_stake_counts_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) 
 def test_noise_is_by_kind_of_weight() -> None:
     network = RankCorrection.from_parameters(everything(1).deviations, 1)
     assert (network.output == 0.3).all()
+    assert (network.gain == 0.3).all()
     assert (network.static == 0.1).all()
     assert (network.state == 0.1).all()
 
 
 def test_what_is_not_trained_has_no_noise() -> None:
     chosen = Population(
-        1, 0.1, 0.3, 2, (CLASS_FEATURES[4], STATE_FEATURES[7]), CORRECTIONS[1:3], constants=False
-    )
+        1, 0.1, 0.3, 2,
+        inputs=(CLASS_FEATURES[4], STATE_FEATURES[7]),
+        corrections=CORRECTIONS[1:3],
+        constants=False,
+        gains=(CLASS_FEATURES[9],),
+    )  # fmt: skip
     network = RankCorrection.from_parameters(chosen.deviations, 2)
     assert np.flatnonzero(network.static.any(axis=0)).tolist() == [4]
     assert np.flatnonzero(network.state.any(axis=0)).tolist() == [7]
     assert np.argwhere(network.output).tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
+    assert np.argwhere(network.gain).tolist() == [[1, 0, 9], [1, 1, 9], [2, 0, 9], [2, 1, 9]]
 
 
 def test_momentum_is_a_weighted_mean_from_the_first_step_on() -> None:
@@ -118,6 +124,11 @@ def test_momentum_is_a_weighted_mean_from_the_first_step_on() -> None:
         weights = 0.9**ages / (0.9**ages).sum()
         square = weights @ (gradients[:count] ** 2).mean(axis=1)
         np.testing.assert_allclose(direction, weights @ gradients[:count] / np.sqrt(square))
+    # Weights that are not trained do not make the steps of the others longer.
+    padded, plain = Momentum(np.zeros(9)), Momentum(np.zeros(7))
+    for gradient in gradients[:3]:
+        wider = padded.step(np.append(gradient, [0.0, 0.0]))
+        np.testing.assert_allclose(wider[:7], plain.step(gradient))
     constant = Momentum(np.zeros(7))
     for _ in range(5):
         np.testing.assert_allclose(

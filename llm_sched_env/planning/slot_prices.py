@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,12 @@ class SlotPrices:
     decode: np.ndarray
     slot: float
 
+    def __post_init__(self) -> None:
+        for prices in (self.prefill, self.decode):
+            prices.setflags(write=False)
 
+
+@lru_cache(maxsize=16)
 def slot_prices(plan: FluidPlan, n_gpus: int) -> SlotPrices:
     """Prices on n GPUs.
 
@@ -40,6 +46,7 @@ def slot_prices(plan: FluidPlan, n_gpus: int) -> SlotPrices:
     everybody with capacity to spare has no prices, but on a finite cluster requests wait all the
     same. They are then those at critical load, times the probability that all slots are taken
     (Erlang's delay formula for n B slots), which is the share of time in which a slot is missed.
+    The last ones are kept: ranks and profile of a plan both need them.
     """
     if any(price > _FREE * plan.value for price in _capacity_prices(plan)):
         return _prices(plan)
