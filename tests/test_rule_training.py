@@ -50,7 +50,7 @@ def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> 
 
     def scores(scenario: Any, pairs: np.ndarray, hidden: int, seeds: list[Any]) -> np.ndarray:
         shared = np.array([np.random.default_rng(seed).normal() for seed in seeds])
-        return pairs @ slope - 0.1 * (pairs**2).sum(axis=-1) + shared[:, None]
+        return pairs @ slope - 0.01 * (pairs**2).sum(axis=-1) + shared[:, None]
 
     monkeypatch.setattr(evolution, "scores_of_pairs", scores)
 
@@ -58,18 +58,22 @@ def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> 
 def everything(pairs: int) -> Population:
     """All weights of a network of one hidden unit are trained."""
     return Population(
-        pairs, 0.1, 0.3, 1, (*CLASS_FEATURES, *STATE_FEATURES), CORRECTIONS, True, CLASS_FEATURES
-    )
+        pairs, 0.1, 0.3, 1,
+        inputs=(*CLASS_FEATURES, *STATE_FEATURES),
+        corrections=CORRECTIONS,
+        constants=True,
+        gains=CLASS_FEATURES,
+    )  # fmt: skip
 
 
 def test_the_sampled_gradient_points_uphill(monkeypatch: pytest.MonkeyPatch) -> None:
-    population = everything(1500)
+    population = everything(9000)
     rng = np.random.default_rng(3)
     slope = rng.normal(size=len(population.deviations))
     on_a_known_landscape(monkeypatch, slope)
     weights = 0.1 * rng.normal(size=len(slope))
     gradient, mean = sampled_gradient(SCENARIO, weights, population, np.random.SeedSequence(1))
-    uphill = population.deviations * (slope - 0.2 * weights)
+    uphill = population.deviations * (slope - 0.02 * weights)
     cosine = gradient @ uphill / np.linalg.norm(gradient) / np.linalg.norm(uphill)
     assert cosine > 0.9
     # In shares of the usual difference, it is a unit vector and some noise.
