@@ -118,7 +118,7 @@ class Momentum:
         others is 0.
         """
         self.generations += 1
-        square = float(np.sum(gradient**2)) / max(1, np.count_nonzero(gradient))
+        square = float(np.sum(gradient**2)) / max(1, int(np.count_nonzero(gradient)))
         self.mean = _MOMENTUM * self.mean + (1.0 - _MOMENTUM) * gradient
         self.square = _MOMENTUM * self.square + (1.0 - _MOMENTUM) * square
         started = 1.0 - _MOMENTUM**self.generations  # the averages start at 0
