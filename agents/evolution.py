@@ -35,20 +35,20 @@ class Population:
         pairs: antithetic pairs on each scenario.
         noise: standard deviation of the weights of hidden units.
         output_noise: of the weights of outputs.
+        constant_noise: of the constants of outputs. Whatever has noise 0 is not trained.
         hidden_units: of the network.
         inputs: features whose weights are trained; those of the others stay as they are.
         corrections: outputs that are trained, likewise.
-        constants: whether the constants of hidden units and outputs are trained.
         gains: class features of which these outputs' gains are trained.
     """
 
     pairs: int
     noise: float
     output_noise: float
+    constant_noise: float
     hidden_units: int
     inputs: tuple[str, ...]
     corrections: tuple[str, ...]
-    constants: bool
     gains: tuple[str, ...]
 
     @property
@@ -58,11 +58,10 @@ class Population:
             np.isin(names, self.inputs) for names in (CLASS_FEATURES, STATE_FEATURES)
         )
         given = np.isin(CORRECTIONS, self.corrections)
-        outputs = self.output_noise * np.outer(
-            given, np.append(np.ones(self.hidden_units), self.constants)
-        )
+        units = np.append(np.full(self.hidden_units, self.output_noise), self.constant_noise)
+        outputs = np.outer(given, units)
         noise = {
-            "static": self.noise * np.append(of_class, self.constants),
+            "static": self.noise * np.append(of_class, self.constant_noise > 0.0),
             "state": self.noise * of_moment,
             "output": outputs,
             "gain": np.multiply.outer(outputs, np.isin(CLASS_FEATURES, self.gains)),

@@ -60,16 +60,21 @@ class LearnedRule:
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
-        content = {
+        history = {
             "configuration": self.configuration,
             "generations": self.generations,
             "seconds": self.seconds,
             "versions": self.versions,
             "curve": self.curve,
             **_MEANING,
-            "weights": {name: getattr(self.network, name).tolist() for name in weight_shapes(1)},
         }
-        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+        # A line for each kind of weights, not one a number.
+        weights = ",\n".join(
+            f'  "{name}": {json.dumps(getattr(self.network, name).tolist(), separators=(",", ":"))}'
+            for name in weight_shapes(1)
+        )
+        head = json.dumps(history, indent=1).removesuffix("\n}")
+        write_whole(path, f'{head},\n "weights": {{\n{weights}\n }}\n}}\n'.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedRule:

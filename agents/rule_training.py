@@ -63,11 +63,12 @@ class RuleTraining:
         step: of each weight in a generation, in units of its noise; falls to a tenth (cosine).
         noise: standard deviation of the weights of hidden units, in a population.
         output_noise: of the weights of outputs.
+        constant_noise: of the constants of outputs, corrections that do not depend on the moment.
+            Whatever has noise 0 is not trained; hidden units have constants if outputs have.
         inputs: features whose weights are trained. Those of the generalist's hidden units stay at
             one deviation from the plan each, so that it is trunk reservation, up to chance, while
             the plan is right.
         corrections: outputs that are trained; the others stay 0.
-        constants: whether constants are trained, corrections that do not depend on the moment.
         gains: class features that may make these outputs stronger or weaker for a class.
         weight_decay: share of the output weights that is lost in a generation.
         validation_scenarios: on which progress is measured, at least 2.
@@ -85,9 +86,9 @@ class RuleTraining:
     step: float = 0.4
     noise: float = 0.03
     output_noise: float = 0.2
+    constant_noise: float = 0.0
     inputs: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ("prefill reserve factor", "price factor")
-    constants: bool = False
     gains: tuple[str, ...] = (
         "admission bid",
         "admitted share",
@@ -110,9 +111,12 @@ class RuleTraining:
         # The error of a mean takes two.
         checked_integer("validation_scenarios", self.validation_scenarios, 2)
         checked_integer("seed", self.seed, 0)
-        for name in ("step", "noise", "output_noise"):
-            if not is_finite_number(getattr(self, name), positive=True):
-                raise ConfigurationError(name, getattr(self, name), "a finite number > 0")
+        if not is_finite_number(self.step, positive=True):
+            raise ConfigurationError("step", self.step, "a finite number > 0")
+        for name in ("noise", "output_noise", "constant_noise"):
+            value = getattr(self, name)
+            if not (is_finite_number(value) and value >= 0.0):
+                raise ConfigurationError(name, value, "a finite number >= 0")
         for name, allowed in (
             ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
             ("corrections", CORRECTIONS),
@@ -126,6 +130,8 @@ class RuleTraining:
             raise ConfigurationError(
                 "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
             )
+        if not self.population.deviations.any():
+            raise ConfigurationError("noise", 0, "some weights that are trained")
 
     @classmethod
     def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
@@ -136,7 +142,7 @@ class RuleTraining:
             "pairs": 16,
             "step": 0.15,
             "corrections": CORRECTIONS,
-            "constants": True,
+            "constant_noise": 0.2,
             **more,
         }
         return cls(instance.to_dict(), n_gpus, **chosen)
@@ -153,10 +159,10 @@ class RuleTraining:
             self.pairs,
             self.noise,
             self.output_noise,
+            self.constant_noise,
             self.hidden_units,
             self.inputs,
             self.corrections,
-            self.constants,
             self.gains,
         )
 

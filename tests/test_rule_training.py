@@ -58,10 +58,9 @@ def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> 
 def everything(pairs: int) -> Population:
     """All weights of a network of one hidden unit are trained."""
     return Population(
-        pairs, 0.1, 0.3, 1,
+        pairs, 0.1, 0.3, 0.2, 1,
         inputs=(*CLASS_FEATURES, *STATE_FEATURES),
         corrections=CORRECTIONS,
-        constants=True,
         gains=CLASS_FEATURES,
     )  # fmt: skip
 
@@ -98,18 +97,19 @@ def test_what_is_at_stake_counts_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) 
 
 def test_noise_is_by_kind_of_weight() -> None:
     network = RankCorrection.from_parameters(everything(1).deviations, 1)
-    assert (network.output == 0.3).all()
-    assert (network.gain == 0.3).all()
+    assert (network.output[:, :-1] == 0.3).all()
+    assert (network.output[:, -1] == 0.2).all()
+    assert (network.gain[:, :-1] == 0.3).all()
+    assert (network.gain[:, -1] == 0.2).all()
     assert (network.static == 0.1).all()
     assert (network.state == 0.1).all()
 
 
 def test_what_is_not_trained_has_no_noise() -> None:
     chosen = Population(
-        1, 0.1, 0.3, 2,
+        1, 0.1, 0.3, 0.0, 2,
         inputs=(CLASS_FEATURES[4], STATE_FEATURES[7]),
         corrections=CORRECTIONS[1:3],
-        constants=False,
         gains=(CLASS_FEATURES[9],),
     )  # fmt: skip
     network = RankCorrection.from_parameters(chosen.deviations, 2)
