@@ -19,7 +19,7 @@ from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, base, dolly15k
 
 # A stream of its own: no other part of the project draws instances from this key.
 _STREAM = 7_417_231
-SIZES = (2, 3, 5, 8, 12, 20, 32)
+SIZES = (3, 4, 5, 6, 8, 12, 20, 32)
 LOADS = (0.7, 2.2)
 """Mean load over the critical one, log-uniform."""
 

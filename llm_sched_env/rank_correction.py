@@ -19,6 +19,7 @@ CLASS_FEATURES = (
     "admitted share",
     "prefill reserve",
     "prefill reserve beside all slots",
+    "prefill reserve with giving up",
     "decode reserve",
     "precedes decodes",
     "better classes",

@@ -21,6 +21,7 @@ from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.rules import DispatchRule
 
 OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
+BEST_RESERVE = "trunk-reservation with the best reserve"
 EXACT, SIMULATED = "exact", "simulated"
 _SHOWN_DIFFERENCES = 5
 # Relative width at which a value iteration stops.
@@ -49,6 +50,7 @@ def tiny_rows(cell: Cell) -> list[Row]:
     start = drawn.lower_solution.h
     earned = rule_bounds(drawn.system, own, tolerance=_TOLERANCE, start=start)
     rows.append(_bounds_row(TRUNK, earned))
+    rows.append(_bounds_row(BEST_RESERVE, _with_the_best_reserve(drawn, ranks, earned)))
     rows += _simulated_rows(cell, instance)
     rows += _difference_rows(drawn, own)
     rows += _region_rows(drawn, own, int(np.argmin(ranks[0])))
@@ -62,6 +64,39 @@ def tiny_rows(cell: Cell) -> list[Row]:
         "speed_ratio": hardware.gamma * hardware.tau_mixed,
     }
     return [case | row for row in rows]
+
+
+def _with_the_best_reserve(drawn: Optimum, ranks: np.ndarray, earned: Bounds) -> Bounds:
+    """Of trunk reservation if those without a positive bid leave the best number of slots free.
+
+    One number for all of them, found by going up or down from the formula's as long as it pays.
+    """
+    yielding, most = (
+        ranks[0] <= 0.0,
+        drawn.system.n_gpus * drawn.system.instance.hardware.batch_slots,
+    )
+    if not yielding.any():
+        return earned
+
+    def bounds(reserve: int) -> Bounds:
+        other = ranks.copy()
+        other[1, yielding] = reserve
+        actions = trunk_reservation(drawn.system, other)
+        return rule_bounds(
+            drawn.system, actions, tolerance=_TOLERANCE, start=drawn.lower_solution.h
+        )
+
+    first = min(most, int(np.ceil(ranks[1, yielding].max())))
+    best = max(earned, bounds(first), key=_middle_of)
+    for step in (-1, 1):
+        reserve = first + step
+        while 1 <= reserve <= most and _middle_of(found := bounds(reserve)) > _middle_of(best):
+            best, reserve = found, reserve + step
+    return best
+
+
+def _middle_of(bounds: Bounds) -> float:
+    return (bounds.lower + bounds.upper) / 2.0
 
 
 def _title(cell: Cell) -> str:

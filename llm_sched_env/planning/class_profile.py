@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_sched_env.instance import Instance
+from llm_sched_env.planning.reserve_chain import best_kept_slots
 from llm_sched_env.planning.slot_prices import SlotPrices, critical_scale, slot_prices
 from llm_sched_env.planning.slot_ranks import ranks_at_prices, slot_bids
 from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 # Free slots fluctuate by about the root of their number; a quarter of it is a unit of reserves.
 _SLOTS_PER_ROOT = 0.25
+# A change of a reserve by this power of e is one.
+_LOG_UNIT = 3.0
+# Less than this share of all admissions is nothing: rounding of the solver.
+_ZERO = 1e-6
 # Slots are foreseen over this share of a mean decode.
 _AHEAD = 0.3
 
@@ -56,6 +61,9 @@ def _bid_features(
         "admitted share": 2.0 * plan.admission_fraction - 1.0,
         "prefill reserve": _squashed(ranks[1] / slot_scale),
         "prefill reserve beside all slots": ranks[1] / (n_gpus * instance.hardware.batch_slots),
+        "prefill reserve with giving up": _log_change_with_giving_up(
+            plan, n_gpus, prices, bids.prefill, ranks[1]
+        ),
         "decode reserve": _squashed(ranks[3] / slot_scale),
         "precedes decodes": 2.0 * ranks[4] - 1.0,
         "better classes": 2.0 * better.mean(axis=1) - 1.0,
@@ -64,6 +72,33 @@ def _bid_features(
             _share(better @ (rates * bids.prefill), better @ rates), revenue
         ),
     }
+
+
+def _log_change_with_giving_up(
+    plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: np.ndarray, reserves: np.ndarray
+) -> np.ndarray:
+    """By what factor each reserve would change if those who wait gave up: log of it, in units."""
+    instance = plan.instance
+    rates, first = instance.arrival_rates, bids > 0
+    protected = float(rates[first].sum())
+    served = float((rates * plan.admission_fraction).sum())
+    kept_back = first | (reserves <= 0)
+    if kept_back.all() or not 0 < protected < served * (1.0 - _ZERO) or prices.slot <= 0:
+        return np.zeros(instance.n_classes)
+    leaving = (rates * instance.patience_rates)[first]
+    kept = best_kept_slots(
+        n_gpus * protected,
+        n_gpus * served,
+        leaving.sum() / protected,
+        leaving @ bids[first] / protected,
+        prices.slot,
+        n_gpus * instance.hardware.batch_slots,
+    )
+    # What classes of negative bid leave free beyond the others stays; half a slot rounds.
+    marginal = reserves[~kept_back].min()
+    changed = np.maximum(reserves + kept + 0.5 - marginal, 0.5)
+    ratio = np.divide(changed, reserves, out=np.ones_like(changed), where=~kept_back)
+    return np.asarray(np.log(ratio) / _LOG_UNIT)
 
 
 def _size_features(plan: FluidPlan, n_gpus: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import selected
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.experiments.tiny_optima import (
+    BEST_RESERVE,
     EXACT,
     OPTIMUM,
     RANDOM_GPU,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # slots, load, gamma (None: the preset's), GPUs, pricing, queue limit, decode limit
 CASES = (
     (16, 1.5, None, 1, "bundled", 12, 1),
+    (16, 2.0, None, 1, "bundled", 16, 1),
     (4, 1.0, None, 1, "bundled", 12, 1),
     (4, 1.5, None, 1, "bundled", 12, 1),
     (4, 1.5, None, 2, "bundled", 10, 1),
@@ -33,10 +35,14 @@ CASES = (
     (4, 0.5, 20.0, 1, "bundled", 8, 8),
 )
 _NAMES = ("slots", "load", "gamma", "n_gpus", "pricing", "queue_limit", "decode_limit")
+CREDIT_GATE = "credit-gate"
 # Shares of the optimum that trunk reservation should earn.
 GOAL, FASTER_MIXED_GOAL = 0.99, 0.95
 # Of one class alone, in the figure.
 _MAP = {"slots": 4, "load": 1.5, "pricing": "bundled"}
+# The preset overload on one GPU: where the best reserve is all that is missing.
+_OVERLOAD = {"slots": 16, "load": 2.0, "n_gpus": 1}
+_NEARLY_ALL = 0.999
 
 
 class ExactOptimum(Study):
@@ -77,6 +83,7 @@ class ExactOptimum(Study):
         claims += [_near_claim(plain, GOAL, ">=")] if plain else []
         claims += [_near_claim(other, FASTER_MIXED_GOAL, "<")] if other else []
         claims.append(_bounds_part(cases))
+        claims += [_reserve_claim(own) for own in cases if _OVERLOAD.items() <= own[0].items()]
         return Findings(claims, _findings_table(cases), [_differences(own) for own in cases])
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
@@ -209,6 +216,17 @@ def _bounds_part(cases: list[list[Row]]) -> Claim:
     )
 
 
+def _reserve_claim(own: list[Row]) -> Claim:
+    best = _one(own, "policy", name=BEST_RESERVE)
+    return Claim(
+        f"On one GPU of `overload` all that {TRUNK} lacks is the right number of free slots",
+        "this project",
+        f"share of the optimum that {BEST_RESERVE} earns, {own[0]['system']}",
+        _share(best, _one(own, "policy", name=OPTIMUM)),
+        Criterion(low=_NEARLY_ALL),
+    )
+
+
 def _findings_table(cases: list[list[Row]]) -> list[Row]:
     """Revenues, then shares in % of the optimum: a column a system, a line a policy."""
     lines: dict[str, Row] = {}
@@ -226,7 +244,15 @@ def _findings_table(cases: list[list[Row]]) -> list[Row]:
         for row in selected(own, kind="policy"):
             if row["name"] not in {OPTIMUM, RANDOM_GPU}:
                 put(f"{row['name']}, {row['method']}", own, _percent(row, best))
+        put(f"of {CREDIT_GATE}'s gap to R*, the optimum closes", own, _closed(own))
     return list(lines.values())
+
+
+def _closed(own: list[Row]) -> str:
+    """What part of the way from the credit gate to R* the optimum gets."""
+    start = _middle(_one(own, "policy", name=CREDIT_GATE))
+    best = _middle(_one(own, "policy", name=OPTIMUM))
+    return f"{100 * (best - start) / (_one(own, 'system')['upper'] - start):.1f}"
 
 
 def _percent(row: Row, best: Row) -> str:
