@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from llm_sched_env.agents.training_scenarios import TrainingScenario
@@ -13,6 +15,9 @@ from llm_sched_env.simulation.simulation import SimulationBatch
 
 FORESIGHT = 10.0
 """Seconds; 5 to 15 earn the same, 30 less."""
+
+FORESIGHT_ALONE = DispatchRule("bid-price", "bid-price", "dynamic", foresight=FORESIGHT)
+"""A trained rule without its network: what is left is what was learned."""
 
 
 def scores_of_pairs(
@@ -60,6 +65,4 @@ def scores_of_pairs(
 
 def corrected_rule(network: RankCorrection) -> DispatchRule:
     """Trunk reservation with corrected ranks, and with the plan that known profiles call for."""
-    return DispatchRule(
-        "bid-price", "bid-price", "dynamic", correction=network, foresight=FORESIGHT
-    )
+    return dataclasses.replace(FORESIGHT_ALONE, correction=network)

@@ -174,10 +174,22 @@ def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
     cells = ChangingTraffic().cells(quick=False, seed=0)
     assert {cell["scenario"] for cell in cells} == set(scenario_names()) >= set(CHANGING_PRESETS)
     cases = {(cell["scenario"], cell["n_gpus"]) for cell in cells}
-    wanted = {*registered_policies(), "hindsight bound"}
+    foresight = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
+    wanted = {*registered_policies(), "hindsight bound", foresight}
     found = {(cell["scenario"], cell["n_gpus"], cell["policy"]) for cell in cells}
     assert found == {(*case, policy) for case in cases for policy in wanted}
     assert len(found) == len(cells)
+
+
+def test_the_rule_without_its_network_has_a_name_of_its_own():
+    cell = {
+        "scenario": "phased", "n_gpus": 2, "seed": 1, "horizon": 60.0, "warmup": 10.0,
+        "replications": 1, "policy": "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE",
+    }  # fmt: skip
+    (row,) = ChangingTraffic().compute(cell)
+    assert row["policy"] == "foresight alone"
+    plain = ChangingTraffic().compute(cell | {"policy": "trunk-reservation"})[0]
+    assert row["share"] != plain["share"] > 0.3
 
 
 def rows_of(shares):

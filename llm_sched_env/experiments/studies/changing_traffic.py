@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 BOUND, LEARNED = "hindsight bound", "learned"
 REPLANNED = ("fluid-mpc", "fluid-mpc-estimated")
+FORESIGHT = "foresight alone"
+_FORESIGHT_POLICY = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
 SIZES, REPLAY_SIZES = (5, 20), (2, 5, 20)
-HORIZON, WARMUP, RUNS = 1300.0, 100.0, 3
+HORIZON, WARMUP, RUNS = 1300.0, 100.0, 6
 QUICK_SCENARIOS, QUICK_POLICIES = ("phased", "bursts"), ("trunk-reservation", *REPLANNED, LEARNED)
 
 
@@ -51,7 +53,7 @@ class ChangingTraffic(Study):
             }
             for scenario in (QUICK_SCENARIOS if quick else scenario_names())
             for n_gpus in ((5,) if quick else REPLAY_SIZES if scenario == REPLAY else SIZES)
-            for policy in (BOUND, *policies)
+            for policy in (BOUND, *policies, _FORESIGHT_POLICY)
         ]
 
     def cost(self, cell: Cell) -> float:
@@ -62,6 +64,8 @@ class ChangingTraffic(Study):
     def compute(self, cell: Cell) -> list[Row]:
         """A row a replication."""
         shared: Row = {name: cell[name] for name in ("scenario", "n_gpus", "policy")}
+        if cell["policy"] == _FORESIGHT_POLICY:
+            shared["policy"] = FORESIGHT
         bounds = cell["policy"] == BOUND
         shares = scenario_bounds(cell).tolist() if bounds else simulate_scenario(cell).scores
         return [shared | {"run": k, "share": share} for k, share in enumerate(shares)]
@@ -117,15 +121,17 @@ class ChangingTraffic(Study):
             "The presets whose arrivals change (`llmsched instances`): `daily` and `bursts` are "
             "`base`, `daily-dolly` and `bursts-dolly` are `dolly15k`, both at a mean load of 1 of "
             "what can be served; `phased` has a load of 2.1, `peaks` of 1.2. Plans and R* are "
-            f"those of the mean rates; {REPLANNED[0]} knows profiles in advance, but neither "
-            f"bursts nor the trace.{replay} {runs} runs of {HORIZON:g} s, warm-up {WARMUP:g} s "
+            f"those of the mean rates; {REPLANNED[0]} and {LEARNED} know profiles in advance, but "
+            f"neither bursts nor the trace. *{FORESIGHT}* is {LEARNED} without its network: "
+            "trunk-reservation by the plan of the next 10 s (learned.md)."
+            f"{replay} {runs} runs of {HORIZON:g} s, warm-up {WARMUP:g} s "
             "(quick: less), the same requests for all. Bundled. The *hindsight bound* is the "
             "fluid program that knows all arrivals of a run in advance (model.md), in steps of "
             "4 s, averaged over the runs."
         )
 
 
-_SHOWN = ("gate-and-route", "credit-gate", "trunk-reservation", *REPLANNED, LEARNED)
+_SHOWN = ("gate-and-route", "credit-gate", "trunk-reservation", *REPLANNED, FORESIGHT, LEARNED)
 # Policies that play alike gain exactly nothing: that is not more.
 _MORE = 1e-6
 _CAVEAT = (
@@ -159,7 +165,7 @@ def _line(rows: list[Row], scenario: str, n_gpus: int) -> Row:
         "its share": _with_interval(rule),
         "of the bound": f"{rule.mean / bound:.1f}",
     }
-    for policy in _present(rows, (*REPLANNED, LEARNED)):
+    for policy in _present(rows, (*REPLANNED, FORESIGHT, LEARNED)):
         share = 100.0 * _shares(own, scenario, n_gpus, policy).mean()
         gain = Estimate.of(100.0 * _gain(own, n_gpus, policy, best))
         line[policy] = f"{share:.2f} ({_with_interval(gain, '+.2f')})"
@@ -184,7 +190,7 @@ def _reached(rows: list[Row]) -> str:
 
 def _best_rule(own: list[Row], n_gpus: int) -> str:
     """Of one scenario, the rule that earns most on average among those that do not adapt."""
-    others = {BOUND, *REPLANNED, LEARNED}
+    others = {BOUND, *REPLANNED, FORESIGHT, LEARNED}
     policies: dict[str, float] = {
         row["policy"]: float(column(own, "share", n_gpus=n_gpus, policy=row["policy"]).mean())
         for row in own
