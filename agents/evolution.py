@@ -35,7 +35,9 @@ class Population:
         pairs: antithetic pairs on each scenario.
         noise: standard deviation of the weights of hidden units.
         output_noise: of the weights of outputs.
-        constant_noise: of the constants of outputs. Whatever has noise 0 is not trained.
+        constant_noise: of the constants of outputs.
+        gain_noise: of the gains of these constants; those of other weights of outputs have
+            the noise of these weights. Whatever has noise 0 is not trained.
         hidden_units: of the network.
         inputs: features whose weights are trained; those of the others stay as they are.
         corrections: outputs that are trained, likewise.
@@ -46,6 +48,7 @@ class Population:
     noise: float
     output_noise: float
     constant_noise: float
+    gain_noise: float
     hidden_units: int
     inputs: tuple[str, ...]
     corrections: tuple[str, ...]
@@ -60,11 +63,12 @@ class Population:
         given = np.isin(CORRECTIONS, self.corrections)
         units = np.append(np.full(self.hidden_units, self.output_noise), self.constant_noise)
         outputs = np.outer(given, units)
+        gains = np.outer(given, np.append(units[:-1], self.gain_noise))
         noise = {
             "static": self.noise * np.append(of_class, self.constant_noise > 0.0),
             "state": self.noise * of_moment,
             "output": outputs,
-            "gain": np.multiply.outer(outputs, np.isin(CLASS_FEATURES, self.gains)),
+            "gain": np.multiply.outer(gains, np.isin(CLASS_FEATURES, self.gains)),
         }
         return np.concatenate(
             [

@@ -64,7 +64,9 @@ class RuleTraining:
         noise: standard deviation of the weights of hidden units, in a population.
         output_noise: of the weights of outputs.
         constant_noise: of the constants of outputs, corrections that do not depend on the moment.
-            Whatever has noise 0 is not trained; hidden units have constants if outputs have.
+            Hidden units have constants if outputs have.
+        gain_noise: of the gains of these constants, by which features of a class change them; the
+            gains of other weights have the noise of these. Whatever has noise 0 is not trained.
         inputs: features whose weights are trained. Those of the generalist's hidden units stay at
             one deviation from the plan each, so that it is trunk reservation, up to chance, while
             the plan is right.
@@ -87,6 +89,7 @@ class RuleTraining:
     noise: float = 0.03
     output_noise: float = 0.2
     constant_noise: float = 0.0
+    gain_noise: float = 0.25
     inputs: tuple[str, ...] = ()
     corrections: tuple[str, ...] = ("prefill reserve factor", "price factor")
     gains: tuple[str, ...] = (
@@ -113,7 +116,7 @@ class RuleTraining:
         checked_integer("seed", self.seed, 0)
         if not is_finite_number(self.step, positive=True):
             raise ConfigurationError("step", self.step, "a finite number > 0")
-        for name in ("noise", "output_noise", "constant_noise"):
+        for name in ("noise", "output_noise", "constant_noise", "gain_noise"):
             value = getattr(self, name)
             if not (is_finite_number(value) and value >= 0.0):
                 raise ConfigurationError(name, value, "a finite number >= 0")
@@ -137,12 +140,14 @@ class RuleTraining:
     def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
         """For one instance at one size: constants and every correction are trained, too."""
         chosen: dict[str, Any] = {
-            "generations": 100,
+            "generations": 60,
             "scenarios": 8,
             "pairs": 16,
-            "step": 0.15,
+            "step": 0.3,
+            "constant_noise": 0.15,
+            "gain_noise": 0.15,
             "corrections": CORRECTIONS,
-            "constant_noise": 0.2,
+            "gains": ("admission bid", "decode time", "prefill reserve with giving up"),
             **more,
         }
         return cls(instance.to_dict(), n_gpus, **chosen)
@@ -160,6 +165,7 @@ class RuleTraining:
             self.noise,
             self.output_noise,
             self.constant_noise,
+            self.gain_noise,
             self.hidden_units,
             self.inputs,
             self.corrections,

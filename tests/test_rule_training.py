@@ -58,7 +58,7 @@ def on_a_known_landscape(monkeypatch: pytest.MonkeyPatch, slope: np.ndarray) -> 
 def everything(pairs: int) -> Population:
     """All weights of a network of one hidden unit are trained."""
     return Population(
-        pairs, 0.1, 0.3, 0.2, 1,
+        pairs, 0.1, 0.3, 0.2, 0.4, 1,
         inputs=(*CLASS_FEATURES, *STATE_FEATURES),
         corrections=CORRECTIONS,
         gains=CLASS_FEATURES,
@@ -100,14 +100,14 @@ def test_noise_is_by_kind_of_weight() -> None:
     assert (network.output[:, :-1] == 0.3).all()
     assert (network.output[:, -1] == 0.2).all()
     assert (network.gain[:, :-1] == 0.3).all()
-    assert (network.gain[:, -1] == 0.2).all()
+    assert (network.gain[:, -1] == 0.4).all()
     assert (network.static == 0.1).all()
     assert (network.state == 0.1).all()
 
 
 def test_what_is_not_trained_has_no_noise() -> None:
     chosen = Population(
-        1, 0.1, 0.3, 0.0, 2,
+        1, 0.1, 0.3, 0.0, 0.0, 2,
         inputs=(CLASS_FEATURES[4], STATE_FEATURES[7]),
         corrections=CORRECTIONS[1:3],
         gains=(CLASS_FEATURES[9],),
