@@ -81,28 +81,21 @@ class RuleTraining:
 
     instance: dict[str, Any] | None = None
     n_gpus: int | None = None
-    generations: int = 120
+    generations: int = 40
     scenarios: int = 24
-    pairs: int = 8
+    pairs: int = 4
     hidden_units: int = HIDDEN_UNITS
     step: float = 0.4
-    noise: float = 0.03
-    output_noise: float = 0.2
+    noise: float = 0.0
+    output_noise: float = 0.0
     constant_noise: float = 0.0
-    gain_noise: float = 0.25
+    gain_noise: float = 0.3
     inputs: tuple[str, ...] = ()
-    corrections: tuple[str, ...] = ("prefill reserve factor", "price factor")
-    gains: tuple[str, ...] = (
-        "admission bid",
-        "admitted share",
-        "decode time",
-        "patience",
-        "cluster size",
-        "load",
-    )
-    weight_decay: float = 0.003
-    validation_scenarios: int = 48
-    validate_every: int = 25
+    corrections: tuple[str, ...] = ("prefill reserve factor",)
+    gains: tuple[str, ...] = ("prefill reserve with giving up",)
+    weight_decay: float = 0.0
+    validation_scenarios: int = 96
+    validate_every: int = 20
     seed: int = 0
     initial: str | None = None
 
@@ -138,15 +131,15 @@ class RuleTraining:
 
     @classmethod
     def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
-        """For one instance at one size: constants and every correction are trained, too."""
+        """For one instance at one size: constants and all reserves are trained."""
         chosen: dict[str, Any] = {
-            "generations": 60,
-            "scenarios": 8,
-            "pairs": 16,
+            "generations": 30,
+            "scenarios": 6,
+            "pairs": 8,
             "step": 0.3,
             "constant_noise": 0.15,
             "gain_noise": 0.15,
-            "corrections": CORRECTIONS,
+            "corrections": ("prefill reserve factor", "prefill reserve", "decode reserve"),
             "gains": ("admission bid", "decode time", "prefill reserve with giving up"),
             **more,
         }
