@@ -131,15 +131,15 @@ class RuleTraining:
 
     @classmethod
     def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
-        """For one instance at one size: constants and all reserves are trained."""
+        """For one instance at one size: constants of all corrections are trained."""
         chosen: dict[str, Any] = {
-            "generations": 30,
-            "scenarios": 6,
-            "pairs": 8,
-            "step": 0.3,
+            "generations": 60,
+            "scenarios": 8,
+            "pairs": 16,
+            "step": 0.25,
             "constant_noise": 0.15,
             "gain_noise": 0.15,
-            "corrections": ("prefill reserve factor", "prefill reserve", "decode reserve"),
+            "corrections": CORRECTIONS,
             "gains": ("admission bid", "decode time", "prefill reserve with giving up"),
             **more,
         }
