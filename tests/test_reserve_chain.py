@@ -80,7 +80,7 @@ def test_the_feature_is_the_log_of_the_change(n_gpus: int) -> None:
             n_gpus * rates[first].sum(),
             n_gpus * (instance.prefill_rates * fluid.x).sum(),
             leaving[first].sum() / rates[first].sum(),
-            (leaving * bids)[first].sum() / rates[first].sum(),
+            (instance.patience_rates * bids)[first].min(),
             prices.slot,
             n_gpus * instance.hardware.batch_slots,
         )

@@ -32,7 +32,7 @@ from llm_sched_env.versions import versions
 
 TINY = RuleTraining(
     lse.presets.overload().to_dict(), 2, generations=5, scenarios=2, pairs=2, hidden_units=3,
-    validation_scenarios=2, validate_every=2,
+    validation_scenarios=2, validate_every=2, output_noise=0.2,
 )  # fmt: skip
 SCENARIO = TrainingScenario(lse.presets.overload(), 3, warmup=20.0, horizon=80.0)
 

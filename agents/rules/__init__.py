@@ -19,7 +19,7 @@ def _shipped(name: str) -> DispatchRule:
 
 
 LEARNED = RegisteredPolicy(
-    "trunk-reservation whose prices and reserves a trained network adapts to the moment",
+    "trunk-reservation by the plan of the next ten seconds, its reserves corrected by training",
     lambda: _shipped("learned"),
     source="this project",
     trained=True,

@@ -1,4 +1,4 @@
-"""``llmsched train-rule``: a network that adapts trunk reservation to the moment."""
+"""``llmsched train-rule``: a network that corrects the ranks of trunk reservation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         gpus: Annotated[int | None, typer.Option(help="Cluster size, with --instance.")] = None,
         generations: Annotated[
             int | None,
-            typer.Option(help="Steps [120; of one instance: 100]."),
+            typer.Option(help="Steps [40; of one instance: 60]."),
         ] = None,
         initial: Annotated[
             str | None,

@@ -85,12 +85,12 @@ def _log_change_with_giving_up(
     kept_back = first | (reserves <= 0)
     if kept_back.all() or not 0 < protected < served * (1.0 - _ZERO) or prices.slot <= 0:
         return np.zeros(instance.n_classes)
-    leaving = (rates * instance.patience_rates)[first]
+    # The higher bids are served first, so those who wait are of the lowest.
     kept = best_kept_slots(
         n_gpus * protected,
         n_gpus * served,
-        leaving.sum() / protected,
-        leaving @ bids[first] / protected,
+        float(rates[first] @ instance.patience_rates[first]) / protected,
+        float((instance.patience_rates * bids)[first].min()),
         prices.slot,
         n_gpus * instance.hardware.batch_slots,
     )

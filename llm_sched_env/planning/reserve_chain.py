@@ -31,7 +31,8 @@ def best_kept_slots(
         arrivals: of the class that goes first, whole cluster, 1/s; fewer than releases.
         releases: slots that become free, whole cluster, 1/s.
         patience_rate: 1/s.
-        loss: of one that waits, currency per second: patience rate times bid.
+        loss: of one that waits, currency per second: patience rate times bid, of the class of the
+            lowest bid where several go first.
         slot_price: currency per slot and second.
         most: slots that there are.
     """
