@@ -51,6 +51,13 @@ class EventRule:
                 "a rule without one",
                 "what it sees is known to the engine only: evaluate the rule itself",
             )
+        if rule.foresight is not None:
+            raise ConfigurationError(
+                "rule.foresight",
+                rule.foresight,
+                "None",
+                "at events a rule keeps the plan of its reset: evaluate the rule itself",
+            )
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"
         self.environment = {

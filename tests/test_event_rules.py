@@ -199,3 +199,9 @@ def test_an_event_policy_may_have_any_horizon_and_warmup() -> None:
 def test_a_trained_rule_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"rule\.correction: got 'a trained network'"):
         EventRule(REGISTERED["learned"])
+
+
+def test_a_rule_that_changes_plans_is_refused() -> None:
+    rule = DispatchRule("bid-price", "bid-price", "dynamic", foresight=5.0)
+    with pytest.raises(ConfigurationError, match=r"rule\.foresight: got 5\.0, allowed is None"):
+        EventRule(rule)
