@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env.agents import specialists
 from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.experiments.studies.learned_rules import SPECIALISTS
 from llm_sched_env.policies import resolve_policy
 
 
@@ -58,3 +61,27 @@ def test_it_runs_on_any_instance_and_cluster(n_classes: int, n_gpus: int) -> Non
     trunk = lse.evaluate("trunk-reservation", instance, n_gpus, **settings)
     assert learned.requests["arrived"] == trunk.requests["arrived"] > 100
     assert learned.score.mean > 0.5 * trunk.score.mean > 0
+
+
+@pytest.mark.parametrize("name", specialists.names())
+def test_a_specialist_is_what_its_name_says(name: str) -> None:
+    file = LearnedRule.load(SHIPPED / "specialists" / f"{name}.json")
+    instance, n_gpus = file.configuration["instance"], file.configuration["n_gpus"]
+    assert name == f"{instance['name'].replace('-', '_')}_{n_gpus}"
+    assert file.configuration["initial"] == "learned"
+    settings = {"horizon": 60.0, "warmup": 10.0, "replications": 1}
+    policy = f"llm_sched_env.agents.specialists:{name}"
+    by_path = lse.evaluate(policy, instance, n_gpus, **settings)
+    assert by_path.scores == lse.evaluate(file.rule, instance, n_gpus, **settings).scores
+
+
+def test_the_study_names_the_specialists_that_ship() -> None:
+    wanted = {path.rpartition(":")[2] for path in SPECIALISTS.values()}
+    assert wanted == set(specialists.names())
+    for (instance, n_gpus), path in SPECIALISTS.items():
+        assert path.endswith(f":{instance.replace('-', '_')}_{n_gpus}")
+
+
+def test_a_specialist_that_does_not_ship_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no_such_5"):
+        lse.evaluate("llm_sched_env.agents.specialists:no_such_5", "base", 5, horizon=10.0)
