@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from llm_sched_env.agents.training_scenarios import TrainingScenario
-from llm_sched_env.planned_runs import plan_changes, run_under_plans
+from llm_sched_env.planned_runs import parameters_of_plan, plan_changes, run_under_plans
 from llm_sched_env.planning import plan
 from llm_sched_env.rank_correction import RankCorrection
 from llm_sched_env.simulation.rules import DispatchRule
@@ -40,16 +40,16 @@ def scores_of_pairs(
     n_gpus, n_pairs = scenario.n_gpus, len(pairs)
     fluid = plan(scenario.instance)
     networks = [RankCorrection.from_parameters(p, hidden_units) for pair in pairs for p in pair]
+    rule = corrected_rule(networks[0])
     batch = SimulationBatch(
         scenario.instance,
-        corrected_rule(networks[0]),
+        rule,
         n_gpus,
         2 * n_pairs,
         latencies=False,
-        ranks=fluid.slot_ranks(n_gpus),
-        profile=fluid.class_profile(n_gpus),
+        **parameters_of_plan(rule, fluid, n_gpus),
     )
-    changes = plan_changes(batch.rule, fluid, n_gpus, scenario.horizon)
+    changes = plan_changes(rule, fluid, n_gpus, scenario.horizon)
     controls = fluid.controls(n_gpus)
     occupancy = np.where(np.isfinite(fluid.occupancy), fluid.occupancy, 0.0)
     for k, network in enumerate(networks):

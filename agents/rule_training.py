@@ -67,9 +67,8 @@ class RuleTraining:
             Hidden units have constants if outputs have.
         gain_noise: of the gains of these constants, by which features of a class change them; the
             gains of other weights have the noise of these. Whatever has noise 0 is not trained.
-        inputs: features whose weights are trained. Those of the generalist's hidden units stay at
-            one deviation from the plan each, so that it is trunk reservation, up to chance, while
-            the plan is right.
+        inputs: features whose weights are trained. At first each hidden unit reads one deviation
+            from the plan, so that it is 0, up to chance, while the plan is right.
         corrections: outputs that are trained; the others stay 0.
         gains: class features that may make these outputs stronger or weaker for a class.
         weight_decay: share of the output weights that is lost in a generation.

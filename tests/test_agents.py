@@ -18,6 +18,7 @@ pytest.importorskip("sb3_contrib")
 pytest.importorskip("torch")
 
 import torch
+from small_training import small
 from stable_baselines3.common.callbacks import BaseCallback
 
 import llm_sched_env as lse
@@ -29,23 +30,7 @@ from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.residual_actions import residual_action
 from llm_sched_env.errors import CheckpointError, ConfigurationError
 
-SMALL = {
-    "n_gpus": 5,
-    "n_envs": 4,
-    "rollout_steps": 25,
-    "batch_size": 50,
-    "horizon": 50.0,
-    "evaluation_every": 2,
-    "evaluation_warmup": 10.0,
-    "evaluation_horizon": 40.0,
-}
 FAST = {"horizon": 120.0, "warmup": 30.0, "replications": 2}
-
-
-def small(steps=300, **more):
-    return TrainingConfiguration(
-        lse.presets.overload().to_dict(), total_steps=steps, **{**SMALL, **more}
-    )
 
 
 @pytest.fixture(scope="module")

@@ -10,31 +10,15 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("torch")
 
+from small_training import SMALL, small
+
 import llm_sched_env as lse
 from llm_sched_env.agents.checkpoint import Checkpoint, load_policy
-from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.controller import Controller
 from llm_sched_env.agents.curve_files import write_curve
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, SELECTION_SEED, PairedEvaluation
 from llm_sched_env.agents.variants import variant
-
-SMALL = {
-    "n_gpus": 5,
-    "n_envs": 4,
-    "rollout_steps": 25,
-    "batch_size": 50,
-    "horizon": 50.0,
-    "evaluation_every": 2,
-    "evaluation_warmup": 10.0,
-    "evaluation_horizon": 40.0,
-}
-
-
-def small(steps=300, **more):
-    return TrainingConfiguration(
-        lse.presets.overload().to_dict(), total_steps=steps, **{**SMALL, **more}
-    )
 
 
 def one_by_one(policy, configuration, seed, runs):

@@ -82,8 +82,8 @@ def _log_change_with_giving_up(
     rates, first = instance.arrival_rates, bids > 0
     protected = float(rates[first].sum())
     served = float((rates * plan.admission_fraction).sum())
-    kept_back = first | (reserves <= 0)
-    if kept_back.all() or not 0 < protected < served * (1.0 - _ZERO) or prices.slot <= 0:
+    yielding = (bids <= 0) & (reserves > 0)
+    if not yielding.any() or not 0 < protected < served * (1.0 - _ZERO) or prices.slot <= 0:
         return np.zeros(instance.n_classes)
     # The higher bids are served first, so those who wait are of the lowest.
     kept = best_kept_slots(
@@ -95,9 +95,9 @@ def _log_change_with_giving_up(
         n_gpus * instance.hardware.batch_slots,
     )
     # What classes of negative bid leave free beyond the others stays; half a slot rounds.
-    marginal = reserves[~kept_back].min()
+    marginal = reserves[yielding].min()
     changed = np.maximum(reserves + kept + 0.5 - marginal, 0.5)
-    ratio = np.divide(changed, reserves, out=np.ones_like(changed), where=~kept_back)
+    ratio = np.divide(changed, reserves, out=np.ones_like(changed), where=yielding)
     return np.asarray(np.log(ratio) / _LOG_UNIT)
 
 
