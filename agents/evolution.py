@@ -36,12 +36,12 @@ class Population:
         noise: standard deviation of the weights of hidden units.
         output_noise: of the weights of outputs.
         constant_noise: of the constants of outputs.
-        gain_noise: of the gains of these constants; those of other weights of outputs have
-            the noise of these weights. Whatever has noise 0 is not trained.
+        gain_noise: of the gains of these constants. Whatever has noise 0 is not trained.
         hidden_units: of the network.
         inputs: features whose weights are trained; those of the others stay as they are.
-        corrections: outputs that are trained, likewise.
-        gains: class features of which these outputs' gains are trained.
+        reactions: outputs whose weights are trained.
+        corrections: outputs whose constants are.
+        gains: class features of which these constants' gains are.
     """
 
     pairs: int
@@ -51,6 +51,7 @@ class Population:
     gain_noise: float
     hidden_units: int
     inputs: tuple[str, ...]
+    reactions: tuple[str, ...]
     corrections: tuple[str, ...]
     gains: tuple[str, ...]
 
@@ -60,15 +61,15 @@ class Population:
         of_class, of_moment = (
             np.isin(names, self.inputs) for names in (CLASS_FEATURES, STATE_FEATURES)
         )
+        reacting = self.output_noise * np.isin(CORRECTIONS, self.reactions)
         given = np.isin(CORRECTIONS, self.corrections)
-        units = np.append(np.full(self.hidden_units, self.output_noise), self.constant_noise)
-        outputs = np.outer(given, units)
-        gains = np.outer(given, np.append(units[:-1], self.gain_noise))
+        outputs = np.column_stack([*[reacting] * self.hidden_units, self.constant_noise * given])
+        gained = np.append(np.zeros(self.hidden_units), self.gain_noise)
         noise = {
             "static": self.noise * np.append(of_class, self.constant_noise > 0.0),
             "state": self.noise * of_moment,
             "output": outputs,
-            "gain": np.multiply.outer(gains, np.isin(CLASS_FEATURES, self.gains)),
+            "gain": np.multiply.outer(np.outer(given, gained), np.isin(CLASS_FEATURES, self.gains)),
         }
         return np.concatenate(
             [

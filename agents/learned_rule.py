@@ -56,7 +56,7 @@ class LearnedRule:
     @property
     def rule(self) -> DispatchRule:
         """What schedules."""
-        return corrected_rule(self.network)
+        return corrected_rule(self.network, self.configuration["foresight"])
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
@@ -83,7 +83,8 @@ class LearnedRule:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             _check_meaning(content)
             weights = content.pop("weights")
-            return cls(network=RankCorrection(**weights), **content)
+            loaded = cls(network=RankCorrection(**weights), **content)
+            _ = loaded.rule  # a file without the settings that a rule needs is none
         except FileNotFoundError:
             raise CheckpointError(
                 f"rule {path}: got no such file, allowed is what `llmsched train-rule` wrote; "
@@ -94,6 +95,8 @@ class LearnedRule:
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
                 "allowed is what `llmsched train-rule` wrote"
             ) from None
+        else:
+            return loaded
 
 
 def _check_meaning(content: dict[str, Any]) -> None:

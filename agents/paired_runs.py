@@ -6,15 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.agents.training_scenarios import FORESIGHT, TrainingScenario
 from llm_sched_env.planned_runs import parameters_of_plan, plan_changes, run_under_plans
 from llm_sched_env.planning import plan
 from llm_sched_env.rank_correction import RankCorrection
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
-
-FORESIGHT = 10.0
-"""Seconds; 5 to 15 earn the same, 30 less."""
 
 FORESIGHT_ALONE = DispatchRule("bid-price", "bid-price", "dynamic", foresight=FORESIGHT)
 """A trained rule without its network: what is left is what was learned."""
@@ -40,12 +37,13 @@ def scores_of_pairs(
     n_gpus, n_pairs = scenario.n_gpus, len(pairs)
     fluid = plan(scenario.instance)
     networks = [RankCorrection.from_parameters(p, hidden_units) for pair in pairs for p in pair]
-    rule = corrected_rule(networks[0])
+    rule = corrected_rule(networks[0], scenario.foresight)
     batch = SimulationBatch(
         scenario.instance,
         rule,
         n_gpus,
         2 * n_pairs,
+        stream=scenario.stream,
         latencies=False,
         **parameters_of_plan(rule, fluid, n_gpus),
     )
@@ -63,6 +61,6 @@ def scores_of_pairs(
     return np.asarray(earned / bound).reshape(n_pairs, 2)
 
 
-def corrected_rule(network: RankCorrection) -> DispatchRule:
+def corrected_rule(network: RankCorrection, foresight: float = FORESIGHT) -> DispatchRule:
     """Trunk reservation with corrected ranks, and with the plan that known profiles call for."""
-    return dataclasses.replace(FORESIGHT_ALONE, correction=network)
+    return dataclasses.replace(FORESIGHT_ALONE, correction=network, foresight=foresight)

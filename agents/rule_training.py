@@ -2,6 +2,7 @@
 
 llmsched train-rule --out runs/generalist
 llmsched train-rule --instance overload --gpus 5 --initial learned --out runs/overload-5
+llmsched train-rule --trace conv.csv,code.csv --window 0,1800 --gpus 5 --out runs/replay-5
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import numpy as np
 from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
 from llm_sched_env.agents.learned_rule import LearnedRule, rounded
 from llm_sched_env.agents.paired_runs import scores_of_pairs
-from llm_sched_env.agents.training_scenarios import TrainingScenario, random_scenario
+from llm_sched_env.agents.replayed_scenarios import fingerprint, replayed_scenario
+from llm_sched_env.agents.training_scenarios import (
+    FORESIGHT,
+    TrainingScenario,
+    random_scenario,
+)
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.instance import Instance
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
     CORRECTIONS,
-    DEVIATIONS,
-    HIDDEN_UNITS,
+    HIDDEN_INPUTS,
     STATE_FEATURES,
     RankCorrection,
     weight_shapes,
@@ -37,13 +42,17 @@ from llm_sched_env.rank_correction import (
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
 from llm_sched_env.whole_files import write_whole
+from llm_sched_env.workloads.trace import Trace
 
 RULE_NAME, STATE_NAME = "rule.json", "training.npz"
 # Scenarios from this number on measure the progress; none of them is trained on.
 _VALIDATION = 1_000_000
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
-# Each hidden unit reads one of the deviations at first, with this weight.
+# Each hidden unit reads one feature at first, with this weight.
 _FIRST_GAIN = 2.0
+# At first the order by prefill time is just out of reach of the unit that reads free slots, whose
+# greatest value is 2/3.
+_OUT_OF_REACH = 0.75
 # The rule is the average of the weights of about the last so many generations.
 _AVERAGED = 20.0
 _ONE_BY_ONE = Spreading(jobs=1)
@@ -56,21 +65,23 @@ class RuleTraining:
     Attributes:
         instance: plain data of the only instance to train on; None: random scenarios.
         n_gpus: its cluster size.
+        foresight: seconds over which arrival profiles are known in advance.
+        trace: fingerprint of a trace whose parts arrive there; None: requests are drawn.
         generations: steps of the evolution strategy.
         scenarios: in a generation.
         pairs: antithetic pairs on each scenario.
-        hidden_units: of the network.
+        hidden_units: of the network, each of which reads one of ``HIDDEN_INPUTS`` at first.
         step: of each weight in a generation, in units of its noise; falls to a tenth (cosine).
         noise: standard deviation of the weights of hidden units, in a population.
         output_noise: of the weights of outputs.
         constant_noise: of the constants of outputs, corrections that do not depend on the moment.
             Hidden units have constants if outputs have.
-        gain_noise: of the gains of these constants, by which features of a class change them; the
-            gains of other weights have the noise of these. Whatever has noise 0 is not trained.
-        inputs: features whose weights are trained. At first each hidden unit reads one deviation
-            from the plan, so that it is 0, up to chance, while the plan is right.
-        corrections: outputs that are trained; the others stay 0.
-        gains: class features that may make these outputs stronger or weaker for a class.
+        gain_noise: of the gains of these constants, by which features of a class change them.
+            Whatever has noise 0 is not trained.
+        inputs: features whose weights are trained.
+        reactions: outputs whose weights are trained: what depends on the moment.
+        corrections: outputs whose constants are trained, with their gains.
+        gains: class features that may make these constants greater or smaller for a class.
         weight_decay: share of the output weights that is lost in a generation.
         validation_scenarios: on which progress is measured, at least 2.
         validate_every: generations.
@@ -80,16 +91,19 @@ class RuleTraining:
 
     instance: dict[str, Any] | None = None
     n_gpus: int | None = None
-    generations: int = 40
+    foresight: float = FORESIGHT
+    trace: dict[str, Any] | None = None
+    generations: int = 60
     scenarios: int = 24
     pairs: int = 4
-    hidden_units: int = HIDDEN_UNITS
+    hidden_units: int = 2
     step: float = 0.4
     noise: float = 0.0
-    output_noise: float = 0.0
+    output_noise: float = 0.05
     constant_noise: float = 0.0
     gain_noise: float = 0.3
     inputs: tuple[str, ...] = ()
+    reactions: tuple[str, ...] = ("prefill reserve factor", "by prefill time")
     corrections: tuple[str, ...] = ("prefill reserve factor",)
     gains: tuple[str, ...] = ("prefill reserve with giving up",)
     weight_decay: float = 0.0
@@ -106,14 +120,16 @@ class RuleTraining:
         # The error of a mean takes two.
         checked_integer("validation_scenarios", self.validation_scenarios, 2)
         checked_integer("seed", self.seed, 0)
-        if not is_finite_number(self.step, positive=True):
-            raise ConfigurationError("step", self.step, "a finite number > 0")
+        for name in ("step", "foresight"):
+            if not is_finite_number(getattr(self, name), positive=True):
+                raise ConfigurationError(name, getattr(self, name), "a finite number > 0")
         for name in ("noise", "output_noise", "constant_noise", "gain_noise"):
             value = getattr(self, name)
             if not (is_finite_number(value) and value >= 0.0):
                 raise ConfigurationError(name, value, "a finite number >= 0")
         for name, allowed in (
             ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
+            ("reactions", CORRECTIONS),
             ("corrections", CORRECTIONS),
             ("gains", CLASS_FEATURES),
         ):
@@ -136,9 +152,11 @@ class RuleTraining:
             "scenarios": 8,
             "pairs": 16,
             "step": 0.25,
+            "output_noise": 0.1,
             "constant_noise": 0.15,
             "gain_noise": 0.15,
-            "corrections": CORRECTIONS,
+            # When prefill time comes first depends on the moment alone.
+            "corrections": tuple(c for c in CORRECTIONS if c != "by prefill time"),
             "gains": ("admission bid", "decode time", "prefill reserve with giving up"),
             **more,
         }
@@ -146,7 +164,8 @@ class RuleTraining:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON has it."""
-        tuples = {name: list(getattr(self, name)) for name in ("inputs", "corrections", "gains")}
+        names = ("inputs", "reactions", "corrections", "gains")
+        tuples = {name: list(getattr(self, name)) for name in names}
         return {**dataclasses.asdict(self), **tuples}
 
     @property
@@ -160,15 +179,21 @@ class RuleTraining:
             self.gain_noise,
             self.hidden_units,
             self.inputs,
+            self.reactions,
             self.corrections,
             self.gains,
         )
 
-    def scenario(self, number: int) -> TrainingScenario:
-        """Scenario ``number``: a random one, or always the same."""
+    def scenario(self, number: int, trace: Trace | None = None) -> TrainingScenario:
+        """Scenario ``number``: a random one, always the same, or a part of the trace."""
         if self.instance is None or self.n_gpus is None:
-            return random_scenario(number, self.seed)
-        return TrainingScenario(Instance.from_dict(self.instance), self.n_gpus)
+            scenario = random_scenario(number, self.seed)
+        elif trace is None:
+            scenario = TrainingScenario(Instance.from_dict(self.instance), self.n_gpus)
+        else:
+            instance = Instance.from_dict(self.instance)
+            scenario = replayed_scenario(trace, instance, self.n_gpus, number, self.seed)
+        return dataclasses.replace(scenario, foresight=self.foresight)
 
     def step_size(self, generation: int) -> float:
         """Of a generation (0, 1, ...)."""
@@ -193,6 +218,7 @@ def train_rule(
     out: Path,
     *,
     initial: RankCorrection | None = None,
+    trace: Trace | None = None,
     spreading: Spreading = _ONE_BY_ONE,
     on_generation: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
@@ -202,6 +228,7 @@ def train_rule(
         configuration: all knobs.
         out: folder of the run.
         initial: network to start from; default: one that corrects nothing.
+        trace: the one that the configuration names, if it names one.
         spreading: where runs are simulated; the result does not depend on it.
         on_generation: called after each with its number, mean score and, when it was validated,
             the gain over trunk reservation.
@@ -209,6 +236,9 @@ def train_rule(
     Returns:
         The path of the rule.
     """
+    given = None if trace is None else fingerprint(trace)
+    if given != configuration.trace:
+        raise ConfigurationError("trace", given, f"the configuration's, {configuration.trace}")
     out.mkdir(parents=True, exist_ok=True)
     progress = _start(configuration, out, initial)
     deviations = configuration.population.deviations
@@ -216,7 +246,7 @@ def train_rule(
     started = time.perf_counter() - progress.seconds
     while progress.generation < configuration.generations:
         g = progress.generation
-        sampled = partial(_sample, configuration, progress.weights, g)
+        sampled = partial(_sample, configuration, trace, progress.weights, g)
         samples = spreading.in_order(sampled, range(configuration.scenarios))
         gradient = np.mean([sample[0] for sample in samples], axis=0)
         direction = progress.momentum.step(gradient)
@@ -226,7 +256,7 @@ def train_rule(
         progress.generation += 1
         row = {"generation": g + 1.0, "score": float(np.mean([s[1] for s in samples]))}
         if (g + 1) % configuration.validate_every == 0:
-            row |= _validate(configuration, progress.average, spreading)
+            row |= _validate(configuration, trace, progress.average, spreading)
             progress.seconds = time.perf_counter() - started
             progress.curve.append({**row, "seconds": round(progress.seconds, 1)})
             _save(configuration, out, progress)
@@ -238,29 +268,34 @@ def train_rule(
 
 
 def _sample(
-    configuration: RuleTraining, weights: np.ndarray, generation: int, k: int
+    configuration: RuleTraining,
+    trace: Trace | None,
+    weights: np.ndarray,
+    generation: int,
+    k: int,
 ) -> tuple[np.ndarray, float]:
     """The gradient on scenario k of a generation; runs in a worker."""
     number = generation * configuration.scenarios + k
     seed = np.random.SeedSequence([configuration.seed, _TRAINING_STREAM, number])
-    return sampled_gradient(configuration.scenario(number), weights, configuration.population, seed)
+    scenario = configuration.scenario(number, trace)
+    return sampled_gradient(scenario, weights, configuration.population, seed)
 
 
 def _validate(
-    configuration: RuleTraining, weights: np.ndarray, spreading: Spreading
+    configuration: RuleTraining, trace: Trace | None, weights: np.ndarray, spreading: Spreading
 ) -> dict[str, float]:
     """Mean gain over trunk reservation in shares of R*, on requests that were never trained on."""
-    gain = partial(_gain, configuration, rounded(weights))
+    gain = partial(_gain, configuration, trace, rounded(weights))
     gains = spreading.in_order(gain, range(configuration.validation_scenarios))
     error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
     return {"gain": float(np.mean(gains)), "gain_error": error}
 
 
-def _gain(configuration: RuleTraining, weights: np.ndarray, k: int) -> float:
+def _gain(configuration: RuleTraining, trace: Trace | None, weights: np.ndarray, k: int) -> float:
     seed = np.random.SeedSequence([configuration.seed, _VALIDATION_STREAM, k])
     pairs = np.tile(np.stack([weights, np.zeros(len(weights))]), (configuration.pairs, 1, 1))
     scores = scores_of_pairs(
-        configuration.scenario(_VALIDATION + k),
+        configuration.scenario(_VALIDATION + k, trace),
         pairs,
         configuration.hidden_units,
         seed.spawn(configuration.pairs),
@@ -269,12 +304,14 @@ def _gain(configuration: RuleTraining, weights: np.ndarray, k: int) -> float:
 
 
 def _initial_weights(configuration: RuleTraining) -> np.ndarray:
-    """Each hidden unit reads one feature, without effect: the rule starts as trunk reservation."""
+    """Each hidden unit reads one feature, without effect: the rule acts as trunk reservation."""
     network = RankCorrection.none(configuration.hidden_units)
     state = np.zeros(network.state.shape)
-    for unit, name in enumerate(DEVIATIONS[: configuration.hidden_units]):
+    for unit, name in enumerate(HIDDEN_INPUTS[: configuration.hidden_units]):
         state[unit, STATE_FEATURES.index(name)] = _FIRST_GAIN
-    return dataclasses.replace(network, state=state).parameters
+    output = np.array(network.output)
+    output[CORRECTIONS.index("by prefill time"), 0] = _OUT_OF_REACH
+    return dataclasses.replace(network, state=state, output=output).parameters
 
 
 def _is_output(hidden_units: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Rules trained for one instance and size, by attribute: ``specialists:base_5``.
+"""Rules trained for one instance and size, by attribute: ``specialists:phased_5``.
 
-``llmsched evaluate --policy llm_sched_env.agents.specialists:base_5 --instance base --gpus 5``
+``llmsched evaluate --policy llm_sched_env.agents.specialists:phased_5 --instance phased --gpus 5``
 """
 
 from __future__ import annotations

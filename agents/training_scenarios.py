@@ -1,6 +1,6 @@
 """On what is the generalist trained? Random instances, clusters and traffic.
 
-Six in ten instances are ``base`` or ``dolly15k`` with everything changed, never these themselves.
+Half of the instances are ``base`` or ``dolly15k`` with everything changed, never these themselves.
 Scenario ``number`` of a seed is the same whatever else is drawn. The random instances that others
 are scored on (experiments/random_instances.py) use another stream and other ranges.
 """
@@ -16,6 +16,7 @@ from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.instance import Hardware, Instance, RequestClass
 from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, base, dolly15k
+from llm_sched_env.simulation.layout import RequestStream
 
 # A stream of its own: no other part of the project draws instances from this key.
 _STREAM = 7_417_231
@@ -27,8 +28,17 @@ STEADY, TIDES, BURSTS = "steady", "tides", "bursts"
 TRAFFIC = {STEADY: 0.3, TIDES: 0.3, BURSTS: 0.4}
 """Kinds of traffic and their shares."""
 
-AROUND_PRESETS = 0.6
+FORESIGHT = 10.0
+"""Seconds; 5 to 15 earn the same, 30 less, but more where long decodes meet slow tides."""
+
+AROUND_PRESETS = 0.5
 """Share of scenarios whose instance is a preset with everything changed by some ten per cent."""
+
+WRITING = ((40.0, 3500.0), (100.0, 1500.0))
+"""Tokens of prompts and of outputs, log-uniform, of other instances: decodes are what is scarce."""
+READING = ((300.0, 4000.0), (10.0, 300.0))
+"""... of as many: code and documents, where prefills are what is scarce, always or at times."""
+READING_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,16 @@ class TrainingScenario:
         n_gpus: cluster size.
         warmup: seconds not measured; runs start at the fluid plan.
         horizon: seconds, warm-up included.
+        stream: recorded requests that arrive; None: drawn from the instance.
+        foresight: seconds over which rules know arrival profiles in advance.
     """
 
     instance: Instance
     n_gpus: int
     warmup: float = 60.0
     horizon: float = 360.0
+    stream: RequestStream | None = None
+    foresight: float = FORESIGHT
 
 
 def random_scenario(number: int, seed: int = 0) -> TrainingScenario:
@@ -68,8 +82,10 @@ def random_scenario(number: int, seed: int = 0) -> TrainingScenario:
 def _random_mix(rng: np.random.Generator, name: str) -> Instance:
     """Classes and a GPU; lengths log-uniform, so that short and long requests are as frequent."""
     n_classes = int(rng.choice([2, 2, 3, 4, 5, 6, 8, 10]))
-    prompts = np.exp(rng.uniform(np.log(40.0), np.log(3500.0), n_classes))
-    outputs = np.exp(rng.uniform(np.log(100.0), np.log(1500.0), n_classes))
+    ranges = READING if rng.random() < READING_SHARE else WRITING
+    prompts, outputs = (
+        np.exp(rng.uniform(np.log(least), np.log(most), n_classes)) for least, most in ranges
+    )
     # Work per class, not requests, is what is shared out at random.
     rates = rng.dirichlet(np.full(n_classes, 2.0)) / (outputs + 0.3 * prompts)
     patience = float(np.exp(rng.uniform(np.log(0.03), np.log(0.3))))

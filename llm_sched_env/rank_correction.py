@@ -90,6 +90,7 @@ CORRECTIONS = (
     "decode priority",
     "precedes decodes",
     "mixed slots first",
+    "by prefill time",
 )
 """Outputs: simulation/corrected_dispatch.py says what each does."""
 
@@ -99,7 +100,12 @@ RECENT_SECONDS, LATE_SECONDS = 5.0, 30.0
 SOON_SECONDS, LATER_SECONDS = 5.0, 20.0
 """How far known profiles of arrival rates are read ahead."""
 
-HIDDEN_UNITS = len(DEVIATIONS)
+HIDDEN_INPUTS = (
+    "free slots beyond waiting decodes",
+    "own slots beyond the plan",
+    *DEVIATIONS,
+)
+"""What hidden units read before a training, one each, as many as there are units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +175,7 @@ class RankCorrection:
         )
 
     @classmethod
-    def none(cls, hidden_units: int = HIDDEN_UNITS) -> RankCorrection:
+    def none(cls, hidden_units: int = 2) -> RankCorrection:
         """All weights 0: trunk reservation."""
         return cls(*(np.zeros(shape) for shape in weight_shapes(hidden_units).values()))
 
@@ -192,6 +198,8 @@ class ClassProfile:
         features: in the order of :data:`CLASS_FEATURES`, in [-1, 1]; shape (I, F).
         prefill_cost: what the plan charges for an admission, currency, shape (I,).
         decode_cost: for a decode alone, likewise.
+        prefill_time_priority: what a second of a prefill earns beside the class of which it earns
+            most, in units of ``rank_scale``: currency, shape (I,).
         planned_slots: slots of the cluster that each class takes under the plan, shape (I,).
         load_seconds: of a GPU's time that a request of each class takes, shape (I,).
         slot_scale: slots, the unit of features and corrections in slots.
@@ -202,6 +210,7 @@ class ClassProfile:
     features: np.ndarray
     prefill_cost: np.ndarray
     decode_cost: np.ndarray
+    prefill_time_priority: np.ndarray
     planned_slots: np.ndarray
     load_seconds: np.ndarray
     slot_scale: float

@@ -222,6 +222,9 @@ class CorrectedTwin(Twin):
         free = self._free_slots()
         bids = self.ranks[0] + self.profile.prefill_cost * (1.0 - np.exp(c["price factor"]))
         bids = bids + self.profile.rank_scale * c["priority"]
+        for i in waiting:
+            if self._at_least(c["by prefill time"][i], 0.5):
+                bids[i] = self.profile.prefill_time_priority[i]
         return self._highest([i for i in waiting if self._at_least(free, reserves[i])], bids)
 
     def _decode_of_highest_rank(self) -> Request | None:

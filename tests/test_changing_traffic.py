@@ -10,7 +10,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.experiments.studies.changing_traffic import ChangingTraffic
+from llm_sched_env.experiments.studies.changing_traffic import SPECIALISTS, ChangingTraffic
 from llm_sched_env.experiments.traffic_scenarios import (
     REPLAY,
     REPLAY_LOAD,
@@ -177,7 +177,10 @@ def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
     foresight = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
     wanted = {*registered_policies(), "hindsight bound", foresight}
     found = {(cell["scenario"], cell["n_gpus"], cell["policy"]) for cell in cells}
-    assert found == {(*case, policy) for case in cases for policy in wanted}
+    trained = {(*case, policy) for case, policy in SPECIALISTS.items()}
+    assert found == {(*case, policy) for case in cases for policy in wanted} | {
+        one for one in trained if one[:2] in cases
+    }
     assert len(found) == len(cells)
 
 

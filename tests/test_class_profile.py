@@ -15,7 +15,10 @@ from llm_sched_env.planning import plan
 from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile
 
-PER_CLASS = ("features", "prefill_cost", "decode_cost", "planned_slots", "load_seconds")
+PER_CLASS = (
+    "features", "prefill_cost", "decode_cost", "prefill_time_priority", "planned_slots",
+    "load_seconds",
+)  # fmt: skip
 UNITS = ("slot_scale", "rank_scale", "ahead_seconds")
 
 
@@ -29,7 +32,7 @@ def instances() -> list[Instance]:
     return [
         base, overload, lse.presets.dolly15k(), quiet, only_prefill_pays, impatient,
         *(general_instance(kind) for kind in KINDS),
-        *(random_scenario(k, seed=9).instance for k in range(25)),
+        *(random_scenario(k, seed=9).instance for k in range(30)),
     ]  # fmt: skip
 
 
@@ -100,7 +103,10 @@ def test_the_unit_of_money_is_only_in_ranks_and_costs(pricing: str) -> None:
         prices = instance.prices
         dearer = replace(instance, prices=Prices(2 * prices.prefill, 2 * prices.decode))
         own = plan(instance, pricing).class_profile(7)
-        money = {name: 2 * getattr(own, name) for name in ("prefill_cost", "decode_cost")}
+        money = {
+            name: 2 * getattr(own, name)
+            for name in ("prefill_cost", "decode_cost", "prefill_time_priority")
+        }
         assert_same(
             replace(own, **money, rank_scale=2 * own.rank_scale),
             plan(dearer, pricing).class_profile(7),
@@ -148,6 +154,17 @@ def test_load_seconds_add_up_to_the_load_where_decode_slots_run_out_first() -> N
         elif slots_suffer:
             assert load < 1 / scale * (1 + 1e-12)  # GPUs run out of prefill slots before
     assert checked > 20
+
+
+def test_prefill_time_ranks_by_what_a_second_of_prefill_earns() -> None:
+    """Of the base instance by hand: 230 for 2 chunks, 380 for 12; the unit is 380."""
+    ranks = plan("overload").class_profile(5).prefill_time_priority
+    per_token = np.array([230 / 300, 380 / 3000])
+    np.testing.assert_allclose(ranks, 380 * per_token / per_token.max())
+    for fluid in map(plan, INSTANCES[:12]):
+        profile = fluid.class_profile(3)
+        assert profile.prefill_time_priority.max() == pytest.approx(profile.rank_scale)
+        assert profile.prefill_time_priority.min() > 0
 
 
 def test_a_bid_is_the_share_of_revenue_that_remains() -> None:

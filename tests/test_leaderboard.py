@@ -305,7 +305,7 @@ def test_shipped_agents_have_names_of_their_own():
 
 
 def test_trained_rules_enter_by_the_name_of_their_folder(tmp_path):
-    rule = LearnedRule(RankCorrection.none(), {}, 1, 0.0, [], {})
+    rule = LearnedRule(RankCorrection.none(), {"foresight": 10.0}, 1, 0.0, [], {})
     files = [tmp_path / name / "rule.json" for name in ("mine", "other")]
     for file in files:
         rule.save(file)

@@ -11,7 +11,8 @@ import llm_sched_env as lse
 from llm_sched_env.agents import specialists
 from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.experiments.studies.learned_rules import SPECIALISTS
+from llm_sched_env.experiments.studies import changing_traffic, learned_rules
+from llm_sched_env.experiments.traffic_scenarios import REPLAY
 from llm_sched_env.policies import resolve_policy
 
 
@@ -67,7 +68,8 @@ def test_it_runs_on_any_instance_and_cluster(n_classes: int, n_gpus: int) -> Non
 def test_a_specialist_is_what_its_name_says(name: str) -> None:
     file = LearnedRule.load(SHIPPED / "specialists" / f"{name}.json")
     instance, n_gpus = file.configuration["instance"], file.configuration["n_gpus"]
-    assert name == f"{instance['name'].replace('-', '_')}_{n_gpus}"
+    traffic = REPLAY if file.configuration["trace"] else instance["name"]
+    assert name == f"{traffic.replace('-', '_')}_{n_gpus}"
     assert file.configuration["initial"] == "learned"
     settings = {"horizon": 60.0, "warmup": 10.0, "replications": 1}
     policy = f"llm_sched_env.agents.specialists:{name}"
@@ -75,10 +77,10 @@ def test_a_specialist_is_what_its_name_says(name: str) -> None:
     assert by_path.scores == lse.evaluate(file.rule, instance, n_gpus, **settings).scores
 
 
-def test_the_study_names_the_specialists_that_ship() -> None:
-    wanted = {path.rpartition(":")[2] for path in SPECIALISTS.values()}
-    assert wanted == set(specialists.names())
-    for (instance, n_gpus), path in SPECIALISTS.items():
+def test_the_studies_name_the_specialists_that_ship() -> None:
+    named = {**learned_rules.SPECIALISTS, **changing_traffic.SPECIALISTS}
+    assert {path.rpartition(":")[2] for path in named.values()} == set(specialists.names())
+    for (instance, n_gpus), path in named.items():
         assert path.endswith(f":{instance.replace('-', '_')}_{n_gpus}")
 
 

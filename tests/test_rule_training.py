@@ -15,6 +15,12 @@ from llm_sched_env.agents import evolution
 from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
 from llm_sched_env.agents.learned_rule import LearnedRule, load_rule, rounded
 from llm_sched_env.agents.paired_runs import corrected_rule, scores_of_pairs
+from llm_sched_env.agents.replayed_scenarios import (
+    SECONDS,
+    SPEEDS,
+    fingerprint,
+    replayed_scenario,
+)
 from llm_sched_env.agents.rule_training import RULE_NAME, RuleTraining, train_rule
 from llm_sched_env.agents.training_scenarios import TrainingScenario
 from llm_sched_env.errors import CheckpointError, ConfigurationError
@@ -26,9 +32,10 @@ from llm_sched_env.rank_correction import (
     RankCorrection,
     weight_shapes,
 )
-from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.simulation import Simulation, sample_requests
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
+from llm_sched_env.workloads.trace import Trace
 
 TINY = RuleTraining(
     lse.presets.overload().to_dict(), 2, generations=5, scenarios=2, pairs=2, hidden_units=3,
@@ -60,6 +67,7 @@ def everything(pairs: int) -> Population:
     return Population(
         pairs, 0.1, 0.3, 0.2, 0.4, 1,
         inputs=(*CLASS_FEATURES, *STATE_FEATURES),
+        reactions=CORRECTIONS,
         corrections=CORRECTIONS,
         gains=CLASS_FEATURES,
     )  # fmt: skip
@@ -99,7 +107,7 @@ def test_noise_is_by_kind_of_weight() -> None:
     network = RankCorrection.from_parameters(everything(1).deviations, 1)
     assert (network.output[:, :-1] == 0.3).all()
     assert (network.output[:, -1] == 0.2).all()
-    assert (network.gain[:, :-1] == 0.3).all()
+    assert not network.gain[:, :-1].any()
     assert (network.gain[:, -1] == 0.4).all()
     assert (network.static == 0.1).all()
     assert (network.state == 0.1).all()
@@ -107,16 +115,17 @@ def test_noise_is_by_kind_of_weight() -> None:
 
 def test_what_is_not_trained_has_no_noise() -> None:
     chosen = Population(
-        1, 0.1, 0.3, 0.0, 0.0, 2,
+        1, 0.1, 0.3, 0.0, 0.4, 2,
         inputs=(CLASS_FEATURES[4], STATE_FEATURES[7]),
-        corrections=CORRECTIONS[1:3],
+        reactions=CORRECTIONS[1:3],
+        corrections=CORRECTIONS[3:5],
         gains=(CLASS_FEATURES[9],),
     )  # fmt: skip
     network = RankCorrection.from_parameters(chosen.deviations, 2)
     assert np.flatnonzero(network.static.any(axis=0)).tolist() == [4]
     assert np.flatnonzero(network.state.any(axis=0)).tolist() == [7]
     assert np.argwhere(network.output).tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
-    assert np.argwhere(network.gain).tolist() == [[1, 0, 9], [1, 1, 9], [2, 0, 9], [2, 1, 9]]
+    assert np.argwhere(network.gain).tolist() == [[3, 2, 9], [4, 2, 9]]
 
 
 def test_momentum_is_a_weighted_mean_from_the_first_step_on() -> None:
@@ -249,10 +258,10 @@ def test_a_training_may_start_from_a_rule(trained: Path, tmp_path: Path) -> None
 
 
 def test_an_untrained_rule_is_trunk_reservation(tmp_path: Path) -> None:
-    """Hidden units that read a feature each, no outputs; a tiny step is rounded away."""
+    """Hidden units read a feature each, without effect; a tiny step is rounded away."""
     path = train_rule(replace(TINY, generations=1, step=1e-9), tmp_path)
     network = LearnedRule.load(path).network
-    assert not network.output.any()
+    assert np.argwhere(network.output).tolist() == [[CORRECTIONS.index("by prefill time"), 0]]
     assert (np.count_nonzero(np.hstack([network.static, network.state]), axis=1) == 1).all()
     settings = {"horizon": 60.0, "warmup": 10.0, "replications": 2}
     rule, trunk = (
@@ -274,13 +283,82 @@ def test_step_sizes_fall_to_a_tenth() -> None:
     [
         ("generations", 0), ("scenarios", 0.5), ("pairs", True), ("hidden_units", 0),
         ("validation_scenarios", 1), ("validate_every", 0), ("seed", -1), ("step", 0.0),
-        ("noise", float("nan")), ("output_noise", -1.0), ("n_gpus", None),
+        ("noise", float("nan")), ("output_noise", -1.0), ("n_gpus", None), ("foresight", 0.0),
+        ("reactions", ("no such",)),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused_in_one_line(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field) as error:
         replace(TINY, **{field: value})
     assert "\n" not in str(error.value)
+
+
+# A recorded trace.
+
+
+def recorded(seed: int = 0) -> Trace:
+    """Ten minutes of requests of two classes for two GPUs."""
+    instance = lse.presets.base()
+    found = sample_requests(instance, 2, 600.0, np.random.SeedSequence(seed))
+    return Trace(
+        ("chat", "reading"),
+        found.arrival_time,
+        found.request_class,
+        found.prompt_tokens,
+        found.output_tokens,
+    )
+
+
+def test_parts_of_a_trace_are_its_requests_at_another_speed() -> None:
+    trace = recorded()
+    parts = [replayed_scenario(trace, lse.presets.base(), 2, k) for k in range(12)]
+    first = []
+    for part in parts:
+        stream, tokens = part.stream, trace.prompt_tokens.tolist()
+        assert stream is not None
+        assert 0.0 <= stream.arrival_time[0] <= stream.arrival_time[-1] <= part.horizon == SECONDS
+        start = tokens.index(stream.prompt_tokens[0])
+        rows = slice(start, start + len(stream.prompt_tokens))
+        first.append(start)
+        np.testing.assert_array_equal(stream.prompt_tokens, trace.prompt_tokens[rows])
+        np.testing.assert_array_equal(stream.request_class, trace.request_class[rows])
+        gaps = np.diff(trace.arrival_time[rows]) / np.diff(stream.arrival_time)
+        assert SPEEDS[0] <= np.median(gaps) <= SPEEDS[1]
+        np.testing.assert_allclose(gaps, np.median(gaps), rtol=1e-6)
+    assert len(set(first)) == len(parts)
+    again = replayed_scenario(trace, lse.presets.base(), 2, 3).stream
+    assert again is not None
+    np.testing.assert_array_equal(again.arrival_time, parts[3].stream.arrival_time)
+    whole = replayed_scenario(trace.window(0.0, 60.0), lse.presets.base(), 2, 0)
+    assert whole.horizon < 80.0
+
+
+def test_what_a_trace_brings_is_what_is_served() -> None:
+    """The same stream brings the same to all, another one something else."""
+    weights = np.tile(random_weights(1, 2), (2, 2, 1))
+    shares = []
+    for part in (0, 0, 1):
+        scenario = replayed_scenario(recorded(), lse.presets.base(), 2, part)
+        shares.append(scores_of_pairs(scenario, weights, 2, np.random.SeedSequence(4).spawn(2)))
+    np.testing.assert_array_equal(shares[0], shares[1])
+    assert (shares[0] != shares[2]).all()
+    assert (shares[0][:, 0] == shares[0][:, 1]).all()
+    assert 0.2 < shares[0].min() <= shares[0].max() < 1.5
+
+
+def test_a_training_on_a_trace_names_it(tmp_path: Path) -> None:
+    trace = recorded()
+    named = replace(TINY, trace=fingerprint(trace), generations=1, validate_every=1)
+    rule = LearnedRule.load(train_rule(named, tmp_path / "trace", trace=trace))
+    assert rule.configuration["trace"]["requests"] == len(trace)
+    assert rule.configuration["trace"]["sha256"] != fingerprint(recorded(1))["sha256"]
+    drawn = train_rule(replace(named, trace=None), tmp_path / "drawn")
+    assert content(drawn)["weights"] != content(tmp_path / "trace" / RULE_NAME)["weights"]
+    for other, configuration in ((recorded(1), named), (None, named), (trace, TINY)):
+        with pytest.raises(ConfigurationError, match="trace") as error:
+            train_rule(configuration, tmp_path / "other", trace=other)
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "other").exists()
 
 
 # Files.
@@ -319,6 +397,8 @@ def damaged(trained: Path) -> dict[str, str]:
         "other features": changed(state_features=data["state_features"][::-1]),
         "features of classes": changed(class_features=data["class_features"][1:]),
         "other outputs": changed(corrections=["priority"]),
+        "no foresight": changed(configuration={**data["configuration"], "foresight": "far"}),
+        "no settings": changed(configuration={}),
         "no weights": json.dumps({k: v for k, v in data.items() if k != "weights"}),
         "fewer weights": changed(weights={k: weights[k] for k in ("static", "state")}),
         "more weights": changed(weights={**weights, "third": [[1.0]]}),
@@ -387,9 +467,26 @@ def test_the_command_trains_a_rule_that_evaluate_runs(run: Any, tmp_path: Path) 
     assert not any("llmsched" in line for line in progress)
 
 
+def test_the_command_trains_on_a_window_of_a_trace(run: Any, tmp_path: Path) -> None:
+    recorded().save(tmp_path / "requests.csv")
+    command = ["train-rule", "--trace", tmp_path / "requests.csv", "--gpus", 2, "--jobs", 1]
+    more = ["--window", "0,300", "--speed", 1.5, "--generations", 1, "--foresight", 20]
+    code, out, err = run(*command, *more, "--out", tmp_path / "run", "--json")
+    assert code == 0, err
+    rule = LearnedRule.load(json.loads(out)["rule"])
+    assert rule.rule.foresight == rule.configuration["foresight"] == 20.0
+    assert set(rule.configuration["trace"]["classes"]) == {"chat", "reading"}
+    assert 150.0 < rule.configuration["trace"]["seconds"] <= 200.0
+    code, _, err = run(*command, "--instance", "base", "--out", tmp_path / "both")
+    assert code == 2
+    assert "--instance" in err
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
+        (["--foresight", 0], "foresight"),
+        (["--window", "0,9"], "--window"),
         (["--instance", "base"], "--gpus"),
         (["--gpus", 3], "--instance"),
         (["--generations", 0], "--generations"),

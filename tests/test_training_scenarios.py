@@ -12,10 +12,13 @@ from llm_sched_env.agents.training_scenarios import (
     AROUND_PRESETS,
     BURSTS,
     LOADS,
+    READING,
+    READING_SHARE,
     SIZES,
     STEADY,
     TIDES,
     TRAFFIC,
+    WRITING,
     TrainingScenario,
     random_scenario,
 )
@@ -72,15 +75,25 @@ def test_loads_and_times() -> None:
     assert 0.9 * LOADS[1] < max(loads) <= LOADS[1] * (1 + 1e-9)
 
 
+def within(instance: lse.Instance, ranges: tuple[tuple[float, float], ...]) -> bool:
+    lengths = (instance.prompt_tokens, instance.output_tokens)
+    return all(
+        ((low <= tokens) & (tokens <= high)).all()
+        for (low, high), tokens in zip(ranges, lengths, strict=True)
+    )
+
+
 def test_ranges_of_random_mixes() -> None:
     mixes = [s.instance for s in SCENARIOS if around(s) is None]
     deviation = np.sqrt(len(SCENARIOS) * AROUND_PRESETS * (1 - AROUND_PRESETS))
     assert abs(len(mixes) - (1 - AROUND_PRESETS) * len(SCENARIOS)) < 4 * deviation
+    reading = sum(within(instance, READING) for instance in mixes)
+    deviation = np.sqrt(len(mixes) * READING_SHARE * (1 - READING_SHARE))
+    assert abs(reading - READING_SHARE * len(mixes)) < 4 * deviation
     for instance in mixes:
         hardware = instance.hardware
         assert 2 <= instance.n_classes <= 12
-        assert ((instance.prompt_tokens >= 40) & (instance.prompt_tokens <= 3500)).all()
-        assert ((instance.output_tokens >= 100) & (instance.output_tokens <= 1500)).all()
+        assert within(instance, WRITING) or within(instance, READING)
         assert ((instance.patience_rates >= 0.03) & (instance.patience_rates <= 0.3)).all()
         assert 0.015 <= hardware.alpha <= 0.02
         assert 1e-5 <= hardware.beta <= 3e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,14 +12,27 @@ from llm_sched_env.commands.options import (
     BackendOption,
     JsonOption,
     RayAddressOption,
+    TraceOption,
     WorkersOption,
     messages,
     output_folder,
     print_json,
+    trace_paths,
 )
+from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.presets import resolve_instance
+from llm_sched_env.presets import (
+    PAPER_PRICES,
+    PATIENCE_RATE,
+    QWEN_8B_A100,
+    resolve_instance,
+)
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.workloads.trace import Trace
+from llm_sched_env.workloads.traces import instance_from_trace
+
+if TYPE_CHECKING:
+    from llm_sched_env.agents.rule_training import RuleTraining
 
 
 def register(app: typer.Typer) -> None:
@@ -28,23 +41,31 @@ def register(app: typer.Typer) -> None:
     @app.command(
         "train-rule",
         epilog="Example: llmsched train-rule --instance overload --gpus 5 --initial learned "
-        "--generations 100 --out runs/overload-5",
+        "--out runs/overload-5",
     )
+    @reads_traces
     def train_rule_command(
         out: Annotated[Path, typer.Option(help="Folder of the run; the rule is rule.json in it.")],
+        reading: TraceReading,
         instance: Annotated[
             str | None,
             typer.Option(help="Preset name or instance file; default: random ones, a generalist."),
         ] = None,
-        gpus: Annotated[int | None, typer.Option(help="Cluster size, with --instance.")] = None,
+        gpus: Annotated[
+            int | None, typer.Option(help="Cluster size, with --instance or --trace.")
+        ] = None,
+        trace: TraceOption = None,
         generations: Annotated[
             int | None,
-            typer.Option(help="Steps [40; of one instance: 60]."),
+            typer.Option(help="Steps [60]."),
         ] = None,
         initial: Annotated[
             str | None,
             typer.Option(help="Rule to start from: a path or `learned`; default: the plan's."),
         ] = None,
+        foresight: Annotated[
+            float, typer.Option(help="Seconds over which arrival profiles are known in advance.")
+        ] = 10.0,
         seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
         jobs: WorkersOption = None,
         backend: BackendOption = "joblib",
@@ -53,21 +74,18 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train a rule by evolution; a run that was killed goes on when it is started again."""
         from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
-        from llm_sched_env.agents.rule_training import RuleTraining, train_rule
+        from llm_sched_env.agents.rule_training import train_rule
 
         spreading = Spreading(jobs, backend, ray_address)
-        if (instance is None) != (gpus is None):
-            raise ConfigurationError(
-                "--instance and --gpus", f"{instance} and {gpus}", "both, or none of them"
-            )
-        chosen: dict[str, Any] = {"seed": checked_integer("--seed", seed, 0), "initial": initial}
+        recorded = reading.load_if_given(trace_paths(trace))
+        chosen: dict[str, Any] = {
+            "seed": checked_integer("--seed", seed, 0),
+            "initial": initial,
+            "foresight": foresight,
+        }
         if generations is not None:
             chosen["generations"] = checked_integer("--generations", generations)
-        configuration = RuleTraining(**chosen)
-        if instance is not None and gpus is not None:
-            configuration = RuleTraining.specialist(
-                resolve_instance(instance), checked_integer("--gpus", gpus), **chosen
-            )
+        configuration = _configuration(instance, recorded, gpus, chosen)
         network = None
         if initial is not None:
             shipped = SHIPPED / f"{initial}.json"
@@ -94,6 +112,7 @@ def register(app: typer.Typer) -> None:
                 configuration,
                 folder,
                 initial=network,
+                trace=recorded,
                 spreading=spreading,
                 on_generation=show,
             )
@@ -112,3 +131,27 @@ def register(app: typer.Typer) -> None:
             )
         else:
             print(f"{path}: {trained.generations} generations in {trained.seconds:.0f} s")
+
+
+def _configuration(
+    instance: str | None, recorded: Trace | None, gpus: int | None, chosen: dict[str, Any]
+) -> RuleTraining:
+    """Of a generalist or, with an instance or a trace and a size, of a specialist."""
+    from llm_sched_env.agents.replayed_scenarios import fingerprint
+    from llm_sched_env.agents.rule_training import RuleTraining
+
+    if instance is not None and recorded is not None:
+        raise ConfigurationError(
+            "--instance", instance, "none beside --trace", "the plan is that of the trace"
+        )
+    if (instance is None and recorded is None) != (gpus is None):
+        raise ConfigurationError(
+            "--gpus", gpus, "a size with --instance or --trace, none without them"
+        )
+    if gpus is None:
+        return RuleTraining(**chosen)
+    n_gpus = checked_integer("--gpus", gpus)
+    if recorded is None:
+        return RuleTraining.specialist(resolve_instance(str(instance)), n_gpus, **chosen)
+    known = instance_from_trace(recorded, n_gpus, PATIENCE_RATE, QWEN_8B_A100, PAPER_PRICES)
+    return RuleTraining.specialist(known, n_gpus, trace=fingerprint(recorded), **chosen)

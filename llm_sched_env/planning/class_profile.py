@@ -32,15 +32,18 @@ def class_profile(plan: FluidPlan, n_gpus: int) -> ClassProfile:
     slot_scale = _SLOTS_PER_ROOT * float(np.sqrt(n_gpus * instance.hardware.batch_slots))
     columns = _bid_features(plan, n_gpus, prices, slot_scale) | _size_features(plan, n_gpus)
     shape = instance.n_classes
+    per_prefill_second = instance.bundled_revenues * instance.prefill_rates
+    rank_scale = float(instance.bundled_revenues.max())
     features = np.stack([np.broadcast_to(columns[name], shape) for name in CLASS_FEATURES])
     return ClassProfile(
         features=np.clip(features.T, -1.0, 1.0),
         prefill_cost=prices.prefill + prices.decode,
         decode_cost=prices.decode,
+        prefill_time_priority=rank_scale * per_prefill_second / per_prefill_second.max(),
         planned_slots=n_gpus * (plan.x + plan.y_mixed + plan.y_solo),
         load_seconds=_load_seconds(instance),
         slot_scale=slot_scale,
-        rank_scale=float(instance.bundled_revenues.max()),
+        rank_scale=rank_scale,
         ahead_seconds=_AHEAD * _mean_decode_seconds(instance),
     )
 

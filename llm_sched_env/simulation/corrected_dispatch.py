@@ -5,7 +5,8 @@ Of a class with somebody waiting, with corrections c in the order of ``CORRECTIO
 - it is admitted while free slots >= reserve * exp(c0) - c1 * slot scale, and a prefilled request of
   it decodes while free slots >= decode reserve - c2 * slot scale;
 - the prices of slots are exp(c3) times the plan's: its priority is its bid at these prices + c4 *
-  rank scale, that of its decodes their bid + c5 * rank scale;
+  rank scale, that of its decodes their bid + c5 * rank scale; if c8 > 1/2 its priority is what a
+  second of its prefill earns instead, for moments in which not slots but prefills are scarce;
 - it goes before a waiting decode if its flag (1 or 0) + c6 > 1/2;
 - its decodes take a mixed GPU first if the flag of trunk reservation (1 or 0) + c7 > 1/2.
 
@@ -39,7 +40,8 @@ from llm_sched_env.simulation.state_features import (
     DECODE_PRIORITY,
     PRECEDES_DECODES,
     MIXED_FIRST,
-) = range(8)
+    BY_PREFILL_TIME,
+) = range(9)
 
 
 @compiled
@@ -78,6 +80,17 @@ def correct_ranks(state: EngineState, time: float) -> int:
 
 
 @compiled
+def _priority(state: EngineState, i: int) -> float:
+    """Of class i to be admitted."""
+    parameters, corrections = state.parameters[i], state.corrections[i]
+    if corrections[BY_PREFILL_TIME] > 0.5:
+        return float(parameters.prefill_time_priority)
+    dearer = parameters.prefill_cost * math.expm1(corrections[PRICE_FACTOR])
+    added = state.settings[0].rank_scale * corrections[PRIORITY]
+    return float(state.control[i].priority - dearer + added)
+
+
+@compiled
 def choose_corrected_class(state: EngineState, free: int) -> int:
     """The class to admit: the highest corrected priority of those whose reserve is free, or -1."""
     scale = state.settings[0].slot_scale
@@ -89,9 +102,7 @@ def choose_corrected_class(state: EngineState, free: int) -> int:
         reserve = control.reserve * math.exp(corrections[RESERVE_FACTOR])
         if free < reserve - scale * corrections[RESERVE]:
             continue
-        dearer = state.parameters[i].prefill_cost * math.expm1(corrections[PRICE_FACTOR])
-        rank = control.priority - dearer
-        rank += state.settings[0].rank_scale * corrections[PRIORITY]
+        rank = _priority(state, i)
         if best < 0 or rank > best_rank or (rank == best_rank and longer_waiting(state, i, best)):
             best, best_rank = i, rank
     return best

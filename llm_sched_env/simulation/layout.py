@@ -75,6 +75,7 @@ CLASS_PARAMETERS = np.dtype(
         ("mixed_weight", _f8),  # ... of the mixed pool
         ("prefill_cost", _f8),  # corrected ranks: what the plan charges for an admission
         ("decode_cost", _f8),  # ... for a decode alone
+        ("prefill_time_priority", _f8),  # ... what a second of its prefill earns
         ("planned_slots", _f8),  # ... of the cluster, under the plan
         ("load_seconds", _f8),  # ... of a GPU's time that a request takes
     ]

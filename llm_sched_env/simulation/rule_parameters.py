@@ -90,7 +90,9 @@ def set_class_profile(states: EngineState, profile: ClassProfile | None) -> Clas
         )
     for name in ("slot_scale", "rank_scale", "ahead_seconds"):
         states.settings[name] = getattr(profile, name)
-    for name in ("prefill_cost", "decode_cost", "planned_slots", "load_seconds"):
+    for name in (
+        "prefill_cost", "decode_cost", "prefill_time_priority", "planned_slots", "load_seconds",
+    ):  # fmt: skip
         states.parameters[name] = getattr(profile, name)
     return profile
 

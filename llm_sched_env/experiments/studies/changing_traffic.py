@@ -26,7 +26,14 @@ BOUND, LEARNED = "hindsight bound", "learned"
 REPLANNED = ("fluid-mpc", "fluid-mpc-estimated")
 FORESIGHT = "foresight alone"
 _FORESIGHT_POLICY = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
+SPECIALIST = "specialist"
 SIZES, REPLAY_SIZES = (5, 20), (2, 5, 20)
+SPECIALISTS = {
+    (scenario, n): f"llm_sched_env.agents.specialists:{scenario}_{n}"
+    for scenario, sizes in (("phased", SIZES), (REPLAY, REPLAY_SIZES))
+    for n in sizes
+}
+"""Rules trained for one kind of traffic and size, of the replay on the half that is known."""
 HORIZON, WARMUP, RUNS = 1300.0, 100.0, 6
 QUICK_SCENARIOS, QUICK_POLICIES = ("phased", "bursts"), ("trunk-reservation", *REPLANNED, LEARNED)
 
@@ -53,7 +60,7 @@ class ChangingTraffic(Study):
             }
             for scenario in (QUICK_SCENARIOS if quick else scenario_names())
             for n_gpus in ((5,) if quick else REPLAY_SIZES if scenario == REPLAY else SIZES)
-            for policy in (BOUND, *policies, _FORESIGHT_POLICY)
+            for policy in (BOUND, *policies, _FORESIGHT_POLICY, *_specialist(scenario, n_gpus))
         ]
 
     def cost(self, cell: Cell) -> float:
@@ -66,6 +73,8 @@ class ChangingTraffic(Study):
         shared: Row = {name: cell[name] for name in ("scenario", "n_gpus", "policy")}
         if cell["policy"] == _FORESIGHT_POLICY:
             shared["policy"] = FORESIGHT
+        if cell["policy"] in SPECIALISTS.values():
+            shared["policy"] = SPECIALIST
         bounds = cell["policy"] == BOUND
         shares = scenario_bounds(cell).tolist() if bounds else simulate_scenario(cell).scores
         return [shared | {"run": k, "share": share} for k, share in enumerate(shares)]
@@ -75,10 +84,10 @@ class ChangingTraffic(Study):
         claims = []
         for scenario in dict.fromkeys(row["scenario"] for row in rows):
             own = selected(rows, scenario=scenario)
-            for policy in _present(own, (LEARNED, REPLANNED[0])):
+            for policy in _present(own, (LEARNED, SPECIALIST, REPLANNED[0])):
                 gain = np.mean([_gain(own, n, policy, _best_rule(own, n)) for n in _sizes(own)], 0)
                 claims.append(_claim(policy, "every rule of a fixed plan", scenario, gain))
-            for policy in _present(own, (LEARNED,)):
+            for policy in _present(own, (LEARNED, SPECIALIST)):
                 gain = np.mean([_gain(own, n, policy, REPLANNED[0]) for n in _sizes(own)], 0)
                 claims.append(_claim(policy, REPLANNED[0], scenario, gain))
         table = [_line(rows, *case) for case in _cases(rows)]
@@ -88,12 +97,17 @@ class ChangingTraffic(Study):
         """Shares of R* by scenario and size, a bar a policy, a line for the bound."""
         figure.set_size_inches(13.0, 4.0)
         axis, cases = figure.subplots(), _cases(rows)
-        policies = _present(rows, _SHOWN)
+        policies = _present(rows, (*_SHOWN, SPECIALIST))
         width = 0.84 / len(policies)
         for k, policy in enumerate(policies):
-            estimates = [Estimate.of(_shares(rows, *case, policy)) for case in cases]
+            places = [
+                place
+                for place, (name, n) in enumerate(cases)
+                if selected(rows, scenario=name, n_gpus=n, policy=policy)
+            ]
+            estimates = [Estimate.of(_shares(rows, *cases[place], policy)) for place in places]
             axis.bar(
-                np.arange(len(cases)) + width * (k - (len(policies) - 1) / 2),
+                np.array(places) + width * (k - (len(policies) - 1) / 2),
                 [e.mean for e in estimates],
                 0.95 * width,
                 yerr=[e.ci95[1] - e.mean for e in estimates],
@@ -123,7 +137,9 @@ class ChangingTraffic(Study):
             "what can be served; `phased` has a load of 2.1, `peaks` of 1.2. Plans and R* are "
             f"those of the mean rates; {REPLANNED[0]} and {LEARNED} know profiles in advance, but "
             f"neither bursts nor the trace. *{FORESIGHT}* is {LEARNED} without its network: "
-            "trunk-reservation by the plan of the next 10 s (learned.md)."
+            "trunk-reservation by the plan of the next 10 s (learned.md). A "
+            f"*{SPECIALIST}* is a rule trained for the traffic and size, for `{REPLAY}` on the "
+            "first half hour."
             f"{replay} {runs} runs of {HORIZON:g} s, warm-up {WARMUP:g} s "
             "(quick: less), the same requests for all. Bundled. The *hindsight bound* is the "
             "fluid program that knows all arrivals of a run in advance (model.md), in steps of "
@@ -137,7 +153,7 @@ _MORE = 1e-6
 _CAVEAT = (
     f"The runs of `{REPLAY}` have the same arrivals and differ in patience and routing only: "
     "their intervals say nothing about other days, and its lengths are not exponential, so its "
-    "bound is an estimate."
+    "bound is an estimate, which a policy may exceed."
 )
 
 
@@ -165,10 +181,12 @@ def _line(rows: list[Row], scenario: str, n_gpus: int) -> Row:
         "its share": _with_interval(rule),
         "of the bound": f"{rule.mean / bound:.1f}",
     }
-    for policy in _present(rows, (*REPLANNED, FORESIGHT, LEARNED)):
-        share = 100.0 * _shares(own, scenario, n_gpus, policy).mean()
-        gain = Estimate.of(100.0 * _gain(own, n_gpus, policy, best))
-        line[policy] = f"{share:.2f} ({_with_interval(gain, '+.2f')})"
+    for policy in _present(rows, (*REPLANNED, FORESIGHT, LEARNED, SPECIALIST)):
+        line[policy] = "-"
+        if selected(own, n_gpus=n_gpus, policy=policy):
+            share = 100.0 * _shares(own, scenario, n_gpus, policy).mean()
+            gain = Estimate.of(100.0 * _gain(own, n_gpus, policy, best))
+            line[policy] = f"{share:.2f} ({_with_interval(gain, '+.2f')})"
     return line
 
 
@@ -190,7 +208,7 @@ def _reached(rows: list[Row]) -> str:
 
 def _best_rule(own: list[Row], n_gpus: int) -> str:
     """Of one scenario, the rule that earns most on average among those that do not adapt."""
-    others = {BOUND, *REPLANNED, FORESIGHT, LEARNED}
+    others = {BOUND, *REPLANNED, FORESIGHT, LEARNED, SPECIALIST}
     policies: dict[str, float] = {
         row["policy"]: float(column(own, "share", n_gpus=n_gpus, policy=row["policy"]).mean())
         for row in own
@@ -210,6 +228,11 @@ def _gain(own: list[Row], n_gpus: int, policy: str, other: str) -> np.ndarray:
 def _shares(rows: list[Row], scenario: str, n_gpus: int, policy: str) -> np.ndarray:
     """By run, shape (K,)."""
     return column(rows, "share", scenario=scenario, n_gpus=n_gpus, policy=policy)
+
+
+def _specialist(scenario: str, n_gpus: int) -> list[str]:
+    """Its path, where there is one."""
+    return [SPECIALISTS[scenario, n_gpus]] if (scenario, n_gpus) in SPECIALISTS else []
 
 
 def _present(rows: list[Row], policies: tuple[str, ...]) -> list[str]:

@@ -27,7 +27,6 @@ HORIZON, WARMUP = 900.0, 150.0
 UNSEEN_SEED, UNSEEN = 4052, range(6)
 """Instances of section 6.3's ranges that the generalist was not trained on."""
 _TRAINED_FOR = (
-    ("base", SMALL[0]),
     ("overload", SMALL[0]),
     *((f"random-{UNSEEN_SEED}-{number}", SMALL[0]) for number in UNSEEN),
 )

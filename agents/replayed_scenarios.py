@@ -1,0 +1,48 @@
+"""A recorded trace to train on: parts of it, somewhat slower or faster."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.layout import RequestStream
+from llm_sched_env.workloads.trace import Trace
+
+_STREAM = 5_190_644
+SECONDS = 420.0
+"""Length of a part, where the trace is long enough."""
+WARMUP_SHARE = 1.0 / 7.0
+SPEEDS = (0.8, 1.1)
+"""Of a part beside the trace, log-uniform."""
+
+
+def replayed_scenario(
+    trace: Trace, instance: Instance, n_gpus: int, number: int, seed: int = 0
+) -> TrainingScenario:
+    """Part ``number`` (0, 1, ...) of a trace; the plan is that of the instance."""
+    rng = np.random.default_rng(np.random.SeedSequence([_STREAM, seed, number]))
+    played = trace.at_speed(float(np.exp(rng.uniform(*np.log(SPEEDS)))))
+    seconds = min(SECONDS, played.duration)
+    start = rng.uniform(0.0, played.duration - seconds)
+    part = played.window(start, start + seconds)
+    stream = RequestStream(
+        part.arrival_time, part.request_class, part.prompt_tokens, part.output_tokens
+    )
+    return TrainingScenario(instance, n_gpus, WARMUP_SHARE * seconds, seconds, stream)
+
+
+def fingerprint(trace: Trace) -> dict[str, Any]:
+    """What a training records of its trace: plain data."""
+    digest = hashlib.sha256()
+    for name in ("arrival_time", "request_class", "prompt_tokens", "output_tokens"):
+        digest.update(getattr(trace, name).tobytes())
+    return {
+        "classes": list(trace.class_names),
+        "requests": len(trace),
+        "seconds": round(trace.duration, 3),
+        "sha256": digest.hexdigest(),
+    }
