@@ -9,7 +9,6 @@ import numpy as np
 
 from llm_sched_env.agents.training_scenarios import TrainingScenario
 from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.layout import RequestStream
 from llm_sched_env.workloads.trace import Trace
 
 _STREAM = 5_190_644
@@ -29,17 +28,14 @@ def replayed_scenario(
     seconds = min(SECONDS, played.duration)
     start = rng.uniform(0.0, played.duration - seconds)
     part = played.window(start, start + seconds)
-    stream = RequestStream(
-        part.arrival_time, part.request_class, part.prompt_tokens, part.output_tokens
-    )
-    return TrainingScenario(instance, n_gpus, WARMUP_SHARE * seconds, seconds, stream)
+    return TrainingScenario(instance, n_gpus, WARMUP_SHARE * seconds, seconds, part.stream)
 
 
 def fingerprint(trace: Trace) -> dict[str, Any]:
     """What a training records of its trace: plain data."""
     digest = hashlib.sha256()
-    for name in ("arrival_time", "request_class", "prompt_tokens", "output_tokens"):
-        digest.update(getattr(trace, name).tobytes())
+    for column in trace.stream:
+        digest.update(column.tobytes())
     return {
         "classes": list(trace.class_names),
         "requests": len(trace),

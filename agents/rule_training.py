@@ -188,11 +188,11 @@ class RuleTraining:
         """Scenario ``number``: a random one, always the same, or a part of the trace."""
         if self.instance is None or self.n_gpus is None:
             scenario = random_scenario(number, self.seed)
-        elif trace is None:
-            scenario = TrainingScenario(Instance.from_dict(self.instance), self.n_gpus)
         else:
             instance = Instance.from_dict(self.instance)
-            scenario = replayed_scenario(trace, instance, self.n_gpus, number, self.seed)
+            scenario = TrainingScenario(instance, self.n_gpus)
+            if trace is not None:
+                scenario = replayed_scenario(trace, instance, self.n_gpus, number, self.seed)
         return dataclasses.replace(scenario, foresight=self.foresight)
 
     def step_size(self, generation: int) -> float:

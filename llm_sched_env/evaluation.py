@@ -29,7 +29,7 @@ from llm_sched_env.presets import (
     resolve_instance,
 )
 from llm_sched_env.results import ClassResult, DecisionTime, Estimate, Evaluation
-from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES, RequestStream
+from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES
 from llm_sched_env.simulation.metrics import (
     LATENCIES,
     Metrics,
@@ -132,7 +132,7 @@ def evaluate(
         horizon,
         warmup,
         seed,
-        _stream(recorded) if recorded else None,
+        recorded.stream if recorded else None,
         billing,
         levels,
     )
@@ -151,12 +151,6 @@ def _recorded(
             raise ConfigurationError("speed", speed, "1 without a trace", "give a trace")
         return None
     return (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
-
-
-def _stream(trace: Trace) -> RequestStream:
-    return RequestStream(
-        trace.arrival_time, trace.request_class, trace.prompt_tokens, trace.output_tokens
-    )
 
 
 def _instance_of(

@@ -28,8 +28,9 @@ from llm_sched_env.presets import (
 )
 from llm_sched_env.simulation.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import sample_requests
+from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.locations import find_azure_2023
-from llm_sched_env.workloads.traces import Trace, instance_from_trace
+from llm_sched_env.workloads.traces import instance_from_trace
 
 # Presets
 
@@ -83,16 +84,7 @@ def drawn_trace(rates, seed):
         dataclasses.replace(c, arrival_rate=rate)
         for c, rate in zip(instance.classes, rates, strict=True)
     )
-    found = sample_requests(
-        dataclasses.replace(instance, classes=classes), 1, 600.0, replication_seed(seed, 0)
-    )
-    return Trace(
-        ("chat", "reading"),
-        found.arrival_time,
-        found.request_class,
-        found.prompt_tokens,
-        found.output_tokens,
-    )
+    return requests_of_run(dataclasses.replace(instance, classes=classes), 1, 600.0, seed)
 
 
 def test_planning_on_the_replayed_trace_itself_changes_nothing():

@@ -32,9 +32,10 @@ from llm_sched_env.rank_correction import (
     RankCorrection,
     weight_shapes,
 )
-from llm_sched_env.simulation.simulation import Simulation, sample_requests
+from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
+from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
 
 TINY = RuleTraining(
@@ -298,15 +299,7 @@ def test_bad_settings_are_refused_in_one_line(field: str, value: Any) -> None:
 
 def recorded(seed: int = 0) -> Trace:
     """Ten minutes of requests of two classes for two GPUs."""
-    instance = lse.presets.base()
-    found = sample_requests(instance, 2, 600.0, np.random.SeedSequence(seed))
-    return Trace(
-        ("chat", "reading"),
-        found.arrival_time,
-        found.request_class,
-        found.prompt_tokens,
-        found.output_tokens,
-    )
+    return requests_of_run("base", 2, 600.0, seed)
 
 
 def test_parts_of_a_trace_are_its_requests_at_another_speed() -> None:
@@ -475,7 +468,7 @@ def test_the_command_trains_on_a_window_of_a_trace(run: Any, tmp_path: Path) -> 
     assert code == 0, err
     rule = LearnedRule.load(json.loads(out)["rule"])
     assert rule.rule.foresight == rule.configuration["foresight"] == 20.0
-    assert set(rule.configuration["trace"]["classes"]) == {"chat", "reading"}
+    assert set(rule.configuration["trace"]["classes"]) == {"decode-heavy", "prefill-heavy"}
     assert 150.0 < rule.configuration["trace"]["seconds"] <= 200.0
     code, _, err = run(*command, "--instance", "base", "--out", tmp_path / "both")
     assert code == 2

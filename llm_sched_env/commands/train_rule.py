@@ -21,12 +21,7 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.presets import (
-    PAPER_PRICES,
-    PATIENCE_RATE,
-    QWEN_8B_A100,
-    resolve_instance,
-)
+from llm_sched_env.presets import resolve_instance
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import instance_from_trace
@@ -153,5 +148,5 @@ def _configuration(
     n_gpus = checked_integer("--gpus", gpus)
     if recorded is None:
         return RuleTraining.specialist(resolve_instance(str(instance)), n_gpus, **chosen)
-    known = instance_from_trace(recorded, n_gpus, PATIENCE_RATE, QWEN_8B_A100, PAPER_PRICES)
+    known = instance_from_trace(recorded, n_gpus)
     return RuleTraining.specialist(known, n_gpus, trace=fingerprint(recorded), **chosen)

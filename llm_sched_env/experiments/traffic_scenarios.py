@@ -15,9 +15,6 @@ from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.planning.traffic_bound import traffic_bound
 from llm_sched_env.presets import (
     CHANGING_PRESETS,
-    PAPER_PRICES,
-    PATIENCE_RATE,
-    QWEN_8B_A100,
     resolve_instance,
 )
 from llm_sched_env.results import Evaluation
@@ -68,7 +65,7 @@ def held_out_replay(n_gpus: int) -> HeldOutReplay:
     trace = _azure()
     middle = trace.duration / 2
     known, replayed = trace.window(0.0, middle), trace.window(middle)
-    recorded = instance_from_trace(replayed, n_gpus, PATIENCE_RATE, QWEN_8B_A100, PAPER_PRICES)
+    recorded = instance_from_trace(replayed, n_gpus)
     return HeldOutReplay(known, replayed, REPLAY_LOAD * critical_scale(recorded))
 
 
@@ -110,7 +107,7 @@ def scenario_bounds(cell: dict[str, Any]) -> np.ndarray:
     if cell["scenario"] == REPLAY:
         replay = held_out_replay(n_gpus)
         trace = replay.replayed.at_speed(replay.speed)
-        instance = instance_from_trace(trace, n_gpus, PATIENCE_RATE, QWEN_8B_A100, PAPER_PRICES)
+        instance = instance_from_trace(trace, n_gpus)
         path = recorded_arrivals(
             trace.arrival_time,
             trace.request_class,

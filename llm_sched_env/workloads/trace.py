@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
+from llm_sched_env.simulation.layout import RequestStream
 
 
 class Source(NamedTuple):
@@ -80,6 +81,11 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.arrival_time)
+
+    @property
+    def stream(self) -> RequestStream:
+        """What the engine replays."""
+        return RequestStream(*(getattr(self, name) for name in RequestStream._fields))
 
     @property
     def duration(self) -> float:

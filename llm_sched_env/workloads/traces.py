@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 from llm_sched_env.workloads.formats import CANONICAL
 from llm_sched_env.workloads.summary import TraceSummary, reading_notes, summarize
 from llm_sched_env.workloads.trace import Source, Trace, merged
@@ -79,18 +80,18 @@ def load_traces(
 def instance_from_trace(
     trace: Trace,
     n_gpus: int,
-    patience_rates: float | Sequence[float],
-    hardware: Hardware,
-    prices: Prices,
+    patience_rates: float | Sequence[float] = PATIENCE_RATE,
+    hardware: Hardware = QWEN_8B_A100,
+    prices: Prices = PAPER_PRICES,
 ) -> Instance:
     """The instance whose means and rates per GPU are those of a trace replayed on n GPUs.
 
     Args:
         trace: what is replayed.
         n_gpus: cluster size n.
-        patience_rates: theta, 1/s, one for all classes or one per class.
-        hardware: iteration times and slots.
-        prices: revenue per token.
+        patience_rates: theta, 1/s, one for all classes or one per class; default: the presets'.
+        hardware: iteration times and slots; default: Qwen-8B on an A100.
+        prices: revenue per token; default: the paper's.
     """
     gpu_seconds = trace.positive_duration() * n_gpus
     theta = np.broadcast_to(np.asarray(patience_rates, float), len(trace.class_names))
