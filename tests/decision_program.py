@@ -21,7 +21,7 @@ class DecisionProgram:
     """n GPUs, arrivals at a full queue lost, decode buffer of limited size.
 
     A GPU is (class in prefill or None, decodes by class); a state is (sorted GPUs, waiting for
-    prefill, waiting for decode).
+    prefill, waiting for decode, state of the traffic).
     """
 
     def __init__(self, instance, n_gpus, queue_limit, decode_limit, pricing, random_gpu):
@@ -31,26 +31,20 @@ class DecisionProgram:
         hardware = instance.hardware
         self.slots = hardware.batch_slots
         self.mixed_seconds = hardware.alpha + hardware.beta * hardware.chunk_tokens
+        self.switches, self.relative_rates = traffic_states(instance)
 
     def events(self, state):
         """(rate, revenue, state after)."""
-        gpus, waiting, prefilled = state
+        yield from self.queue_events(state)
+        gpus, waiting, prefilled, traffic = state
         prices, hardware = self.instance.prices, self.instance.hardware
-        for i, c in enumerate(self.instance.classes):
-            if waiting[i] < self.queue_limit:
-                yield self.n_gpus * c.arrival_rate, 0.0, (gpus, plus(waiting, i, 1), prefilled)
-            if waiting[i]:
-                yield waiting[i] * c.patience_rate, 0.0, (gpus, plus(waiting, i, -1), prefilled)
-            if prefilled[i]:
-                left = (gpus, waiting, plus(prefilled, i, -1))
-                yield prefilled[i] * c.patience_rate, 0.0, left
         for g, (prefill, decodes) in enumerate(gpus):
             if prefill is not None:
                 c = self.instance.classes[prefill]
                 rate = hardware.chunk_tokens / (c.prompt_tokens * self.mixed_seconds)
                 bill = prices.prefill * c.prompt_tokens if self.pricing == "separate" else 0.0
                 freed = put(gpus, g, (None, decodes))
-                yield rate, bill, (freed, waiting, plus(prefilled, prefill, 1))
+                yield rate, bill, (freed, waiting, plus(prefilled, prefill, 1), traffic)
             for i, c in enumerate(self.instance.classes):
                 if decodes[i]:
                     each = hardware.gamma if prefill is None else 1.0 / self.mixed_seconds
@@ -58,11 +52,29 @@ class DecisionProgram:
                     if self.pricing == "bundled":
                         bill += prices.prefill * c.prompt_tokens
                     freed = put(gpus, g, (prefill, plus(decodes, i, -1)))
-                    yield decodes[i] * each / c.output_tokens, bill, (freed, waiting, prefilled)
+                    after = (freed, waiting, prefilled, traffic)
+                    yield decodes[i] * each / c.output_tokens, bill, after
+
+    def queue_events(self, state):
+        """Those outside the GPUs."""
+        gpus, waiting, prefilled, traffic = state
+        for other, rate in enumerate(self.switches[traffic]):
+            if rate:
+                yield rate, 0.0, (gpus, waiting, prefilled, other)
+        for i, c in enumerate(self.instance.classes):
+            if waiting[i] < self.queue_limit:
+                rate = self.n_gpus * c.arrival_rate * self.relative_rates[traffic][i]
+                yield rate, 0.0, (gpus, plus(waiting, i, 1), prefilled, traffic)
+            if waiting[i]:
+                left = (gpus, plus(waiting, i, -1), prefilled, traffic)
+                yield waiting[i] * c.patience_rate, 0.0, left
+            if prefilled[i]:
+                left = (gpus, waiting, plus(prefilled, i, -1), traffic)
+                yield prefilled[i] * c.patience_rate, 0.0, left
 
     def actions(self, state):
         """Each action as a list of equally likely states."""
-        gpus, waiting, prefilled = state
+        gpus, waiting, prefilled, traffic = state
         for i in self.classes:
             for name in ("admit", "solo", "mixed"):
                 if not (waiting if name == "admit" else prefilled)[i]:
@@ -77,7 +89,7 @@ class DecisionProgram:
                     else:
                         new = put(gpus, g, (prefill, plus(decodes, i, 1)))
                         after = new, waiting, plus(prefilled, i, -1)
-                    outcomes.append(after)
+                    outcomes.append((*after, traffic))
                 if outcomes and self.random_gpu:
                     yield outcomes
                 else:
@@ -90,7 +102,7 @@ class DecisionProgram:
         """Revenue per GPU and second."""
         empty = tuple((None, (0,) * len(self.classes)) for _ in range(self.n_gpus))
         none = (0,) * len(self.classes)
-        index = {(empty, none, none): 0}
+        index = {(empty, none, none, 0): 0}
         states, entries, revenue = list(index), [], []
 
         def number(state):
@@ -124,6 +136,20 @@ class DecisionProgram:
         )
         assert found.status == 0
         return -found.fun / self.n_gpus
+
+
+def traffic_states(instance):
+    """Switch rates between states of the traffic, and relative arrival rates by class in each."""
+    chain, classes = instance.modulation, instance.classes
+    if chain is None:
+        return [[0.0]], [[1.0] * len(classes)]
+    rates, size = chain.switch_rates, len(chain.switch_rates)
+    balance = np.array([[rates[t][s] - (s == t) * sum(rates[s]) for t in range(size)]
+                        for s in range(size)])  # fmt: skip
+    balance[-1] = 1.0
+    law = np.linalg.solve(balance, np.eye(size)[-1])
+    factors = np.array([np.broadcast_to(m, len(classes)) for m in chain.multipliers], float)
+    return rates, (factors / (law @ factors)).tolist()
 
 
 def plus(counts, i, change):

@@ -23,7 +23,7 @@ from llm_sched_env.exact import (
 )
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.disagreement import disagreement
-from llm_sched_env.exact.shrunk import shrunk
+from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.exact.value_iteration import LOST, Sweep, iterate
 from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
@@ -51,6 +51,16 @@ def impatient(instance, patience_rate):
     return dataclasses.replace(instance, classes=tuple(classes))
 
 
+def bursty(instance, seconds=3.0):
+    """The first class, then the second comes four times as often, in turn by chance."""
+    leave = 1.0 / seconds
+    chain = lse.ArrivalModulation(
+        ((1.0, 1.0), (4.0, 1.0), (1.0, 4.0)),
+        ((0.0, 0.5 * leave, 0.2 * leave), (leave, 0.0, 0.0), (0.6 * leave, 0.4 * leave, 0.0)),
+    )
+    return dataclasses.replace(instance, modulation=chain)
+
+
 def lost_value(system, **arguments):
     found = iterate(Sweep(system, LOST, **arguments), 1e-9)
     return found.least / system.n_gpus
@@ -71,6 +81,54 @@ def test_linear_program_of_one_gpu_with_three_slots():
     system = tiny_system(instance, 1, queue_limit=3, decode_limit=1)
     program = DecisionProgram(instance, 1, 3, 1, "bundled", random_gpu=False)
     assert lost_value(system) == pytest.approx(program.solve(), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("pricing", "random_gpu", "n_gpus", "decode_limit"),
+    [("bundled", True, 2, 0), ("separate", False, 2, 0), ("bundled", False, 1, 1),
+     ("separate", False, 1, 2)],
+)  # fmt: skip
+def test_under_bursts_too_value_iteration_agrees_with_the_linear_program(
+    pricing, random_gpu, n_gpus, decode_limit
+):
+    instance = bursty(small())
+    program = DecisionProgram(instance, n_gpus, 1, decode_limit, pricing, random_gpu)
+    system = tiny_system(instance, n_gpus, pricing, queue_limit=1, decode_limit=decode_limit)
+    bursts = lost_value(system, random_gpu=random_gpu)
+    assert bursts == pytest.approx(program.solve(), rel=1e-8)
+    steady = tiny_system(small(), n_gpus, pricing, queue_limit=1, decode_limit=decode_limit)
+    assert bursts < 0.99 * lost_value(steady, random_gpu=random_gpu)
+
+
+def test_bursts_that_change_nothing_change_nothing():
+    chain = lse.ArrivalModulation((2.0, 2.0), ((0.0, 0.1), (0.3, 0.0)))
+    instance = small(2, load=2.0)
+    arguments = {"queue_limit": 3, "decode_limit": 1, "tolerance": 1e-9}
+    plain, modulated = (
+        optimum(chosen, 1, **arguments)
+        for chosen in (instance, dataclasses.replace(instance, modulation=chain))
+    )
+    assert modulated.system.n_states == 2 * plain.system.n_states
+    assert modulated.bounds.lower == pytest.approx(plain.bounds.lower, rel=1e-8)
+    assert modulated.bounds.upper == pytest.approx(plain.bounds.upper, rel=1e-8)
+
+
+def test_slow_bursts_earn_the_mean_of_their_states():
+    """Each lasts a hundred times as long as a request: its own optimum, as often as it is there."""
+    instance = bursty(small(2), seconds=2000.0)
+    chain = instance.modulation
+    arguments = {"queue_limit": 3, "decode_limit": 0}
+    value = lost_value(tiny_system(instance, 1, **arguments))
+    own = []
+    for rates in chain.relative_rates(2):
+        classes = [
+            dataclasses.replace(c, arrival_rate=c.arrival_rate * rate)
+            for c, rate in zip(instance.classes, rates, strict=True)
+        ]
+        steady = dataclasses.replace(instance, classes=tuple(classes), modulation=None)
+        own.append(lost_value(tiny_system(steady, 1, **arguments)))
+    assert max(own) > 1.1 * min(own)
+    assert value == pytest.approx(chain.stationary_probabilities @ own, rel=2e-3)
 
 
 @pytest.mark.parametrize("n_gpus", [1, 2])
@@ -159,8 +217,9 @@ def test_no_rule_beats_the_optimum(pricing):
         (small(2, load=2.0), 2, "bundled", 20, 0),
         (impatient(small(3, load=1.0, gamma=12.0), 1.0), 1, "bundled", 6, 8),
         (impatient(small(3, load=0.8), 0.5), 1, "separate", 9, 8),
+        (bursty(impatient(small(3), 0.4)), 1, "bundled", 20, 0),
     ],
-    ids=["one GPU", "two GPUs", "faster beside a prefill", "separate"],
+    ids=["one GPU", "two GPUs", "faster beside a prefill", "separate", "bursts"],
 )
 def test_trunk_reservation_earns_what_the_engine_measures(
     instance, n_gpus, pricing, queue_limit, decode_limit
@@ -196,7 +255,7 @@ def simulated_revenue(best, seconds, seed):
     )
     n_classes, rng = len(program.classes), np.random.default_rng(seed)
     none = (0,) * n_classes
-    state = (((None, none),) * program.n_gpus, none, none)
+    state = (((None, none),) * program.n_gpus, none, none, 0)
     clock = earned = 0.0
     while clock < seconds:
         rates, bills, after = zip(*program.events(state), strict=True)
@@ -212,12 +271,12 @@ def simulated_revenue(best, seconds, seed):
 
 def seen(state):
     gpus = [Gpu(IDLE if prefill is None else prefill, decodes) for prefill, decodes in state[0]]
-    return ClusterState(gpus, state[1], state[2])
+    return ClusterState(gpus, *state[1:])
 
 
 def acted(program, state, action):
     """The state after an action of the policy, by the program's own reading of what is possible."""
-    gpus, waiting, prefilled = state
+    gpus, waiting, prefilled, traffic = state
     i, (prefill, decodes) = action.request_class, action.gpu
     old = (None if prefill == IDLE else prefill, decodes)
     if action.kind == "admit":
@@ -230,7 +289,7 @@ def acted(program, state, action):
         [*gpus[:position], new, *gpus[position + 1 :]],
         key=lambda own: (-1 if own[0] is None else own[0], own[1]),
     )
-    after = (tuple(order), *queues)
+    after = (tuple(order), *queues, traffic)
     assert [after] in list(program.actions(state))
     return after
 
@@ -239,12 +298,25 @@ def minus(counts, i, change=1):
     return tuple(c - change * (k == i) for k, c in enumerate(counts))
 
 
-def test_the_policy_earns_its_bound_in_a_simulation_of_its_own():
-    best = optimum(small(2, load=2.0), 2, queue_limit=14, decode_limit=0)
+@pytest.mark.parametrize("instance", [small(2, load=2.0), bursty(small(2))], ids=["", "bursts"])
+def test_the_policy_earns_its_bound_in_a_simulation_of_its_own(instance):
+    best = optimum(instance, 2, queue_limit=14, decode_limit=0, tolerance=1e-5)
     runs = np.array([simulated_revenue(best, 150.0, seed) for seed in range(12)])
     error = runs.std(ddof=1) / math.sqrt(len(runs))
     assert best.bounds.lower - 4 * error < runs.mean() < best.bounds.upper + 4 * error
     assert error < 0.05 * best.bounds.lower
+
+
+def test_the_optimal_policy_sees_bursts():
+    """A slot that is left for the better class while it comes in a burst, and used otherwise."""
+    policy = optimum(bursty(small(3, load=0.5), 30.0), 1, queue_limit=8, decode_limit=0).policy
+    kinds = [
+        policy.action(ClusterState([Gpu(IDLE, (2, 0))], (1, 0), (0, 0), traffic)).kind
+        for traffic in range(3)
+    ]
+    assert kinds == ["admit", "admit", "wait"]
+    with pytest.raises(ConfigurationError, match="state traffic: got 3, allowed is 0 to 2"):
+        policy.action(ClusterState([Gpu(IDLE, (2, 0))], (1, 0), (0, 0), 3))
 
 
 def test_optimal_reserve_depends_on_who_holds_the_slots():
@@ -277,9 +349,10 @@ def test_differences_sum_to_the_gap():
     assert disagreement(best, best.policy.actions).differences == ()
 
 
+@pytest.mark.parametrize("instance", [small(2, load=2.0), bursty(small(2))], ids=["", "bursts"])
 @pytest.mark.parametrize("random_gpu", [False, True])
-def test_stationary_law_earns_the_value(random_gpu):
-    system = tiny_system(small(2, load=2.0), 2, queue_limit=3, decode_limit=1)
+def test_stationary_law_earns_the_value(instance, random_gpu):
+    system = tiny_system(instance, 2, queue_limit=3, decode_limit=1)
     solution = iterate(Sweep(system, LOST, random_gpu=random_gpu), 1e-10)
     law = stationary_law(system, solution.choices, random_gpu=random_gpu)
     assert law.time.sum() == pytest.approx(1.0)
@@ -305,6 +378,34 @@ def test_shrinking_keeps_load_and_revenue():
     np.testing.assert_allclose(tiny.solo_decode_rates * slots, base.solo_decode_rates)
     np.testing.assert_allclose(tiny.prefill_rates, base.prefill_rates)
     np.testing.assert_allclose(small(4, load=2.0).arrival_rates, 2 * base.arrival_rates)
+
+
+@pytest.mark.parametrize("name", ["dolly15k", "bursts-dolly"])
+def test_merged_halves_bring_the_same_work(name):
+    instance = lse.presets.resolve_instance(name)
+    halves = merged_halves(instance)
+    assert [c.name for c in halves.classes] == ["writing", "reading"]
+    writes = instance.output_tokens > instance.prompt_tokens
+    times = [np.ones(instance.n_classes)]
+    if instance.modulation is not None:
+        times = instance.modulation.relative_rates(instance.n_classes)
+    for tokens in ("prompt_tokens", "output_tokens"):
+        for state, relative in enumerate(times):
+            brought = instance.arrival_rates * relative * getattr(instance, tokens)
+            own = halves.arrival_rates * getattr(halves, tokens)
+            if halves.modulation is not None:
+                own = own * halves.modulation.relative_rates(2)[state]
+            np.testing.assert_allclose(own, [brought[writes].sum(), brought[~writes].sum()])
+    assert lse.plan(halves).value == pytest.approx(lse.plan(instance).value, rel=0.02)
+
+
+def test_halves_of_one_kind_are_one_class():
+    base = lse.presets.base()
+    writers = dataclasses.replace(base, classes=base.classes[:1])
+    (only,) = merged_halves(writers).classes
+    assert only == dataclasses.replace(base.classes[0], name="writing")
+    with pytest.raises(ConfigurationError, match="Markov model only"):
+        merged_halves(lse.presets.resolve_instance("daily"))
 
 
 @pytest.mark.parametrize(
@@ -368,6 +469,13 @@ def test_command(run):
     assert "trunk-reservation" in run(*arguments, "--queue-limit", "3")[1]
     code, _, err = run(*arguments, "--queue-limit", "none")
     assert code == 2
+    code, out, _ = run(
+        "optimum", "--instance", "bursts-dolly", "--halves", "--slots", "2", "--gpus", "1",
+        "--queue-limit", "3", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["instance"] == "bursts-dolly-halves-B2"
+    assert json.loads(out)["states"] == 3 * 4**2 * 3 * 12
     code, _, err = run("optimum", "--gpus", "9")
     assert code == 2
     assert "states: got" in err

@@ -19,7 +19,7 @@ from llm_sched_env.exact import Bounds, Optimum
 from llm_sched_env.exact import optimum as solve
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.optimum import rule_bounds
-from llm_sched_env.exact.shrunk import shrunk
+from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import resolve_instance
 
@@ -35,6 +35,12 @@ def register(app: typer.Typer) -> None:
             int | None,
             typer.Option(help="Fewer slots a GPU at the same load: shorter, dearer outputs."),
         ] = None,
+        halves: Annotated[
+            bool,
+            typer.Option(
+                "--halves", help="Two classes: those that write more than they read, others."
+            ),
+        ] = False,
         pricing: PricingOption = "bundled",
         queue_limit: Annotated[
             int, typer.Option(help="Requests of a class that may wait for prefill.")
@@ -50,6 +56,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Solve the Markov decision process: certified bounds of the optimum, trunk-reservation."""
         problem = resolve_instance(instance)
+        if halves:
+            problem = merged_halves(problem)
         if slots is not None:
             problem = shrunk(problem, slots)
         best = solve(

@@ -143,16 +143,17 @@ def drifts(
     queues: QueueTables,
     clusters: ClusterTables,
     arrivals: np.ndarray,
+    switches: np.ndarray,
     patience: np.ndarray,
     overflow_prices: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Revenue plus expected change of value, per second of waiting; shape (R, M).
 
-    An arrival at a full queue is paid its overflow price and gone; the controller may act then.
-    Rows in which nobody may wait are left alone.
+    An arrival at a full queue is paid its overflow price and gone; the controller may act then, and
+    when the traffic switches its state. Rows in which nobody may wait are left alone.
     """
-    n_classes = arrivals.shape[0]
+    n_states, n_classes = arrivals.shape
     for r in range(h.shape[0]):
         if not queues.may_wait[r]:
             continue
@@ -161,7 +162,11 @@ def drifts(
             row, price = queues.more[r, i], 0.0
             if row == NO_ROW:
                 row, price = r, overflow_prices[i]
-            out[r] += arrivals[i] * (values[row] + price - h[r])
+            out[r] += arrivals[queues.traffic[r], i] * (values[row] + price - h[r])
+        for s in range(n_states):
+            rate = switches[queues.traffic[r], s]
+            if rate > 0.0:
+                out[r] += rate * (values[queues.switched[r, s]] - h[r])
         for j in range(2 * n_classes):
             row = queues.fewer[r, j]
             if row != NO_ROW:
@@ -170,18 +175,25 @@ def drifts(
 
 @numba.njit(cache=True)
 def summary(
-    drift: np.ndarray, may_wait: np.ndarray, row_rates: np.ndarray, cluster_rates: np.ndarray
-) -> tuple[float, float, float]:
-    """Least and greatest drift, and the mean weighted by the time that a state lasts."""
-    least, greatest, weighted, weight = np.inf, -np.inf, 0.0, 0.0
-    for r in range(drift.shape[0]):
-        if may_wait[r]:
-            for m in range(drift.shape[1]):
-                own = drift[r, m]
-                least, greatest = min(least, own), max(greatest, own)
-                lasts = 1.0 / (row_rates[r] + cluster_rates[m])
-                weighted += lasts * own
-                weight += lasts
+    drift: np.ndarray,
+    queues: QueueTables,
+    row_rates: np.ndarray,
+    cluster_rates: np.ndarray,
+) -> tuple[float, float, np.ndarray]:
+    """Least and greatest drift, and its mean in each state of the traffic, shape (S,).
+
+    Means are weighted by the time that a state lasts.
+    """
+    n_states = queues.switched.shape[1]
+    least, greatest = np.inf, -np.inf
+    weighted, weight = np.zeros(n_states), np.zeros(n_states)
+    for r in np.flatnonzero(queues.may_wait):
+        for m in range(drift.shape[1]):
+            own = drift[r, m]
+            least, greatest = min(least, own), max(greatest, own)
+            lasts = 1.0 / (row_rates[r] + cluster_rates[m])
+            weighted[queues.traffic[r]] += lasts * own
+            weight[queues.traffic[r]] += lasts
     return least, greatest, weighted / weight
 
 
@@ -189,15 +201,20 @@ def summary(
 def relax(
     h: np.ndarray,
     drift: np.ndarray,
-    gain: float,
+    means: np.ndarray,
+    levels: np.ndarray,
     damping: float,
-    may_wait: np.ndarray,
+    queues: QueueTables,
     row_rates: np.ndarray,
     cluster_rates: np.ndarray,
 ) -> None:
-    """Move h towards drift = gain everywhere, each state by the time that it lasts."""
-    for r in range(h.shape[0]):
-        if may_wait[r]:
-            for m in range(h.shape[1]):
-                rate = row_rates[r] + cluster_rates[m]
-                h[r, m] += damping * (drift[r, m] - gain) / rate
+    """Move h towards one drift everywhere.
+
+    Each state moves by the time that it lasts, towards the mean drift of its state of the traffic,
+    and all of these together by its level.
+    """
+    for r in np.flatnonzero(queues.may_wait):
+        mean, level = means[queues.traffic[r]], levels[queues.traffic[r]]
+        for m in range(h.shape[1]):
+            rate = row_rates[r] + cluster_rates[m]
+            h[r, m] += damping * (drift[r, m] - mean) / rate + level

@@ -21,11 +21,13 @@ class ClusterState(NamedTuple):
         gpus: each the class in prefill (IDLE, -1: none) and its decodes by class; in any order.
         q_prefill: waiting for prefill, by class.
         q_decode: prefilled and waiting for a slot, by class.
+        traffic: state of the modulation of arrivals; 0 without one.
     """
 
     gpus: Sequence[Gpu]
     q_prefill: Sequence[int]
     q_decode: Sequence[int]
+    traffic: int = 0
 
 
 class OptimalPolicy:
@@ -50,7 +52,9 @@ class OptimalPolicy:
 
     @cached_property
     def _rows(self) -> dict[tuple[int, ...], int]:
-        return {tuple(row): r for r, row in enumerate(self.system.queues.counts.tolist())}
+        queues = self.system.queues
+        rows = np.column_stack([queues.counts, queues.traffic])
+        return {tuple(row): r for r, row in enumerate(rows.tolist())}
 
     @cached_property
     def actions(self) -> np.ndarray:
@@ -85,14 +89,18 @@ class OptimalPolicy:
                 f"{n_classes} classes) with at most {slots} requests each",
             )
         queues = (*_counts("q_prefill", state.q_prefill), *_counts("q_decode", state.q_decode))
+        n_traffic = len(system.switches)
+        if state.traffic not in range(n_traffic):
+            raise ConfigurationError("state traffic", state.traffic, f"0 to {n_traffic - 1}")
         cut = (*(min(q, system.queue_limit) for q in queues[:n_classes]), *queues[n_classes:])
-        if cut not in self._rows:
+        row = (*cut, int(state.traffic))
+        if row not in self._rows:
             raise ConfigurationError(
                 "state queues",
                 queues,
                 f"2 x {n_classes} counts >= 0, at most {system.decode_limit + 1} prefilled",
             )
-        return self._rows[cut], self._clusters[cluster]
+        return self._rows[row], self._clusters[cluster]
 
     def _gpu_for(self, m: int, number: int, target: int) -> Gpu:
         """The GPU whose use by an action leads to its target."""

@@ -42,7 +42,7 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The optimum of a tiny system over non-anticipating policies that see all counts.
+    """The optimum of a tiny system over non-anticipating policies that see all counts and traffic.
 
     All rates are revenue per GPU and second.
 
@@ -102,8 +102,9 @@ def optimum(
     """Solve the continuous-time Markov decision process of the model (MODEL 1-3).
 
     Decisions are made at events: admit a waiting request to a GPU, place a prefilled one, in any
-    order and number, or wait although something could be done. The controller sees all counts;
-    lengths and patience are exponential. Not in the paper.
+    order and number, or wait although something could be done. The controller sees all counts, and
+    the state of a modulation of arrivals: where others do not, the optimum bounds what they could
+    earn by guessing it. Lengths and patience are exponential. Not in the paper.
 
     Args:
         instance: an instance, a preset's name, a file or plain data; Markov.

@@ -1,11 +1,15 @@
-"""Instances with fewer slots and the same load, small enough to be solved exactly."""
+"""Instances with fewer slots or classes and the same load, small enough to be solved exactly."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
+from llm_sched_env.arrival_patterns import ArrivalModulation
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.instance import Instance, Prices
+from llm_sched_env.exact.tiny_system import require_markov
+from llm_sched_env.instance import Instance, Prices, RequestClass
 
 
 def shrunk(instance: Instance, batch_slots: int, load: float = 1.0) -> Instance:
@@ -32,3 +36,44 @@ def shrunk(instance: Instance, batch_slots: int, load: float = 1.0) -> Instance:
         prices=Prices(instance.prices.prefill, instance.prices.decode / scale),
     )
     return smaller.scaled(load, name=smaller.name) if load == 1.0 else smaller.scaled(load)
+
+
+def merged_halves(instance: Instance) -> Instance:
+    """Two classes in place of many: those that write more than they read, and the others.
+
+    Each has the arrivals of its half and, averaged over them, its lengths and patience; arrivals,
+    tokens and the load are those of the instance, at all times. An instance whose classes are all
+    of one half becomes one class.
+
+    Raises:
+        ConfigurationError: for an instance that is no Markov chain.
+    """
+    require_markov(instance)
+    rates = instance.arrival_rates
+    writes = np.array([c.output_tokens > c.prompt_tokens for c in instance.classes])
+    halves = {"writing": writes, "reading": ~writes}
+    shares = {
+        name: np.where(half, rates, 0.0) / rates[half].sum()
+        for name, half in halves.items()
+        if half.any()
+    }
+    classes = tuple(
+        RequestClass(
+            name,
+            float(share @ instance.prompt_tokens),
+            float(share @ instance.output_tokens),
+            float(rates[share > 0.0].sum()),
+            float(share @ instance.patience_rates),
+        )
+        for name, share in shares.items()
+    )
+    modulation = instance.modulation
+    if modulation is not None:
+        by_class = modulation.relative_rates(instance.n_classes)
+        multipliers = by_class @ np.column_stack(list(shares.values()))
+        modulation = ArrivalModulation(
+            tuple(map(tuple, multipliers.tolist())), modulation.switch_rates
+        )
+    return dataclasses.replace(
+        instance, name=f"{instance.name}-halves", classes=classes, modulation=modulation
+    )

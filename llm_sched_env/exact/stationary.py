@@ -42,7 +42,9 @@ def stationary_law(system: TinySystem, choices: np.ndarray, *, random_gpu: bool)
     jumps[0, _empty_cluster(system)] = 1.0
     visits = np.empty(system.shape)
     patience = system.instance.patience_rates
-    tables = (system.queues, system.cluster_tables, system.arrivals, patience)
+    tables = (
+        system.queues, system.cluster_tables, system.arrivals, system.switches, patience,
+    )  # fmt: skip
     for _ in range(_MOST_STEPS):
         # Jumps of the chain between states in which it waits, as often as it leaves them.
         _enter(jumps / rates, *tables, choices, random_gpu, visits)
@@ -72,11 +74,12 @@ def _after_events(
     queues: QueueTables,
     clusters: ClusterTables,
     arrivals: np.ndarray,
+    switches: np.ndarray,
     patience: np.ndarray,
     visits: np.ndarray,
 ) -> None:
     """Add the rates at which events lead to states."""
-    n_classes = arrivals.shape[0]
+    n_states, n_classes = arrivals.shape
     for r in np.flatnonzero(queues.may_wait):
         for m in np.flatnonzero(time[r]):
             for e in range(clusters.event_counts[m]):
@@ -86,7 +89,11 @@ def _after_events(
                 visits[row, clusters.event_targets[m, e]] += rate
         for i in range(n_classes):
             row = queues.more[r, i]
-            visits[r if row == NO_ROW else row] += arrivals[i] * time[r]
+            visits[r if row == NO_ROW else row] += arrivals[queues.traffic[r], i] * time[r]
+        for s in range(n_states):
+            rate = switches[queues.traffic[r], s]
+            if rate > 0.0:
+                visits[queues.switched[r, s]] += rate * time[r]
         for j in range(2 * n_classes):
             row = queues.fewer[r, j]
             if row != NO_ROW:
@@ -99,15 +106,16 @@ def _enter(
     queues: QueueTables,
     clusters: ClusterTables,
     arrivals: np.ndarray,
+    switches: np.ndarray,
     patience: np.ndarray,
     choices: np.ndarray,
     random_gpu: bool,
     visits: np.ndarray,
 ) -> None:
     """Rates at which states are entered, by an event or by an action in another one."""
-    n_classes, most_targets = arrivals.shape[0], clusters.targets.shape[2]
+    n_classes, most_targets = arrivals.shape[1], clusters.targets.shape[2]
     visits[:] = 0.0
-    _after_events(time, queues, clusters, arrivals, patience, visits)
+    _after_events(time, queues, clusters, arrivals, switches, patience, visits)
     # Actions lead to earlier rows: the latest first, so that all visits of a row are known.
     for r in range(time.shape[0] - 1, -1, -1):
         for m in np.flatnonzero(choices[r] != WAIT):

@@ -55,7 +55,8 @@ class TinySystem:
     """Everything that can be the case with at most so many waiting; states are (row, cluster).
 
     Attributes:
-        instance: Markov: exponential lengths and patience, constant rates, two speeds.
+        instance: Markov: exponential lengths and patience, rates that are constant or switched by
+            a Markov chain, two speeds.
         n_gpus: n.
         pricing: ``bundled`` (22) or ``separate`` (23).
         queue_limit: K, most requests of each class that wait for prefill.
@@ -86,8 +87,18 @@ class TinySystem:
 
     @cached_property
     def arrivals(self) -> np.ndarray:
-        """Arrival rates n lambda of the cluster, 1/s, shape (I,)."""
-        return self.n_gpus * self.instance.arrival_rates
+        """Arrival rates of the cluster in each state of the traffic, 1/s, shape (S, I)."""
+        mean = self.n_gpus * self.instance.arrival_rates
+        modulation = self.instance.modulation
+        if modulation is None:
+            return np.asarray(mean[None, :])
+        return np.asarray(mean * modulation.relative_rates(self.instance.n_classes))
+
+    @cached_property
+    def switches(self) -> np.ndarray:
+        """Rates at which the traffic switches its state, 1/s, shape (S, S)."""
+        modulation = self.instance.modulation
+        return np.zeros((1, 1)) if modulation is None else np.array(modulation.switch_rates)
 
     @cached_property
     def cluster_rates(self) -> np.ndarray:
@@ -96,9 +107,10 @@ class TinySystem:
 
     @cached_property
     def row_rates(self) -> np.ndarray:
-        """Rate of arrivals, lost ones included, and of abandonment, 1/s, shape (R,)."""
+        """Rate of arrivals, lost ones included, abandonment and switches, 1/s, shape (R,)."""
         patience = np.tile(self.instance.patience_rates, 2)
-        return np.asarray(self.queues.counts @ patience + self.arrivals.sum())
+        traffic = self.arrivals.sum(axis=1) + self.switches.sum(axis=1)
+        return np.asarray(self.queues.counts @ patience + traffic[self.queues.traffic])
 
     @cached_property
     def free_slots(self) -> np.ndarray:
@@ -133,8 +145,9 @@ def tiny_system(
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     require_markov(instance)
     n_classes, slots = instance.n_classes, instance.hardware.batch_slots
+    n_traffic = 1 if instance.modulation is None else instance.modulation.n_states
     n_clusters = count_clusters(n_classes, slots, n_gpus)
-    n_rows = count_rows(n_classes, queue_limit, decode_limit)
+    n_rows = count_rows(n_classes, queue_limit, decode_limit, n_traffic)
     if n_rows * n_clusters > MOST_STATES or n_clusters > _MOST_CLUSTERS:
         raise ConfigurationError(
             "states",
@@ -152,7 +165,7 @@ def tiny_system(
         decode_limit=decode_limit,
         clusters=clusters,
         cluster_tables=cluster_tables(instance, clusters, pricing),
-        queues=queue_tables(n_classes, queue_limit, decode_limit),
+        queues=queue_tables(n_classes, queue_limit, decode_limit, n_traffic),
     )
 
 
@@ -163,7 +176,6 @@ def require_markov(instance: Instance) -> None:
         ("hardware iteration_law", hardware.iteration_law, "two-speed"),
         ("hardware chunking", hardware.chunking, "exact"),
         ("hardware kv_tokens", hardware.kv_tokens, None),
-        ("modulation", instance.modulation, None),
     )
     own = [
         (f"class {c.name!r}: {field}", getattr(c, field), plain)

@@ -4,7 +4,8 @@ For any function h of the states, no policy earns more than the greatest and the
 greedy for h at least the least drift (`bellman.drifts`): a pair of bounds, whatever the error
 of h. The iteration makes them meet. Each state moves by the time that it lasts, not by one step
 of a uniformized chain: prefills are a hundred times faster than decodes, and this is as many
-times faster.
+times faster. Where the traffic switches, which is slow, its states also move as one, to where
+their mean drifts would be the same.
 
 The states are those of a system with ends to its queues; what happens there decides whether a
 bound holds for the untruncated system too:
@@ -15,7 +16,8 @@ bound holds for the untruncated system too:
   With V continued by V(q) = V(min(q, K)) + R_i max(0, q - K) for each class the drift beyond the
   end is at most that at the end: arrivals gain R_i either way, theta (K + j) requests leave,
   each for -R_i, which is no more than theta K times the step of V at K, and admitting one from
-  beyond gives V at K for V at K plus R_i. So the greatest drift bounds every policy.
+  beyond gives V at K for V at K plus R_i. A switch of the traffic changes V alone, as R_i is the
+  greatest over its states too. So the greatest drift bounds every policy.
 - UNDERPAID: it is paid the least such value, if that is below 0; the mirror image, for rules
   that ask only which queues are empty.
 
@@ -112,8 +114,9 @@ class Sweep:
         if self.sells_decodes:
             self._sell()
         patience = system.instance.patience_rates
+        traffic = (system.arrivals, system.switches)
         prices = self._overflow_prices()
-        drifts(h, self.values, queues, clusters, system.arrivals, patience, prices, self.drift)
+        drifts(h, self.values, queues, clusters, *traffic, patience, prices, self.drift)
 
     def _marginal(self, rows: np.ndarray, queue: int) -> np.ndarray:
         """Value of the last one of a queue in some rows; NaN where a state cannot be."""
@@ -167,16 +170,27 @@ def iterate(sweep: Sweep, tolerance: float, start: np.ndarray | None = None) -> 
         PlanError: if they do not.
     """
     system = sweep.system
-    rates = (system.queues.may_wait, system.row_rates, system.cluster_rates)
+    rates = (system.queues, system.row_rates, system.cluster_rates)
     h = np.zeros(system.shape) if start is None else start.copy()
     for count in range(1, _MOST_SWEEPS + 1):
         sweep.apply(h)
-        least, greatest, gain = summary(sweep.drift, *rates)
+        least, greatest, means = summary(sweep.drift, *rates)
         if greatest - least <= tolerance * abs(greatest):
             return Converged(least, greatest, h, sweep.values.copy(), sweep.choices.copy(), count)
-        relax(h, sweep.drift, gain, _DAMPING, *rates)
+        relax(h, sweep.drift, means, _levels(means, system.switches), _DAMPING, *rates)
     raise PlanError(
         f"value iteration of {system.instance.name!r}: got bounds {least:.9g} and {greatest:.9g} "
         f"after {_MOST_SWEEPS} sweeps, allowed is a relative width of {tolerance:g}; raise "
         "the tolerance"
     )
+
+
+def _levels(means: np.ndarray, switches: np.ndarray) -> np.ndarray:
+    """What to add to h in each state of the traffic for one mean drift in all, shape (S,).
+
+    With levels c and the generator Q of the traffic mean drifts become means + Q c.
+    """
+    generator = switches - np.diag(switches.sum(axis=1))
+    # Unknown are the levels but the first, which is 0, and the common drift.
+    equations = np.column_stack([generator[:, 1:], -np.ones(len(means))])
+    return np.append(0.0, np.linalg.solve(equations, -means)[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.experiments.studies.bursty_optimum import BurstyOptimum
 from llm_sched_env.experiments.studies.changing_traffic import ChangingTraffic
 from llm_sched_env.experiments.studies.convergence import Convergence
 from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
@@ -37,6 +38,7 @@ STUDIES: tuple[Study, ...] = (
     FiniteClusters(),
     StateFeedback(),
     ChangingTraffic(),
+    BurstyOptimum(),
     LearnedRules(),
 )
 """By section of the paper."""

@@ -1,0 +1,79 @@
+"""What could a policy that sees bursts earn on a system that can be solved exactly?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from llm_sched_env.evaluation import evaluate
+from llm_sched_env.exact import Bounds, optimum, rule_bounds
+from llm_sched_env.exact.count_rules import trunk_reservation
+from llm_sched_env.exact.shrunk import merged_halves, shrunk
+from llm_sched_env.experiments.study import Cell, Row
+from llm_sched_env.instance import Instance
+from llm_sched_env.planning import plan
+from llm_sched_env.presets import resolve_instance
+
+OPTIMUM, TRUNK, LEARNED = "optimum", "trunk-reservation", "learned"
+EXACT, SIMULATED = "exact", "simulated"
+BURSTS, STEADY = "bursts", "steady"
+# Relative width at which a value iteration stops.
+_TOLERANCE = 1e-5
+
+
+def bursty_instance(cell: Cell) -> Instance:
+    """The cell's preset in two classes, with fewer slots; bursts as they are, or none."""
+    preset = resolve_instance(cell["preset"])
+    if preset.n_classes > 2:
+        preset = merged_halves(preset)
+    chosen = shrunk(preset, cell["slots"])
+    if cell["traffic"] == STEADY:
+        return dataclasses.replace(chosen, modulation=None)
+    return chosen
+
+
+def bursty_rows(cell: Cell) -> list[Row]:
+    """Rows of a cell: the optimum of who sees the state of the traffic, and two rules."""
+    instance, n_gpus = bursty_instance(cell), cell["n_gpus"]
+    best = optimum(
+        instance,
+        n_gpus,
+        queue_limit=cell["queue_limit"],
+        decode_limit=cell["decode_limit"],
+        tolerance=_TOLERANCE,
+    )
+    fluid_plan = plan(instance)
+    actions = trunk_reservation(best.system, fluid_plan.slot_ranks(n_gpus))
+    start = best.lower_solution.h
+    earned = rule_bounds(best.system, actions, tolerance=_TOLERANCE, start=start)
+    case = {
+        "preset": cell["preset"],
+        "system": _title(cell, instance),
+        "traffic": cell["traffic"],
+        "states": best.system.n_states,
+        "bound": fluid_plan.value,
+    }
+    rows = [_row(OPTIMUM, EXACT, best.bounds), _row(TRUNK, EXACT, earned)]
+    for name in (TRUNK, LEARNED):
+        result = evaluate(
+            name,
+            instance,
+            n_gpus,
+            horizon=cell["horizon"],
+            warmup=cell["warmup"],
+            replications=cell["replications"],
+            seed=cell["seed"],
+            jobs=1,
+        )
+        rows.append(_row(name, SIMULATED, Bounds(*map(float, result.revenue_rate.ci95))))
+    return [case | row for row in rows]
+
+
+def _row(policy: str, method: str, bounds: Bounds) -> Row:
+    return {"policy": policy, "method": method, "lower": bounds.lower, "upper": bounds.upper}
+
+
+def _title(cell: Cell, instance: Instance) -> str:
+    """In words."""
+    n_gpus, gpus = cell["n_gpus"], "GPU" if cell["n_gpus"] == 1 else "GPUs"
+    classes = " in two classes" if "halves" in instance.name else ""
+    return f"{cell['preset']}{classes}, {n_gpus} {gpus}, B = {cell['slots']}"

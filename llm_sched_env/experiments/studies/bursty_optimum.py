@@ -1,0 +1,207 @@
+"""How much is left to earn under bursts, for a policy that sees them come and go?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_sched_env.experiments.bursty_optima import (
+    BURSTS,
+    EXACT,
+    LEARNED,
+    OPTIMUM,
+    SIMULATED,
+    STEADY,
+    TRUNK,
+    bursty_rows,
+)
+from llm_sched_env.experiments.claims import Claim, Criterion, Findings
+from llm_sched_env.experiments.row_selection import selected
+from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.results import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# preset, slots, GPUs, queue limit
+CASES = (
+    ("bursts", 4, 1, 20),
+    ("bursts", 8, 1, 24),
+    ("bursts", 4, 2, 20),
+    ("bursts-dolly", 4, 1, 40),
+    ("bursts-dolly", 8, 1, 40),
+)
+_NAMES = ("preset", "slots", "n_gpus", "queue_limit")
+_SHORTEST_QUEUES = 6
+# What sees bursts gains at most, in R*, by preset.
+LIMITS = {"bursts": 0.005, "bursts-dolly": 0.001}
+_NO_POLICY = 0.9
+
+
+class BurstyOptimum(Study):
+    """Trunk reservation, which knows nothing of bursts, beside the optimum of who sees them."""
+
+    name = "bursty-optimum"
+    title = "What seeing a burst could earn"
+    source = "This project"
+
+    def cells(self, *, quick: bool, seed: int) -> list[Cell]:
+        """Two cells a system, with its bursts and without; quick: the smallest, short queues."""
+        shared = {
+            "decode_limit": 1,
+            "replications": 4 if quick else 16,
+            "horizon": 3000.0 if quick else 25_000.0,
+            "warmup": 500.0,
+            "seed": seeds(seed, 1)[0],
+        }
+        cases: list[Cell] = [dict(zip(_NAMES, case, strict=True)) for case in CASES]
+        if quick:
+            shortened = {"queue_limit": _SHORTEST_QUEUES}
+            cases = [c | shortened for c in cases if (c["slots"], c["n_gpus"]) == (4, 1)]
+        return [case | {"traffic": t} | shared for case in cases for t in (BURSTS, STEADY)]
+
+    def cost(self, cell: Cell) -> float:
+        """States, roughly; bursts have three times as many, and mix slowly."""
+        slowness = 10.0 if cell["traffic"] == BURSTS else 1.0
+        return float(slowness * cell["queue_limit"] ** 2 * cell["slots"] ** (2 * cell["n_gpus"]))
+
+    def compute(self, cell: Cell) -> list[Row]:
+        """R*, the optimum and two rules."""
+        return bursty_rows(cell)
+
+    def findings(self, rows: list[Row]) -> Findings:
+        """What seeing bursts is worth at most, by preset, and whose the rest of the gap is."""
+        bursty = [selected(own, traffic=BURSTS) for own in _cases(rows)]
+        claims = [_gain_claim(preset, bursty) for preset in LIMITS]
+        claims += [_gap_claim(bursty), _simulator_claim(_cases(rows))]
+        return Findings(claims, [_line(own) for own in _cases(rows)])
+
+    def draw(self, rows: list[Row], figure: Figure) -> None:
+        """What is lacking to R*, with and without bursts: the optimum's part and the rule's."""
+        cases = _cases(rows)
+        figure.set_size_inches(8.4, 3.6)
+        axis, middle = figure.subplots(), np.arange(len(cases))
+        for shift, traffic, colour in ((-0.2, STEADY, "tab:gray"), (0.2, BURSTS, "tab:orange")):
+            chosen = [selected(own, traffic=traffic) for own in cases]
+            best = np.array([100.0 * _lacks(own, OPTIMUM) for own in chosen])
+            rule = np.array([100.0 * _lacks(own, TRUNK) for own in chosen])
+            axis.bar(
+                middle + shift, best, 0.36, color=colour, label=f"{traffic}: no policy earns it"
+            )
+            axis.bar(
+                middle + shift, rule - best, 0.36, best,
+                color="tab:red", label=f"{TRUNK} leaves it" if traffic == STEADY else None,
+            )  # fmt: skip
+        labels = [own[0]["system"].replace(", ", "\n", 1) for own in cases]
+        axis.set_xticks(middle, labels, fontsize="x-small")
+        axis.set(ylabel="% of R* not earned")
+        axis.legend(fontsize="small")
+
+    def settings(self, rows: list[Row]) -> str:
+        """The systems, and how to read the numbers."""
+        sizes = "; ".join(
+            f"{own[0]['system']}: {own[0]['states']:,} states" for own in _cases(rows)
+        )
+        return (
+            "Presets with fewer slots at the same load (*The exact optimum of tiny systems*), "
+            "`bursts-dolly` in two classes of the mean lengths of those that write more than they "
+            "read and of the others. The Markov decision process now has the state of the bursts "
+            "in it: the optimum sees it, so whoever has to guess earns less. *Steady* are the same "
+            f"arrivals without bursts. {TRUNK} knows mean rates only. Exact numbers are two ends "
+            f"that hold the true one, those of {LEARNED} are simulated, with 95% intervals. "
+            f"{sizes}."
+        )
+
+
+def _cases(rows: list[Row]) -> list[list[Row]]:
+    names = dict.fromkeys(row["system"] for row in rows)
+    return [selected(rows, system=name) for name in names]
+
+
+def _one(own: list[Row], policy: str, method: str = EXACT) -> Row:
+    return selected(own, policy=policy, method=method)[0]
+
+
+def _middle(row: Row) -> float:
+    return float(row["lower"] + row["upper"]) / 2.0
+
+
+def _lacks(own: list[Row], policy: str) -> float:
+    """Of R*, a share."""
+    row = _one(own, policy)
+    return 1.0 - _middle(row) / float(row["bound"])
+
+
+def _gain(own: list[Row]) -> Estimate:
+    """What the optimum earns more than trunk reservation, in R*, by the outermost ends of both."""
+    best, rule = _one(own, OPTIMUM), _one(own, TRUNK)
+    ends = (best["lower"] - rule["upper"], best["upper"] - rule["lower"])
+    bound = float(best["bound"])
+    # The rule is a policy too: it earns no more than the best one.
+    low, high = max(0.0, ends[0] / bound), ends[1] / bound
+    return Estimate((_middle(best) - _middle(rule)) / bound, (low, high))
+
+
+def _gain_claim(preset: str, cases: list[list[Row]]) -> Claim:
+    gains = [_gain(own) for own in cases if own[0]["preset"] == preset]
+    return Claim(
+        f"Under `{preset}` even a policy that sees the bursts gains next to nothing",
+        "this project",
+        f"optimum less {TRUNK}, share of R*, the greatest of {len(gains)} systems",
+        max(gains, key=lambda gain: gain.mean),
+        Criterion(high=LIMITS[preset]),
+        shown=".5f",
+    )
+
+
+def _gap_claim(cases: list[list[Row]]) -> Claim:
+    parts = []
+    for own in cases:
+        best, rule = _one(own, OPTIMUM), _one(own, TRUNK)
+        bound = float(best["bound"])
+        ends = [(bound - best[a]) / (bound - rule[b])
+                for a, b in (("upper", "lower"), ("lower", "upper"))]  # fmt: skip
+        parts.append(Estimate(_lacks(own, OPTIMUM) / _lacks(own, TRUNK), (ends[0], ends[1])))
+    return Claim(
+        f"Nearly all that {TRUNK} lacks of R* under bursts no policy can earn",
+        "this project",
+        f"least part of its gap that the optimum has too, of {len(cases)} systems",
+        min(parts, key=lambda part: part.mean),
+        Criterion(low=_NO_POLICY),
+        shown=".3f",
+    )
+
+
+def _simulator_claim(cases: list[list[Row]]) -> Claim:
+    ratios = []
+    for own in (selected(c, traffic=t) for c in cases for t in (BURSTS, STEADY)):
+        measured, true = _one(own, TRUNK, SIMULATED), _one(own, TRUNK)
+        ends = (measured["lower"] / true["upper"], measured["upper"] / true["lower"])
+        ratios.append(Estimate(_middle(measured) / _middle(true), ends))
+    return Claim(
+        "The simulator earns what the Markov chain says, bursts or not",
+        "this project",
+        f"{TRUNK}, simulated over exact: the farthest from 1 of {len(ratios)} systems",
+        max(ratios, key=lambda ratio: abs(ratio.mean - 1.0)),
+        Criterion(0.98, 1.02),
+    )
+
+
+def _line(own: list[Row]) -> Row:
+    """Shares of R* in %, and what is left, by traffic."""
+    line: Row = {"system": own[0]["system"]}
+    for traffic in (STEADY, BURSTS):
+        chosen = selected(own, traffic=traffic)
+        bound = float(chosen[0]["bound"])
+        gain = _gain(chosen)
+        ends = [100.0 * end for end in gain.ci95]
+        learned = _one(chosen, LEARNED, SIMULATED)
+        half = 50.0 * (learned["upper"] - learned["lower"]) / bound
+        line |= {
+            f"{traffic}: optimum": f"{100.0 * _middle(_one(chosen, OPTIMUM)) / bound:.3f}",
+            f"{traffic}: {TRUNK}": f"{100.0 * _middle(_one(chosen, TRUNK)) / bound:.3f}",
+            f"{traffic}: left at most": f"{ends[1]:.3f}",
+            f"{traffic}: {LEARNED}": f"{100.0 * _middle(learned) / bound:.2f}±{half:.2f}",
+        }
+    return line
