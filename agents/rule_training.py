@@ -26,6 +26,8 @@ from llm_sched_env.agents.paired_runs import scores_of_pairs
 from llm_sched_env.agents.replayed_scenarios import fingerprint, replayed_scenario
 from llm_sched_env.agents.training_scenarios import (
     FORESIGHT,
+    HORIZON,
+    WARMUP,
     TrainingScenario,
     random_scenario,
 )
@@ -66,6 +68,7 @@ class RuleTraining:
         instance: plain data of the only instance to train on; None: random scenarios.
         n_gpus: its cluster size.
         foresight: seconds over which arrival profiles are known in advance.
+        horizon: seconds of a scenario that is no part of a trace, warm-up included.
         trace: fingerprint of a trace whose parts arrive there; None: requests are drawn.
         generations: steps of the evolution strategy.
         scenarios: in a generation.
@@ -92,6 +95,7 @@ class RuleTraining:
     instance: dict[str, Any] | None = None
     n_gpus: int | None = None
     foresight: float = FORESIGHT
+    horizon: float = HORIZON
     trace: dict[str, Any] | None = None
     generations: int = 60
     scenarios: int = 24
@@ -120,13 +124,25 @@ class RuleTraining:
         # The error of a mean takes two.
         checked_integer("validation_scenarios", self.validation_scenarios, 2)
         checked_integer("seed", self.seed, 0)
-        for name in ("step", "foresight"):
+        for name in ("step", "foresight", "horizon"):
             if not is_finite_number(getattr(self, name), positive=True):
                 raise ConfigurationError(name, getattr(self, name), "a finite number > 0")
+        if self.horizon <= WARMUP:
+            raise ConfigurationError("horizon", self.horizon, f"more than {WARMUP:g} s of warm-up")
         for name in ("noise", "output_noise", "constant_noise", "gain_noise"):
             value = getattr(self, name)
             if not (is_finite_number(value) and value >= 0.0):
                 raise ConfigurationError(name, value, "a finite number >= 0")
+        self._check_names()
+        if (self.instance is None) != (self.n_gpus is None):
+            raise ConfigurationError(
+                "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
+            )
+        if not self.population.deviations.any():
+            raise ConfigurationError("noise", 0, "some weights that are trained")
+
+    def _check_names(self) -> None:
+        """Of features and corrections."""
         for name, allowed in (
             ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
             ("reactions", CORRECTIONS),
@@ -137,16 +153,20 @@ class RuleTraining:
             object.__setattr__(self, name, chosen)
             if set(chosen) - set(allowed):
                 raise ConfigurationError(name, list(chosen), f"some of {', '.join(allowed)}")
-        if (self.instance is None) != (self.n_gpus is None):
-            raise ConfigurationError(
-                "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
-            )
-        if not self.population.deviations.any():
-            raise ConfigurationError("noise", 0, "some weights that are trained")
 
     @classmethod
-    def specialist(cls, instance: Instance, n_gpus: int, **more: Any) -> RuleTraining:
-        """For one instance at one size: constants of all corrections are trained."""
+    def specialist(
+        cls, instance: Instance, n_gpus: int, *, reacting: bool = False, **more: Any
+    ) -> RuleTraining:
+        """For one instance at one size: constants of all corrections are trained.
+
+        Args:
+            instance: which.
+            n_gpus: its cluster size.
+            reacting: whether reserves may react to whatever deviates from the plan, by a hidden
+                unit each: for traffic that is not known in advance.
+            more: other settings.
+        """
         chosen: dict[str, Any] = {
             "generations": 60,
             "scenarios": 8,
@@ -158,9 +178,14 @@ class RuleTraining:
             # When prefill time comes first depends on the moment alone.
             "corrections": tuple(c for c in CORRECTIONS if c != "by prefill time"),
             "gains": ("admission bid", "decode time", "prefill reserve with giving up"),
-            **more,
         }
-        return cls(instance.to_dict(), n_gpus, **chosen)
+        if reacting:
+            chosen |= {
+                "hidden_units": len(HIDDEN_INPUTS),
+                "output_noise": 0.25,
+                "reactions": ("prefill reserve factor", "prefill reserve", "by prefill time"),
+            }
+        return cls(instance.to_dict(), n_gpus, **(chosen | more))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON has it."""
@@ -190,7 +215,7 @@ class RuleTraining:
             scenario = random_scenario(number, self.seed)
         else:
             instance = Instance.from_dict(self.instance)
-            scenario = TrainingScenario(instance, self.n_gpus)
+            scenario = TrainingScenario(instance, self.n_gpus, horizon=self.horizon)
             if trace is not None:
                 scenario = replayed_scenario(trace, instance, self.n_gpus, number, self.seed)
         return dataclasses.replace(scenario, foresight=self.foresight)
@@ -227,7 +252,8 @@ def train_rule(
     Args:
         configuration: all knobs.
         out: folder of the run.
-        initial: network to start from; default: one that corrects nothing.
+        initial: network to start from; default: one that corrects nothing. If it has fewer hidden
+            units, the others have no effect at first.
         trace: the one that the configuration names, if it names one.
         spreading: where runs are simulated; the result does not depend on it.
         on_generation: called after each with its number, mean score and, when it was validated,
@@ -303,15 +329,37 @@ def _gain(configuration: RuleTraining, trace: Trace | None, weights: np.ndarray,
     return float((scores[:, 0] - scores[:, 1]).mean())
 
 
-def _initial_weights(configuration: RuleTraining) -> np.ndarray:
-    """Each hidden unit reads one feature, without effect: the rule acts as trunk reservation."""
-    network = RankCorrection.none(configuration.hidden_units)
+def _reading(hidden_units: int) -> RankCorrection:
+    """Each hidden unit reads one feature, without effect."""
+    network = RankCorrection.none(hidden_units)
     state = np.zeros(network.state.shape)
-    for unit, name in enumerate(HIDDEN_INPUTS[: configuration.hidden_units]):
+    for unit, name in enumerate(HIDDEN_INPUTS[:hidden_units]):
         state[unit, STATE_FEATURES.index(name)] = _FIRST_GAIN
+    return dataclasses.replace(network, state=state)
+
+
+def _initial_network(hidden_units: int) -> RankCorrection:
+    """The rule acts as trunk reservation."""
+    network = _reading(hidden_units)
     output = np.array(network.output)
     output[CORRECTIONS.index("by prefill time"), 0] = _OUT_OF_REACH
-    return dataclasses.replace(network, state=state, output=output).parameters
+    return dataclasses.replace(network, output=output)
+
+
+def _widened(network: RankCorrection, hidden_units: int) -> RankCorrection:
+    """The same rule with more hidden units, which have no effect yet."""
+    own = network.hidden_units
+    if own > hidden_units:
+        raise ConfigurationError("hidden_units", hidden_units, f"at least {own}, as initial has")
+    wider = _reading(hidden_units)
+    static, state, output, gain = (
+        np.array(getattr(wider, name)) for name in ("static", "state", "output", "gain")
+    )
+    static[:own], state[:own] = network.static, network.state
+    # The last column is the constant, not a unit.
+    for new, old in ((output, network.output), (gain, network.gain)):
+        new[:, :own], new[:, -1] = old[:, :own], old[:, -1]
+    return RankCorrection(static, state, output, gain)
 
 
 def _is_output(hidden_units: int) -> np.ndarray:
@@ -328,11 +376,9 @@ def _is_output(hidden_units: int) -> np.ndarray:
 def _start(configuration: RuleTraining, out: Path, initial: RankCorrection | None) -> _Progress:
     if (out / STATE_NAME).exists():
         return _resumed(configuration, out)
-    if initial is not None and initial.hidden_units != configuration.hidden_units:
-        raise ConfigurationError(
-            "hidden_units", configuration.hidden_units, f"{initial.hidden_units}, as initial has"
-        )
-    weights = _initial_weights(configuration) if initial is None else initial.parameters
+    hidden = configuration.hidden_units
+    network = _initial_network(hidden) if initial is None else _widened(initial, hidden)
+    weights = network.parameters
     momentum = Momentum(np.zeros(len(weights)))
     return _Progress(weights, weights.copy(), momentum, 0, 0.0, [])
 

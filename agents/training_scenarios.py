@@ -31,6 +31,9 @@ TRAFFIC = {STEADY: 0.3, TIDES: 0.3, BURSTS: 0.4}
 FORESIGHT = 10.0
 """Seconds; 5 to 15 earn the same, 30 less, but more where long decodes meet slow tides."""
 
+WARMUP, HORIZON = 60.0, 360.0
+"""Seconds of a scenario: not measured, and in all."""
+
 AROUND_PRESETS = 0.5
 """Share of scenarios whose instance is a preset with everything changed by some ten per cent."""
 
@@ -56,8 +59,8 @@ class TrainingScenario:
 
     instance: Instance
     n_gpus: int
-    warmup: float = 60.0
-    horizon: float = 360.0
+    warmup: float = WARMUP
+    horizon: float = HORIZON
     stream: RequestStream | None = None
     foresight: float = FORESIGHT
 

@@ -28,6 +28,7 @@ from llm_sched_env.planning import plan
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
     CORRECTIONS,
+    HIDDEN_INPUTS,
     STATE_FEATURES,
     RankCorrection,
     weight_shapes,
@@ -254,8 +255,31 @@ def test_a_training_may_start_from_a_rule(trained: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(
             getattr(LearnedRule.load(path).network, name), getattr(network, name), atol=2e-5
         )
-    with pytest.raises(ConfigurationError, match=r"hidden_units.*3, as initial has"):
-        train_rule(replace(still, hidden_units=4), tmp_path / "wider", initial=network)
+    with pytest.raises(ConfigurationError, match=r"hidden_units: got 2.*least 3, as initial has"):
+        train_rule(replace(still, hidden_units=2), tmp_path / "narrow", initial=network)
+
+
+def test_a_rule_with_more_units_is_the_same_at_first_and_may_change(
+    trained: Path, tmp_path: Path
+) -> None:
+    network = LearnedRule.load(trained).network
+    more = replace(TINY, hidden_units=5, generations=1, initial="trained", reactions=CORRECTIONS)
+    same, changed = (
+        LearnedRule.load(train_rule(settings, tmp_path / name, initial=network)).network
+        for name, settings in (("same", replace(more, step=1e-9)), ("changed", more))
+    )
+    new = HIDDEN_INPUTS[3:5]
+    assert [STATE_FEATURES[f] for f in np.argmax(same.state[3:], axis=1)] == list(new)
+    assert not same.output[:, 3:5].any()
+    assert changed.output[:, 3:5].all()
+    scores = [
+        lse.evaluate(
+            corrected_rule(own, TINY.foresight), "overload", 2,
+            horizon=80, warmup=20, replications=2,
+        ).scores
+        for own in (network, same)
+    ]  # fmt: skip
+    assert scores[0] == scores[1]
 
 
 def test_an_untrained_rule_is_trunk_reservation(tmp_path: Path) -> None:
@@ -285,13 +309,22 @@ def test_step_sizes_fall_to_a_tenth() -> None:
         ("generations", 0), ("scenarios", 0.5), ("pairs", True), ("hidden_units", 0),
         ("validation_scenarios", 1), ("validate_every", 0), ("seed", -1), ("step", 0.0),
         ("noise", float("nan")), ("output_noise", -1.0), ("n_gpus", None), ("foresight", 0.0),
-        ("reactions", ("no such",)),
+        ("reactions", ("no such",)), ("horizon", 60.0),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused_in_one_line(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field) as error:
         replace(TINY, **{field: value})
     assert "\n" not in str(error.value)
+
+
+def test_a_reacting_specialist_has_a_unit_for_every_deviation() -> None:
+    plain = RuleTraining.specialist(lse.presets.base(), 2)
+    reacting = RuleTraining.specialist(lse.presets.base(), 2, reacting=True, horizon=900.0)
+    assert plain.hidden_units < reacting.hidden_units == len(HIDDEN_INPUTS)
+    assert set(plain.reactions) < set(reacting.reactions)
+    assert plain.scenario(0).horizon < reacting.scenario(0).horizon == 900.0
+    assert reacting.corrections == plain.corrections
 
 
 # A recorded trace.
@@ -450,9 +483,13 @@ def test_the_command_trains_a_rule_that_evaluate_runs(run: Any, tmp_path: Path) 
     record = json.loads(out)
     assert record["policy"] == "run"
     assert 0.3 < record["score"]["mean"] < 1.2
-    code, out, _ = run(*arguments, "--out", tmp_path / "next", "--initial", report["rule"])
+    more = ["--initial", report["rule"], "--reacting", "--seconds", 90]
+    code, out, _ = run(*arguments, "--out", tmp_path / "next", *more)
     assert code == 0
     assert "2 generations" in out
+    reacting = LearnedRule.load(tmp_path / "next" / RULE_NAME)
+    assert reacting.network.hidden_units == len(HIDDEN_INPUTS)
+    assert reacting.configuration["horizon"] == 90.0
     code, _, err = run(*arguments, "--out", folder, "--seed", 4)
     assert code == 2
     *progress, message = err.splitlines()
@@ -485,6 +522,9 @@ def test_the_command_trains_on_a_window_of_a_trace(run: Any, tmp_path: Path) -> 
         (["--generations", 0], "--generations"),
         (["--initial", "nowhere.json"], "nowhere.json"),
         (["--instance", "nowhere", "--gpus", 2], "nowhere"),
+        (["--reacting"], "--reacting"),
+        (["--seconds", 900], "--seconds"),
+        (["--instance", "base", "--gpus", 2, "--seconds", 30], "horizon"),
     ],
 )
 def test_the_command_refuses_in_one_line(

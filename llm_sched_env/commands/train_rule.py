@@ -61,6 +61,21 @@ def register(app: typer.Typer) -> None:
         foresight: Annotated[
             float, typer.Option(help="Seconds over which arrival profiles are known in advance.")
         ] = 10.0,
+        reacting: Annotated[
+            bool,
+            typer.Option(
+                "--reacting",
+                help="Reserves may react to load, arrivals and backlog: for traffic that is not "
+                "known in advance. With --instance or --trace.",
+            ),
+        ] = False,
+        seconds: Annotated[
+            float | None,
+            typer.Option(
+                help="Simulated seconds of a scenario, a minute of warm-up included, with "
+                "--instance [360]."
+            ),
+        ] = None,
         seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
         jobs: WorkersOption = None,
         backend: BackendOption = "joblib",
@@ -80,6 +95,10 @@ def register(app: typer.Typer) -> None:
         }
         if generations is not None:
             chosen["generations"] = checked_integer("--generations", generations)
+        if reacting:
+            chosen["reacting"] = True
+        if seconds is not None:
+            chosen["horizon"] = seconds
         configuration = _configuration(instance, recorded, gpus, chosen)
         network = None
         if initial is not None:
@@ -143,7 +162,13 @@ def _configuration(
         raise ConfigurationError(
             "--gpus", gpus, "a size with --instance or --trace, none without them"
         )
+    if instance is None and "horizon" in chosen:
+        raise ConfigurationError(
+            "--seconds", chosen["horizon"], "a length with --instance", "others have their own"
+        )
     if gpus is None:
+        if "reacting" in chosen:
+            raise ConfigurationError("--reacting", "a generalist", "one instance or trace")
         return RuleTraining(**chosen)
     n_gpus = checked_integer("--gpus", gpus)
     if recorded is None:
