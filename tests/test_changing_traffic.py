@@ -216,6 +216,13 @@ def test_claims_about_learning_appear_with_a_learned_policy():
     assert above_rules.verdict == "agrees"
     assert above_rules.estimate.mean == pytest.approx(0.0105)
     assert above_replanned.verdict == "differs"
+    overall = [c for c in learned.claims if "all 1 presets" in c.quantity]
+    assert [c.estimate.mean for c in overall] == pytest.approx([0.0105, -0.01, 0.0005])
+    trained = study.findings(
+        rows_of(STEADY | {"learned": (0.81, 0.841), "specialist": (0.83, 0.86)})
+    )
+    overall = [c for c in trained.claims if "all 1 presets" in c.quantity]
+    assert [c.estimate.mean for c in overall] == pytest.approx([0.03, 0.0095, 0.02])
     assert learned.table[0]["best rule"] == "trunk-reservation"
     assert "learned" in learned.table[0]
     assert "trunk-reservation 89.6 to 89.6%" in learned.remarks[0]
