@@ -41,9 +41,9 @@ def shrunk(instance: Instance, batch_slots: int, load: float = 1.0) -> Instance:
 def merged_halves(instance: Instance) -> Instance:
     """Two classes in place of many: those that write more than they read, and the others.
 
-    Each has the arrivals of its half and, averaged over them, its lengths and patience; arrivals,
-    tokens and the load are those of the instance, at all times. An instance whose classes are all
-    of one half becomes one class.
+    Each has the arrivals of its half and, averaged over them, its lengths and patience, so that
+    the same tokens arrive; at any time, if bursts are of whole halves. An instance whose classes
+    are all of one half becomes one class.
 
     Raises:
         ConfigurationError: for an instance that is no Markov chain.
