@@ -154,7 +154,8 @@ def tiny_system(
             n_rows * n_clusters,
             f"at most {MOST_STATES} (and {_MOST_CLUSTERS} clusters; here {n_clusters})",
             f"lower n_gpus ({n_gpus}), batch_slots ({slots}), the number of classes "
-            f"({n_classes}), queue_limit ({queue_limit}) or decode_limit ({decode_limit})",
+            f"({n_classes}; --halves leaves two), queue_limit ({queue_limit}) or decode_limit "
+            f"({decode_limit})",
         )
     clusters = all_clusters(n_classes, slots, n_gpus)
     return TinySystem(
