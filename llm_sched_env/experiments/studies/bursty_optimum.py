@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.experiments.between_ends import (
+    gap_claim,
+    middle,
+    part_of_gap,
+    ratio,
+    simulator_claim,
+    systems,
+)
 from llm_sched_env.experiments.bursty_optima import (
     BURSTS,
     EXACT,
@@ -73,14 +81,14 @@ class BurstyOptimum(Study):
 
     def findings(self, rows: list[Row]) -> Findings:
         """What seeing bursts is worth at most, by preset, and whose the rest of the gap is."""
-        bursty = [selected(own, traffic=BURSTS) for own in _cases(rows)]
+        bursty = [selected(own, traffic=BURSTS) for own in systems(rows)]
         claims = [_gain_claim(preset, bursty) for preset in LIMITS]
-        claims += [_gap_claim(bursty), _simulator_claim(_cases(rows))]
-        return Findings(claims, [_line(own) for own in _cases(rows)])
+        claims += [_gap_claim(bursty), _simulator_claim(systems(rows))]
+        return Findings(claims, [_line(own) for own in systems(rows)])
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
         """What is lacking to R*, with and without bursts: the optimum's part and the rule's."""
-        cases = _cases(rows)
+        cases = systems(rows)
         figure.set_size_inches(8.4, 3.6)
         axis, middle = figure.subplots(), np.arange(len(cases))
         for shift, traffic, colour in ((-0.2, STEADY, "tab:gray"), (0.2, BURSTS, "tab:orange")):
@@ -103,7 +111,7 @@ class BurstyOptimum(Study):
     def settings(self, rows: list[Row]) -> str:
         """The systems, and how to read the numbers."""
         sizes = "; ".join(
-            f"{own[0]['system']}: {own[0]['states']:,} states" for own in _cases(rows)
+            f"{own[0]['system']}: {own[0]['states']:,} states" for own in systems(rows)
         )
         return (
             "Presets with fewer slots at the same load (*The exact optimum of tiny systems*), "
@@ -116,23 +124,14 @@ class BurstyOptimum(Study):
         )
 
 
-def _cases(rows: list[Row]) -> list[list[Row]]:
-    names = dict.fromkeys(row["system"] for row in rows)
-    return [selected(rows, system=name) for name in names]
-
-
 def _one(own: list[Row], policy: str, method: str = EXACT) -> Row:
     return selected(own, policy=policy, method=method)[0]
-
-
-def _middle(row: Row) -> float:
-    return float(row["lower"] + row["upper"]) / 2.0
 
 
 def _lacks(own: list[Row], policy: str) -> float:
     """Of R*, a share."""
     row = _one(own, policy)
-    return 1.0 - _middle(row) / float(row["bound"])
+    return 1.0 - middle(row) / float(row["bound"])
 
 
 def _gain(own: list[Row]) -> Estimate:
@@ -142,7 +141,7 @@ def _gain(own: list[Row]) -> Estimate:
     bound = float(best["bound"])
     # The rule is a policy too: it earns no more than the best one.
     low, high = max(0.0, ends[0] / bound), ends[1] / bound
-    return Estimate((_middle(best) - _middle(rule)) / bound, (low, high))
+    return Estimate((middle(best) - middle(rule)) / bound, (low, high))
 
 
 def _gain_claim(preset: str, cases: list[list[Row]]) -> Claim:
@@ -158,36 +157,20 @@ def _gain_claim(preset: str, cases: list[list[Row]]) -> Claim:
 
 
 def _gap_claim(cases: list[list[Row]]) -> Claim:
-    parts = []
-    for own in cases:
-        best, rule = _one(own, OPTIMUM), _one(own, TRUNK)
-        bound = float(best["bound"])
-        ends = [(bound - best[a]) / (bound - rule[b])
-                for a, b in (("upper", "lower"), ("lower", "upper"))]  # fmt: skip
-        parts.append(Estimate(_lacks(own, OPTIMUM) / _lacks(own, TRUNK), (ends[0], ends[1])))
-    return Claim(
-        f"Nearly all that {TRUNK} lacks of R* under bursts no policy can earn",
-        "this project",
-        f"least part of its gap that the optimum has too, of {len(cases)} systems",
-        min(parts, key=lambda part: part.mean),
-        Criterion(low=_NO_POLICY),
-        shown=".3f",
-    )
+    parts = [
+        part_of_gap(float(own[0]["bound"]), _one(own, OPTIMUM), _one(own, TRUNK)) for own in cases
+    ]
+    statement = f"Nearly all that {TRUNK} lacks of R* under bursts no policy can earn"
+    return gap_claim(statement, parts, _NO_POLICY)
 
 
 def _simulator_claim(cases: list[list[Row]]) -> Claim:
-    ratios = []
-    for own in (selected(c, traffic=t) for c in cases for t in (BURSTS, STEADY)):
-        measured, true = _one(own, TRUNK, SIMULATED), _one(own, TRUNK)
-        ends = (measured["lower"] / true["upper"], measured["upper"] / true["lower"])
-        ratios.append(Estimate(_middle(measured) / _middle(true), ends))
-    return Claim(
-        "The simulator earns what the Markov chain says, bursts or not",
-        "this project",
-        f"{TRUNK}, simulated over exact: the farthest from 1 of {len(ratios)} systems",
-        max(ratios, key=lambda ratio: abs(ratio.mean - 1.0)),
-        Criterion(0.98, 1.02),
-    )
+    ratios = [
+        ratio(_one(own, TRUNK, SIMULATED), _one(own, TRUNK))
+        for own in (selected(case, traffic=t) for case in cases for t in (BURSTS, STEADY))
+    ]
+    statement = "The simulator earns what the Markov chain says, bursts or not"
+    return simulator_claim(statement, TRUNK, ratios, 0.02)
 
 
 def _line(own: list[Row]) -> Row:
@@ -201,9 +184,9 @@ def _line(own: list[Row]) -> Row:
         learned = _one(chosen, LEARNED, MORE)
         half = 50.0 * (learned["upper"] - learned["lower"]) / bound
         line |= {
-            f"{traffic}: optimum": f"{100.0 * _middle(_one(chosen, OPTIMUM)) / bound:.3f}",
-            f"{traffic}: {TRUNK}": f"{100.0 * _middle(_one(chosen, TRUNK)) / bound:.3f}",
+            f"{traffic}: optimum": f"{100.0 * middle(_one(chosen, OPTIMUM)) / bound:.3f}",
+            f"{traffic}: {TRUNK}": f"{100.0 * middle(_one(chosen, TRUNK)) / bound:.3f}",
             f"{traffic}: left at most": f"{ends[1]:.3f}",
-            f"{traffic}: {LEARNED}": f"{100.0 * _middle(learned) / bound:+.3f}±{half:.3f}",
+            f"{traffic}: {LEARNED}": f"{100.0 * middle(learned) / bound:+.3f}±{half:.3f}",
         }
     return line

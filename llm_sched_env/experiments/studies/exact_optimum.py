@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.experiments.between_ends import (
+    gap_claim,
+    middle,
+    part_of_gap,
+    ratio,
+    simulator_claim,
+    systems,
+)
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import selected
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
@@ -18,7 +26,6 @@ from llm_sched_env.experiments.tiny_optima import (
     TRUNK,
     tiny_rows,
 )
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +83,7 @@ class ExactOptimum(Study):
 
     def findings(self, rows: list[Row]) -> Findings:
         """The optimum below R*, the rules below the optimum, and how far."""
-        cases = _cases(rows)
+        cases = systems(rows)
         plain = [own for own in cases if not _mixed_is_faster(own)]
         other = [own for own in cases if _mixed_is_faster(own)]
         claims = [_bound_claim(cases), _simulator_claim(cases)]
@@ -89,7 +96,7 @@ class ExactOptimum(Study):
     def draw(self, rows: list[Row], figure: Figure) -> None:
         """Where a class alone is admitted: busy slots and queue, optimum and rule."""
         shown = max(
-            (own for own in _cases(rows) if _MAP.items() <= own[0].items()),
+            (own for own in systems(rows) if _MAP.items() <= own[0].items()),
             key=lambda own: int(own[0]["n_gpus"]),
         )
         points = selected(shown, kind="region")
@@ -112,7 +119,7 @@ class ExactOptimum(Study):
     def settings(self, rows: list[Row]) -> str:
         """The systems, and how to read the numbers."""
         runs = "; ".join(
-            f"{own[0]['system']}: {_one(own, 'system')['name']}" for own in _cases(rows)
+            f"{own[0]['system']}: {_one(own, 'system')['name']}" for own in systems(rows)
         )
         return (
             "The Markov decision process of the model, solved between certified ends: full "
@@ -124,11 +131,6 @@ class ExactOptimum(Study):
         )
 
 
-def _cases(rows: list[Row]) -> list[list[Row]]:
-    names = dict.fromkeys(row["system"] for row in rows)
-    return [selected(rows, system=name) for name in names]
-
-
 def _one(own: list[Row], kind: str, **wanted: str) -> Row:
     return selected(own, kind=kind, **wanted)[0]
 
@@ -137,16 +139,6 @@ def _mixed_is_faster(own: list[Row]) -> bool:
     """Whether a GPU decodes more beside a prefill: gamma tau_mix < (B-1)/B."""
     slots = int(own[0]["slots"])
     return bool(own[0]["speed_ratio"] < (slots - 1) / slots)
-
-
-def _middle(row: Row) -> float:
-    return float(row["lower"] + row["upper"]) / 2
-
-
-def _share(row: Row, best: Row) -> Estimate:
-    """What a row earns of another one, by the outermost of both."""
-    mean = _middle(row) / _middle(best)
-    return Estimate(mean, (row["lower"] / best["upper"], row["upper"] / best["lower"]))
 
 
 def _bound_claim(cases: list[list[Row]]) -> Claim:
@@ -163,7 +155,7 @@ def _bound_claim(cases: list[list[Row]]) -> Claim:
 
 def _near_claim(cases: list[list[Row]], goal: float, relation: str) -> Claim:
     shares = [
-        _share(_one(own, "policy", name=TRUNK, method=EXACT), _one(own, "policy", name=OPTIMUM))
+        ratio(_one(own, "policy", name=TRUNK, method=EXACT), _one(own, "policy", name=OPTIMUM))
         for own in cases
     ]
     return Claim(
@@ -177,43 +169,26 @@ def _near_claim(cases: list[list[Row]], goal: float, relation: str) -> Claim:
 
 def _simulator_claim(cases: list[list[Row]]) -> Claim:
     ratios = [
-        _share(
+        ratio(
             _one(own, "policy", name=TRUNK, method=SIMULATED),
             _one(own, "policy", name=TRUNK, method=EXACT),
         )
         for own in cases
     ]
-    return Claim(
-        "The simulator earns what the Markov chain says",
-        "this project",
-        f"{TRUNK}, simulated over exact: the farthest from 1 of {len(cases)} systems",
-        max(ratios, key=lambda ratio: abs(ratio.mean - 1.0)),
-        Criterion(0.99, 1.01),
-    )
+    return simulator_claim("The simulator earns what the Markov chain says", TRUNK, ratios, 0.01)
 
 
 def _bounds_part(cases: list[list[Row]]) -> Claim:
     """Whose is the gap to R*, the rule's or the bound's?"""
-    parts = []
-    for own in cases:
-        bound = _one(own, "system")["upper"]
-        best = _one(own, "policy", name=OPTIMUM)
-        rule = _one(own, "policy", name=TRUNK, method=EXACT)
-        ends = [
-            (bound - best[a]) / (bound - rule[b])
-            for a, b in (("upper", "lower"), ("lower", "upper"))
-        ]
-        parts.append(
-            Estimate((bound - _middle(best)) / (bound - _middle(rule)), (ends[0], ends[1]))
+    parts = [
+        part_of_gap(
+            _one(own, "system")["upper"],
+            _one(own, "policy", name=OPTIMUM),
+            _one(own, "policy", name=TRUNK, method=EXACT),
         )
-    return Claim(
-        f"Most of what {TRUNK} lacks of R* no policy can earn",
-        "this project",
-        f"least part of its gap that the optimum has too, of {len(cases)} systems",
-        min(parts, key=lambda part: part.mean),
-        Criterion(low=0.5),
-        shown=".3f",
-    )
+        for own in cases
+    ]
+    return gap_claim(f"Most of what {TRUNK} lacks of R* no policy can earn", parts, 0.5)
 
 
 def _reserve_claim(own: list[Row]) -> Claim:
@@ -222,7 +197,7 @@ def _reserve_claim(own: list[Row]) -> Claim:
         f"On one GPU of `overload` all that {TRUNK} lacks is the right number of free slots",
         "this project",
         f"share of the optimum that {BEST_RESERVE} earns, {own[0]['system']}",
-        _share(best, _one(own, "policy", name=OPTIMUM)),
+        ratio(best, _one(own, "policy", name=OPTIMUM)),
         Criterion(low=_NEARLY_ALL),
     )
 
@@ -238,7 +213,7 @@ def _findings_table(cases: list[list[Row]]) -> list[Row]:
         best = _one(own, "policy", name=OPTIMUM)
         put("R*, revenue", own, f"{_one(own, 'system')['upper']:.2f}")
         put("optimum, revenue", own, f"{best['lower']:.2f} to {best['upper']:.2f}")
-        put("R*", own, f"{100 * _one(own, 'system')['upper'] / _middle(best):.2f}")
+        put("R*", own, f"{100 * _one(own, 'system')['upper'] / middle(best):.2f}")
         drawn = selected(own, kind="policy", name=RANDOM_GPU)
         put(RANDOM_GPU, own, _percent(drawn[0] if drawn else best, best))
         for row in selected(own, kind="policy"):
@@ -250,14 +225,14 @@ def _findings_table(cases: list[list[Row]]) -> list[Row]:
 
 def _closed(own: list[Row]) -> str:
     """What part of the way from the credit gate to R* the optimum gets."""
-    start = _middle(_one(own, "policy", name=CREDIT_GATE))
-    best = _middle(_one(own, "policy", name=OPTIMUM))
+    start = middle(_one(own, "policy", name=CREDIT_GATE))
+    best = middle(_one(own, "policy", name=OPTIMUM))
     return f"{100 * (best - start) / (_one(own, 'system')['upper'] - start):.1f}"
 
 
 def _percent(row: Row, best: Row) -> str:
-    text = f"{100 * _middle(row) / _middle(best):.2f}"
-    half = 50 * (row["upper"] - row["lower"]) / _middle(best)
+    text = f"{100 * middle(row) / middle(best):.2f}"
+    half = 50 * (row["upper"] - row["lower"]) / middle(best)
     return f"{text}±{half:.2f}" if row["method"] == SIMULATED else text
 
 
