@@ -50,7 +50,7 @@ def bursts(instance: Instance, name: str) -> Instance:
     A Markov chain of three states: quiet (45 s), a burst of writing, a burst of reading.
     """
     states = [
-        tuple(_BURST if burst == writes else 1.0 for writes in _writing(instance))
+        tuple(_BURST if burst == writes else 1.0 for writes in writing_classes(instance))
         for burst in (None, True, False)
     ]
     begin, end = 0.5 / QUIET_SECONDS, 1.0 / BURST_SECONDS
@@ -76,8 +76,8 @@ def peaks(instance: Instance, name: str) -> Instance:
     return _profiled(instance, peak, peak, name)
 
 
-def _writing(instance: Instance) -> list[bool]:
-    """Which classes write more than they read."""
+def writing_classes(instance: Instance) -> list[bool]:
+    """Which classes write more than they read: one half; the others are the other."""
     return [c.output_tokens > c.prompt_tokens for c in instance.classes]
 
 
@@ -86,6 +86,6 @@ def _profiled(
 ) -> Instance:
     classes = tuple(
         dataclasses.replace(c, arrival_profile=writing if writes else reading)
-        for c, writes in zip(instance.classes, _writing(instance), strict=True)
+        for c, writes in zip(instance.classes, writing_classes(instance), strict=True)
     )
     return dataclasses.replace(instance, name=name, classes=classes)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from llm_sched_env.arrival_patterns import ArrivalModulation
+from llm_sched_env.changing_traffic import writing_classes
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.exact.tiny_system import require_markov
 from llm_sched_env.instance import Instance, Prices, RequestClass
@@ -50,7 +51,7 @@ def merged_halves(instance: Instance) -> Instance:
     """
     require_markov(instance)
     rates = instance.arrival_rates
-    writes = np.array([c.output_tokens > c.prompt_tokens for c in instance.classes])
+    writes = np.array(writing_classes(instance))
     halves = {"writing": writes, "reading": ~writes}
     shares = {
         name: np.where(half, rates, 0.0) / rates[half].sum()

@@ -6,21 +6,26 @@ import dataclasses
 
 import numpy as np
 
-from llm_sched_env.evaluation import evaluate
 from llm_sched_env.exact import Bounds, optimum, rule_bounds
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.experiments.study import Cell, Row
+from llm_sched_env.experiments.tiny_optima import (
+    EXACT,
+    OPTIMUM,
+    SIMULATED,
+    TOLERANCE,
+    TRUNK,
+    cluster_title,
+    simulated,
+)
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Estimate
 
-OPTIMUM, TRUNK, LEARNED = "optimum", "trunk-reservation", "learned"
-EXACT, SIMULATED, MORE = "exact", "simulated", "simulated, more than trunk-reservation"
+LEARNED, MORE = "learned", "simulated, more than trunk-reservation"
 BURSTS, STEADY = "bursts", "steady"
-# Relative width at which a value iteration stops.
-_TOLERANCE = 1e-5
 
 
 def bursty_instance(cell: Cell) -> Instance:
@@ -40,14 +45,15 @@ def bursty_rows(cell: Cell) -> list[Row]:
     best = optimum(
         instance,
         n_gpus,
+        cell["pricing"],
         queue_limit=cell["queue_limit"],
         decode_limit=cell["decode_limit"],
-        tolerance=_TOLERANCE,
+        tolerance=TOLERANCE,
     )
-    fluid_plan = plan(instance)
+    fluid_plan = plan(instance, cell["pricing"])
     actions = trunk_reservation(best.system, fluid_plan.slot_ranks(n_gpus))
     start = best.lower_solution.h
-    earned = rule_bounds(best.system, actions, tolerance=_TOLERANCE, start=start)
+    earned = rule_bounds(best.system, actions, tolerance=TOLERANCE, start=start)
     case = {
         "preset": cell["preset"],
         "system": _title(cell, instance),
@@ -63,17 +69,8 @@ def bursty_rows(cell: Cell) -> list[Row]:
 
 
 def _earned(policy: str, instance: Instance, cell: Cell) -> np.ndarray:
-    """Revenue per GPU and second of each run, shape (K,); the same requests for all policies."""
-    result = evaluate(
-        policy,
-        instance,
-        cell["n_gpus"],
-        horizon=cell["horizon"],
-        warmup=cell["warmup"],
-        replications=cell["replications"],
-        seed=cell["seed"],
-        jobs=1,
-    )
+    """Revenue per GPU and second of each run, shape (K,)."""
+    result = simulated(policy, instance, cell)
     return np.array(result.scores) * result.bound
 
 
@@ -88,6 +85,5 @@ def _row(policy: str, method: str, bounds: Bounds) -> Row:
 
 def _title(cell: Cell, instance: Instance) -> str:
     """In words."""
-    n_gpus, gpus = cell["n_gpus"], "GPU" if cell["n_gpus"] == 1 else "GPUs"
     classes = " in two classes" if "halves" in instance.name else ""
-    return f"{cell['preset']}{classes}, {n_gpus} {gpus}, B = {cell['slots']}"
+    return f"{cell['preset']}{classes}, {cluster_title(cell)}"

@@ -12,20 +12,31 @@ from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
-from llm_sched_env.experiments.study import Cell, Row
+from llm_sched_env.experiments.study import Cell, Row, seeds
 from llm_sched_env.experiments.variants import with_hardware
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.policies import registered_policies
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.results import Evaluation
 from llm_sched_env.simulation.rules import DispatchRule
 
 OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
 BEST_RESERVE = "trunk-reservation with the best reserve"
 EXACT, SIMULATED = "exact", "simulated"
 _SHOWN_DIFFERENCES = 5
-# Relative width at which a value iteration stops.
-_TOLERANCE = 1e-5
+TOLERANCE = 1e-5
+"""Relative width at which a value iteration stops."""
+
+
+def run_settings(*, quick: bool, seed: int) -> Cell:
+    """How long and how often the rules are simulated beside the exact numbers."""
+    return {
+        "replications": 4 if quick else 16,
+        "horizon": 3000.0 if quick else 25_000.0,
+        "warmup": 500.0,
+        "seed": seeds(seed, 1)[0],
+    }
 
 
 def tiny_instance(cell: Cell) -> Instance:
@@ -39,16 +50,16 @@ def tiny_rows(cell: Cell) -> list[Row]:
     instance = tiny_instance(cell)
     limits = {"queue_limit": cell["queue_limit"], "decode_limit": cell["decode_limit"]}
     arguments = (instance, cell["n_gpus"], cell["pricing"])
-    drawn = optimum(*arguments, **limits, gpu_choice="random", tolerance=_TOLERANCE)
+    drawn = optimum(*arguments, **limits, gpu_choice="random", tolerance=TOLERANCE)
     # One GPU leaves nothing to choose.
-    best = drawn if cell["n_gpus"] == 1 else optimum(*arguments, **limits, tolerance=_TOLERANCE)
+    best = drawn if cell["n_gpus"] == 1 else optimum(*arguments, **limits, tolerance=TOLERANCE)
     rows = [_system_row(best), _bounds_row(OPTIMUM, best.bounds)]
     if best is not drawn:
         rows.append(_bounds_row(RANDOM_GPU, drawn.bounds))
     ranks = plan(instance, cell["pricing"]).slot_ranks(cell["n_gpus"])
     own = trunk_reservation(drawn.system, ranks)
     start = drawn.lower_solution.h
-    earned = rule_bounds(drawn.system, own, tolerance=_TOLERANCE, start=start)
+    earned = rule_bounds(drawn.system, own, tolerance=TOLERANCE, start=start)
     rows.append(_bounds_row(TRUNK, earned))
     rows.append(_bounds_row(BEST_RESERVE, _with_the_best_reserve(drawn, ranks, earned)))
     rows += _simulated_rows(cell, instance)
@@ -82,9 +93,7 @@ def _with_the_best_reserve(drawn: Optimum, ranks: np.ndarray, earned: Bounds) ->
         other = ranks.copy()
         other[1, yielding] = reserve
         actions = trunk_reservation(drawn.system, other)
-        return rule_bounds(
-            drawn.system, actions, tolerance=_TOLERANCE, start=drawn.lower_solution.h
-        )
+        return rule_bounds(drawn.system, actions, tolerance=TOLERANCE, start=drawn.lower_solution.h)
 
     first = min(most, int(np.ceil(ranks[1, yielding].max())))
     best = max(earned, bounds(first), key=_middle_of)
@@ -99,11 +108,15 @@ def _middle_of(bounds: Bounds) -> float:
     return (bounds.lower + bounds.upper) / 2.0
 
 
+def cluster_title(cell: Cell) -> str:
+    """GPUs and slots in words."""
+    return f"{cell['n_gpus']} GPU{'s' if cell['n_gpus'] > 1 else ''}, B = {cell['slots']}"
+
+
 def _title(cell: Cell) -> str:
     """In words."""
     gamma = "" if cell["gamma"] is None else f", gamma {cell['gamma']:g}/s"
-    gpus = f"{cell['n_gpus']} GPU{'s' if cell['n_gpus'] > 1 else ''}"
-    return f"{gpus}, B = {cell['slots']}, load x{cell['load']:g}{gamma}, {cell['pricing']}"
+    return f"{cluster_title(cell)}, load x{cell['load']:g}{gamma}, {cell['pricing']}"
 
 
 def _row(kind: str, name: str, method: str, **numbers: float | None) -> Row:
@@ -135,22 +148,17 @@ def dispatch_rules() -> Iterator[str]:
             yield name
 
 
+def simulated(policy: str, instance: Instance, cell: Cell) -> Evaluation:
+    """A policy on the cell's cluster; the same requests for all policies."""
+    names = ("n_gpus", "pricing", "horizon", "warmup", "replications", "seed")
+    return evaluate(policy, instance, **{name: cell[name] for name in names}, jobs=1)
+
+
 def _simulated_rows(cell: Cell, instance: Instance) -> list[Row]:
     """Every registered dispatch rule; 95% intervals."""
     rows = []
     for name in dispatch_rules():
-        result = evaluate(
-            name,
-            instance,
-            cell["n_gpus"],
-            pricing=cell["pricing"],
-            horizon=cell["horizon"],
-            warmup=cell["warmup"],
-            replications=cell["replications"],
-            seed=cell["seed"],
-            jobs=1,
-        )
-        low, high = result.revenue_rate.ci95
+        low, high = simulated(name, instance, cell).revenue_rate.ci95
         rows.append(_row("policy", name, SIMULATED, lower=float(low), upper=float(high)))
     return rows
 

@@ -16,18 +16,15 @@ from llm_sched_env.experiments.between_ends import (
 )
 from llm_sched_env.experiments.bursty_optima import (
     BURSTS,
-    EXACT,
     LEARNED,
     MORE,
-    OPTIMUM,
-    SIMULATED,
     STEADY,
-    TRUNK,
     bursty_rows,
 )
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.row_selection import selected
-from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.experiments.study import Cell, Row, Study
+from llm_sched_env.experiments.tiny_optima import EXACT, OPTIMUM, SIMULATED, TRUNK, run_settings
 from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
@@ -57,13 +54,7 @@ class BurstyOptimum(Study):
 
     def cells(self, *, quick: bool, seed: int) -> list[Cell]:
         """Two cells a system, with its bursts and without; quick: the smallest, short queues."""
-        shared = {
-            "decode_limit": 1,
-            "replications": 4 if quick else 16,
-            "horizon": 3000.0 if quick else 25_000.0,
-            "warmup": 500.0,
-            "seed": seeds(seed, 1)[0],
-        }
+        shared = {"pricing": "bundled", "decode_limit": 1, **run_settings(quick=quick, seed=seed)}
         cases: list[Cell] = [dict(zip(_NAMES, case, strict=True)) for case in CASES]
         if quick:
             shortened = {"queue_limit": _SHORTEST_QUEUES}
@@ -90,20 +81,20 @@ class BurstyOptimum(Study):
         """What is lacking to R*, with and without bursts: the optimum's part and the rule's."""
         cases = systems(rows)
         figure.set_size_inches(8.4, 3.6)
-        axis, middle = figure.subplots(), np.arange(len(cases))
+        axis, places = figure.subplots(), np.arange(len(cases))
         for shift, traffic, colour in ((-0.2, STEADY, "tab:gray"), (0.2, BURSTS, "tab:orange")):
             chosen = [selected(own, traffic=traffic) for own in cases]
             best = np.array([100.0 * _lacks(own, OPTIMUM) for own in chosen])
             rule = np.array([100.0 * _lacks(own, TRUNK) for own in chosen])
             axis.bar(
-                middle + shift, best, 0.36, color=colour, label=f"{traffic}: no policy earns it"
+                places + shift, best, 0.36, color=colour, label=f"{traffic}: no policy earns it"
             )
             axis.bar(
-                middle + shift, rule - best, 0.36, best,
+                places + shift, rule - best, 0.36, best,
                 color="tab:red", label=f"{TRUNK} leaves it" if traffic == STEADY else None,
             )  # fmt: skip
         labels = [own[0]["system"].replace(", ", "\n", 1) for own in cases]
-        axis.set_xticks(middle, labels, fontsize="x-small")
+        axis.set_xticks(places, labels, fontsize="x-small")
         most = 100.0 * max(_lacks(selected(own, traffic=BURSTS), TRUNK) for own in cases)
         axis.set(ylabel="% of R* not earned", ylim=(0.0, 1.2 * most))
         axis.legend(fontsize="small", ncols=3, loc="upper center")

@@ -14,6 +14,7 @@ from llm_sched_env.experiments.claims import (
     Findings,
 )
 from llm_sched_env.experiments.row_selection import column, selected
+from llm_sched_env.experiments.specialist_policies import SPECIALIST, shown_name, specialist
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.experiments.traffic_scenarios import (
     REPLAY,
@@ -32,11 +33,9 @@ BOUND, LEARNED = "hindsight bound", "learned"
 REPLANNED = ("fluid-mpc", "fluid-mpc-estimated")
 FORESIGHT = "foresight alone"
 _FORESIGHT_POLICY = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
-SPECIALIST = "specialist"
 SIZES, REPLAY_SIZES = (5, 20), (2, 5, 20)
-_SPECIALISTS = "llm_sched_env.agents.specialists:"
 SPECIALISTS = {
-    (scenario, n): f"{_SPECIALISTS}{scenario}_{n}"
+    (scenario, n): specialist(scenario, n)
     for scenario, sizes in (
         ("daily", SIZES),
         ("bursts", SIZES),
@@ -82,12 +81,10 @@ class ChangingTraffic(Study):
 
     def compute(self, cell: Cell) -> list[Row]:
         """A row a replication."""
-        shared: Row = {name: cell[name] for name in ("scenario", "n_gpus", "policy")}
+        shared: Row = {name: cell[name] for name in ("scenario", "n_gpus")}
+        shared["policy"] = shown_name(cell["policy"])
         if cell["policy"] == _FORESIGHT_POLICY:
             shared["policy"] = FORESIGHT
-        # Not by the names that there are: cells are kept when another specialist is trained.
-        if cell["policy"].startswith(_SPECIALISTS):
-            shared["policy"] = SPECIALIST
         bounds = cell["policy"] == BOUND
         shares = scenario_bounds(cell).tolist() if bounds else simulate_scenario(cell).scores
         return [shared | {"run": k, "share": share} for k, share in enumerate(shares)]
@@ -97,12 +94,14 @@ class ChangingTraffic(Study):
         claims = []
         for scenario in dict.fromkeys(row["scenario"] for row in rows):
             own = selected(rows, scenario=scenario)
-            for policy in _present(own, (LEARNED, SPECIALIST, REPLANNED[0])):
-                gain = np.mean([_gain(own, n, policy, _best_rule(own, n)) for n in _sizes(own)], 0)
-                claims.append(_claim(policy, _FIXED, scenario, gain))
-            for policy in _present(own, (LEARNED, SPECIALIST)):
-                gain = np.mean([_gain(own, n, policy, REPLANNED[0]) for n in _sizes(own)], 0)
-                claims.append(_claim(policy, REPLANNED[0], scenario, gain))
+            claims += [
+                _claim(policy, _FIXED, scenario, _mean_gain(own, policy))
+                for policy in _present(own, (LEARNED, SPECIALIST, REPLANNED[0]))
+            ]
+            claims += [
+                _claim(policy, REPLANNED[0], scenario, _mean_gain(own, policy, REPLANNED[0]))
+                for policy in _present(own, (LEARNED, SPECIALIST))
+            ]
         claims += _overall(rows)
         table = [_line(rows, *case) for case in _cases(rows)]
         return Findings(claims, table, [_reached(rows), _CAVEAT])
@@ -199,11 +198,10 @@ def _overall(rows: list[Row]) -> list[Claim]:
     if not all(_present(own, (SPECIALIST, LEARNED)) for own in by_preset):
         return claims
     for other in (None, *_present(rows, REPLANNED)):
-        gains = []
-        for own in by_preset:
-            agent = _present(own, (SPECIALIST, LEARNED))[0]
-            gains.append([_gain(own, n, agent, other or _best_rule(own, n)) for n in _sizes(own)])
-        mean = np.mean([np.mean(gain, axis=0) for gain in gains], axis=0)
+        gains = [
+            _mean_gain(own, _present(own, (SPECIALIST, LEARNED))[0], other) for own in by_preset
+        ]
+        mean = np.mean(gains, axis=0)
         claims.append(_claim("the agent", other or _FIXED, f"all {len(presets)} presets", mean))
     return claims
 
@@ -264,6 +262,12 @@ def _gain(own: list[Row], n_gpus: int, policy: str, other: str) -> np.ndarray:
         own, "share", n_gpus=n_gpus, policy=other
     )
     return gain
+
+
+def _mean_gain(own: list[Row], policy: str, other: str | None = None) -> np.ndarray:
+    """By run, of one scenario, mean over sizes; over the best fixed rule by default, shape (K,)."""
+    gains = [_gain(own, n, policy, other or _best_rule(own, n)) for n in _sizes(own)]
+    return np.asarray(np.mean(gains, axis=0))
 
 
 def _shares(rows: list[Row], scenario: str, n_gpus: int, policy: str) -> np.ndarray:

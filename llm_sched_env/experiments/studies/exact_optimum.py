@@ -16,7 +16,7 @@ from llm_sched_env.experiments.between_ends import (
 )
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import selected
-from llm_sched_env.experiments.study import Cell, Row, Study, seeds
+from llm_sched_env.experiments.study import Cell, Row, Study
 from llm_sched_env.experiments.tiny_optima import (
     BEST_RESERVE,
     EXACT,
@@ -24,6 +24,7 @@ from llm_sched_env.experiments.tiny_optima import (
     RANDOM_GPU,
     SIMULATED,
     TRUNK,
+    run_settings,
     tiny_rows,
 )
 
@@ -68,9 +69,8 @@ class ExactOptimum(Study):
                 for case in cases
                 if case["n_gpus"] == 1 and case["slots"] == 4
             ]
-        runs = {"replications": 4 if quick else 16, "horizon": 3000.0 if quick else 25_000.0}
-        own_seed = {"warmup": 500.0, "seed": seeds(seed, 1)[0]}
-        return [{"preset": "base"} | case | runs | own_seed for case in cases]
+        runs = run_settings(quick=quick, seed=seed)
+        return [{"preset": "base"} | case | runs for case in cases]
 
     def cost(self, cell: Cell) -> float:
         """States, roughly: GPU configurations to the number of GPUs, times queues."""

@@ -10,6 +10,7 @@ from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.random_instances import random_instance
 from llm_sched_env.experiments.row_selection import column, selected
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
+from llm_sched_env.experiments.specialist_policies import SPECIALIST, shown_name, specialist
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Estimate
@@ -17,7 +18,7 @@ from llm_sched_env.results import Estimate
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEARNED, SPECIALIST = "learned", "specialist"
+LEARNED = "learned"
 BEST_RULE, CREDIT_GATE = "trunk-reservation", "credit-gate"
 PRESETS = ("base", "overload", "dolly15k")
 SMALL = (5, 20)
@@ -30,10 +31,7 @@ _TRAINED_FOR = (
     ("overload", SMALL[0]),
     *((f"random-{UNSEEN_SEED}-{number}", SMALL[0]) for number in UNSEEN),
 )
-SPECIALISTS = {
-    (name, n): f"llm_sched_env.agents.specialists:{name.replace('-', '_')}_{n}"
-    for name, n in _TRAINED_FOR
-}
+SPECIALISTS = {(name, n): specialist(name, n) for name, n in _TRAINED_FOR}
 """Rules trained for one instance and size."""
 # A share of R* that counts as none, where the question is whether something is lost.
 _NOISE = 0.0005
@@ -76,7 +74,7 @@ class LearnedRules(Study):
         shared: Row = {
             "instance": result.instance,
             "n_gpus": result.n_gpus,
-            "policy": SPECIALIST if cell["policy"] in SPECIALISTS.values() else cell["policy"],
+            "policy": shown_name(cell["policy"]),
         }
         return [shared | {"run": k, "share": share} for k, share in enumerate(result.scores)]
 
