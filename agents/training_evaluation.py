@@ -15,6 +15,7 @@ from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.evaluation import evaluate
+from llm_sched_env.measurement import measured_arrivals
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.results import Estimate
 from llm_sched_env.simulation.random_streams import replication_seed
@@ -49,6 +50,10 @@ class PairedEvaluation:
         run = interval_configuration(configuration) if _at_intervals(configuration) else None
         instance = (run or _event_configuration(configuration)).instance
         self.plan: FluidPlan = plan(instance, configuration.pricing)
+        self._measured = measured_arrivals(
+            instance, configuration.evaluation_horizon, configuration.evaluation_warmup
+        )
+        self._bound = plan(self._measured.bounded, configuration.pricing).value
         self._references: dict[str, np.ndarray] = {}
 
     def row(self, controller: Controller) -> Row:
@@ -87,7 +92,7 @@ class PairedEvaluation:
             control = self._run_intervals(controller)
         else:
             control = self._run_events(controller)
-        pricing, bound = self._configuration.pricing, self.plan.value
+        pricing, bound = self._configuration.pricing, self._bound
         metrics = [control.batch.metrics(k) for k in range(self._runs)]
         return np.array([m.revenue_rate(pricing) / bound for m in metrics])
 
@@ -139,7 +144,7 @@ class PairedEvaluation:
 
     def _end_warmup(self, control: IntervalControl | EventControl) -> None:
         for k in range(self._runs):
-            control.reset_metrics(k)
+            control.reset_metrics(k, pay_earlier_arrivals=self._measured.pays_earlier_arrivals)
 
 
 def difference(row: Row, reference: str) -> tuple[float, float]:

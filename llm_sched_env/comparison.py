@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from llm_sched_env.kept_evaluations import (
     keep_evaluation,
     read_evaluation,
 )
+from llm_sched_env.measurement import LONG_RUN, checked_times, common_period
 from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
@@ -47,6 +49,7 @@ COLUMNS = (
 )
 
 
+DEFAULT_HORIZON = 1200.0
 ONE_BY_ONE = Spreading(jobs=1)
 
 
@@ -97,8 +100,8 @@ def compare(
     *,
     pricing: str = "bundled",
     slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
-    horizon: float = 1200.0,
-    warmup: float = 300.0,
+    horizon: float | None = None,
+    warmup: float | None = None,
     replications: int = 8,
     seed: int = 0,
     spreading: Spreading = ONE_BY_ONE,
@@ -115,8 +118,9 @@ def compare(
         competitors: the columns.
         pricing: and the other arguments up to ``seed``: as in :func:`llm_sched_env.evaluate`.
         slis: service levels.
-        horizon: simulated seconds, warm-up included.
-        warmup: seconds that are not measured.
+        horizon: simulated seconds, warm-up included; default 1200 and, with arrival profiles, as
+            many more as make the measured seconds whole periods.
+        warmup: seconds that are not measured; default 300.
         replications: independent runs of each.
         seed: of all of them.
         spreading: where evaluations run; the results do not depend on it.
@@ -135,7 +139,7 @@ def compare(
         "replications": replications,
         "seed": seed,
     }
-    times = {"horizon": horizon, "warmup": warmup}
+    times = (horizon, warmup)
     tasks = [_Task.of(scenario, competitor, settings, times) for scenario, competitor in cells]
     files = [task.file(kept) for task in tasks]
     results = {k: found for k, file in enumerate(files) if (found := read_evaluation(file))}
@@ -170,12 +174,19 @@ class _Task:
         scenario: Scenario,
         competitor: Competitor,
         settings: dict[str, Any],
-        times: dict[str, Any],
+        times: tuple[float | None, float | None],
     ) -> _Task:
         """With the instance as plain data: another machine may not have its file."""
         if scenario.trace is None:
-            instance = resolve_instance(scenario.instance).to_dict()
-            own = {"instance": instance, **times}
+            instance = resolve_instance(scenario.instance)
+            horizon, warmup = checked_times(
+                *times,
+                trace=None,
+                period=common_period(instance),
+                interval=None,
+                least_horizon=DEFAULT_HORIZON,
+            )
+            own = {"instance": instance.to_dict(), "horizon": horizon, "warmup": warmup}
         else:
             own = {"instance": scenario.instance, "trace": scenario.trace, "speed": scenario.speed}
         return cls(competitor.policy, {"n_gpus": scenario.n_gpus, **own, **settings})
@@ -257,13 +268,50 @@ def write_csv(results: Sequence[tuple[str, Evaluation]], path: Path) -> None:
         writer.writerows(rows(results))
 
 
+def settings_notes(results: Sequence[tuple[str, Evaluation]]) -> list[str]:
+    """How the results were measured, and what each instance's R* and intervals cover."""
+    drawn = [r for _, r in results if not r.requests_given]
+    first = results[0][1]
+    times = "traces whole, without warm-up"
+    if drawn:
+        usual = (drawn[0].horizon, drawn[0].warmup)
+        times = f"{usual[0]:g} s, warm-up {usual[1]:g} s"
+        others = {r.instance: r.horizon for r in drawn if (r.horizon, r.warmup) != usual}
+        times += "".join(f" ({name}: {horizon:g} s)" for name, horizon in others.items())
+        times += "; traces: whole, none" if len(drawn) < len(results) else ""
+    notes = [
+        f"{first.pricing} pricing, {first.replications} replications of {times}, seed {first.seed};"
+        " ± is half a 95% interval."
+    ]
+    by_instance: dict[str, dict[str, Evaluation]] = {}
+    for _, result in results:
+        by_instance.setdefault(result.instance, {}).setdefault(result.bound_of, result)
+    return notes + [
+        _bound_note(name, list(found.values()))
+        for name, found in by_instance.items()
+        if not all(covers.startswith(LONG_RUN) for covers in found)
+    ]
+
+
+def _bound_note(name: str, results: Sequence[Evaluation]) -> str:
+    """Which seconds and requests the bounds of an instance cover, by size where they differ."""
+    if len(results) == 1:
+        covers = results[0].bound_of
+    else:
+        covers = ", ".join(f"{result.bound_of} (n = {result.n_gpus})" for result in results)
+    given = "; ± is of patience and routing, the requests are given"
+    return f"{name}: R* of {covers}{given if results[0].requests_given else ''}"
+
+
 def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
     """Scores in percent of R* with half-widths of the 95% intervals, a row per scenario."""
     labels = list(dict.fromkeys(label for label, _ in results))
     cells: dict[tuple[str, int], dict[str, str]] = {}
     for label, result in results:
         mean, high = result.score.mean, result.score.ci95[1]
-        text = f"{100 * mean:.1f}±{100 * (high - mean):.1f}"
+        text = f"{100 * mean:.1f}"
+        if math.isfinite(high):
+            text += f"±{100 * (high - mean):.1f}"
         cells.setdefault((result.instance, result.n_gpus), {})[label] = text
     lines = ["| instance | n | " + " | ".join(labels) + " |"]
     lines.append("|---|---:|" + "---:|" * len(labels))

@@ -14,7 +14,8 @@ from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.hardware_sources import HardwareSource
 from llm_sched_env.instance_files import read_table, write_table
-from llm_sched_env.length_distributions import EXPONENTIAL, LengthDistribution
+from llm_sched_env.length_distributions import EXPONENTIAL, LengthDistribution, ObservedLengths
+from llm_sched_env.length_moments import mean_whole_chunks
 
 _LARGEST_INTEGER = 10**9
 ITERATION_LAWS = ("two-speed", "affine")
@@ -65,6 +66,10 @@ class RequestClass:
         prompt_lengths: distribution of prompt lengths around their mean.
         output_lengths: distribution of output lengths around their mean.
         arrival_profile: how the arrival rate changes around its mean; None: constant.
+        observed_lengths: prompts and outputs observed together, such as the rows of a trace, in
+            place of the two distributions; None: lengths are independent.
+        prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
+            follow from the lengths above (:func:`llm_sched_env.kv_limit.fitting_requests`).
     """
 
     name: str
@@ -75,6 +80,8 @@ class RequestClass:
     prompt_lengths: LengthDistribution = EXPONENTIAL
     output_lengths: LengthDistribution = EXPONENTIAL
     arrival_profile: ArrivalProfile | None = None
+    observed_lengths: ObservedLengths | None = None
+    prefill_iterations: float | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -101,6 +108,33 @@ class RequestClass:
             raise ConfigurationError(
                 at + "arrival_profile", self.arrival_profile, "an ArrivalProfile"
             )
+        if self.observed_lengths is not None:
+            self._check_observed(at)
+        if self.prefill_iterations is not None:
+            _check_number(self, "prefill_iterations", at + "prefill_iterations")
+
+    def _check_observed(self, at: str) -> None:
+        observed = self.observed_lengths
+        if not isinstance(observed, ObservedLengths):
+            raise ConfigurationError(at + "observed_lengths", observed, "an ObservedLengths")
+        for name in ("prompt_lengths", "output_lengths"):
+            if getattr(self, name) != EXPONENTIAL:
+                raise ConfigurationError(
+                    at + name,
+                    getattr(self, name),
+                    "none with observed_lengths",
+                    "leave one of them out",
+                )
+        observed.require_means(at, self.prompt_tokens, self.output_tokens)
+
+    def mean_prefill_iterations(self, chunk_tokens: int) -> float:
+        """Mean iterations E[ceil(P / C)] of a prefill in whole chunks of C tokens."""
+        if self.prefill_iterations is not None:
+            return self.prefill_iterations
+        if self.observed_lengths is not None:
+            prompts = self.observed_lengths.prompt_tokens
+            return float(np.ceil(prompts / chunk_tokens).mean())
+        return mean_whole_chunks(self.prompt_lengths, self.prompt_tokens, chunk_tokens)
 
 
 @dataclass(frozen=True)
@@ -230,8 +264,8 @@ class Prices:
 class Instance:
     """Classes, hardware and prices of one benchmark problem; independent of the cluster size.
 
-    Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix),
-    ``mixed_decode_rates`` mu_m = 1 / (D tau_mix), ``solo_decode_rates`` mu_s = gamma / D,
+    Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix), with whole
+    chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix), ``solo_decode_rates`` mu_s = gamma / D,
     each an array of shape (I,). ``modulation`` multiplies the arrival rates of all classes; None:
     no bursts.
     """
@@ -299,6 +333,9 @@ class Instance:
     @property
     def prefill_rates(self) -> np.ndarray:
         """Prefill rates mu_p, 1/s; shape (I,)."""
+        if self.hardware.chunking == "ceil":
+            chunks = [c.mean_prefill_iterations(self.hardware.chunk_tokens) for c in self.classes]
+            return 1.0 / (np.array(chunks) * self.hardware.tau_mixed)
         return self.hardware.chunk_tokens / (self.prompt_tokens * self.hardware.tau_mixed)
 
     @property
@@ -379,6 +416,8 @@ def _plain_table(owner: Any) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
+    if isinstance(value, ObservedLengths):
+        return value.to_dict()
     if dataclasses.is_dataclass(value):
         return _plain_table(value)
     if isinstance(value, tuple):
@@ -392,6 +431,9 @@ def _request_class(data: Any, where: str) -> RequestClass:
         if key in fields:
             table = _checked(fields[key], LengthDistribution, f"{where} {key}")
             fields[key] = LengthDistribution(**table)
+    if fields.get("observed_lengths") is not None:
+        table = _checked(fields["observed_lengths"], ObservedLengths, f"{where} observed_lengths")
+        fields["observed_lengths"] = ObservedLengths(**table)
     if fields.get("arrival_profile") is not None:
         table = _checked(fields["arrival_profile"], ArrivalProfile, f"{where} arrival_profile")
         fields["arrival_profile"] = ArrivalProfile(**table)

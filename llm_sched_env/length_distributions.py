@@ -78,3 +78,77 @@ def _checked_values(values: object) -> tuple[float, ...]:
 
 EXPONENTIAL = LengthDistribution()
 """The Markov model."""
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedLengths:
+    """Prompt and output lengths observed together; each pair is equally likely.
+
+    Args:
+        prompt_tokens: of each request, shape (K,); read-only.
+        output_tokens: of the same requests, shape (K,); read-only.
+    """
+
+    prompt_tokens: np.ndarray
+    output_tokens: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "output_tokens"):
+            object.__setattr__(self, name, _checked_tokens(name, getattr(self, name)))
+        counts = len(self.prompt_tokens), len(self.output_tokens)
+        if counts[0] != counts[1]:
+            raise ConfigurationError(
+                "observed lengths", f"{counts[0]} prompts, {counts[1]} outputs", "as many of each"
+            )
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObservedLengths) and self._bytes == other._bytes
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    @property
+    def _bytes(self) -> tuple[bytes, bytes]:
+        return self.prompt_tokens.tobytes(), self.output_tokens.tobytes()
+
+    def require_means(self, where: str, prompt_tokens: float, output_tokens: float) -> None:
+        """Raise ConfigurationError unless the lengths have the means of their class."""
+        for name, mean in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
+            own = float(getattr(self, name).mean())
+            if abs(own - mean) > _MEAN_TOLERANCE * mean:
+                raise ConfigurationError(
+                    where + name, mean, f"the mean of the observed lengths, {own!r}"
+                )
+
+    def within(self, tokens: float) -> np.ndarray:
+        """Which requests have at most so many prompt and output tokens; bool, shape (K,)."""
+        fits: np.ndarray = self.prompt_tokens + self.output_tokens <= tokens
+        return fits
+
+    def picked(self, rows: np.ndarray) -> ObservedLengths:
+        """Some of the requests: a mask or indices."""
+        return ObservedLengths(self.prompt_tokens[rows], self.output_tokens[rows])
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain data in the form of an instance file."""
+        return {
+            "prompt_tokens": self.prompt_tokens.tolist(),
+            "output_tokens": self.output_tokens.tolist(),
+        }
+
+
+def _checked_tokens(name: str, tokens: Any) -> np.ndarray:
+    """Token counts as a read-only array."""
+    try:
+        array = np.array(tokens, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty((0, 0))
+    if array.ndim != 1 or len(array) == 0 or not (np.isfinite(array) & (array >= 0)).all():
+        raise ConfigurationError(
+            f"observed lengths {name}", tokens, "a non-empty list of finite numbers >= 0"
+        )
+    array.setflags(write=False)
+    return array

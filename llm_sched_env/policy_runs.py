@@ -33,7 +33,10 @@ _MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
 
 @dataclass(frozen=True)
 class Run:
-    """What all replications of an evaluation share."""
+    """What all replications of an evaluation share.
+
+    ``pays_earlier_arrivals``: whether requests that arrived in the warm-up earn when they end.
+    """
 
     instance: Instance
     fluid_plan: FluidPlan
@@ -45,6 +48,7 @@ class Run:
     stream: RequestStream | None
     billing: str | None
     slis: tuple[ServiceLevel, ...]
+    pays_earlier_arrivals: bool
 
     @property
     def cluster(self) -> dict[str, Any]:
@@ -127,7 +131,7 @@ class CompiledRuns:
         changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
         if run.warmup > 0:
             run_under_plans(simulation.batch, changes, 0.0, run.warmup)
-            simulation.reset_metrics()
+            simulation.reset_metrics(pay_earlier_arrivals=run.pays_earlier_arrivals)
         run_under_plans(simulation.batch, changes, run.warmup, run.horizon)
         return simulation.metrics()
 
@@ -209,7 +213,7 @@ class PythonRuns:
         warmup_steps = round(run.warmup / configuration.interval)
         for step in range(configuration.steps):
             if step == warmup_steps and step > 0:
-                control.reset_metrics(0)
+                control.reset_metrics(0, pay_earlier_arrivals=run.pays_earlier_arrivals)
             action = self._act(report.observations[0], control.info(0, report), seconds)
             report = control.empty_report()
             control.step(as_actions(action, shape)[None], report)
@@ -224,7 +228,7 @@ class PythonRuns:
         if run.warmup > 0:
             control.end_at(0, run.warmup)
             self._decide_to_the_end(control, report, seconds)
-            control.reset_metrics(0)
+            control.reset_metrics(0, pay_earlier_arrivals=run.pays_earlier_arrivals)
             control.end_at(0, run.horizon)
             report = control.empty_report()
             control.resume(report)

@@ -98,8 +98,12 @@ def azure2023(
     instance = instance_from_trace(
         trace, n_gpus=1, patience_rates=patience_rate, hardware=hardware, prices=prices
     )
+    # Only the means: exponential lengths make it an instance of the Markov model.
+    classes = tuple(dataclasses.replace(c, observed_lengths=None) for c in instance.classes)
     scale = arrival_rate / float(instance.arrival_rates.sum())
-    return dataclasses.replace(instance.scaled(scale), name="azure2023")
+    return dataclasses.replace(instance, name="azure2023", classes=classes).scaled(
+        scale, "azure2023"
+    )
 
 
 PRESETS: dict[str, Callable[[], Instance]] = {

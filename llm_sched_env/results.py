@@ -13,18 +13,22 @@ from llm_sched_env.simulation.metrics import Latency, plain_latency
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over replications with its 95% interval (Student t); NaN ends for one replication."""
+    """A mean over replications with its 95% interval (Student t); NaN ends if there is none."""
 
     mean: float
     ci95: tuple[float, float]
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Estimate:
-        """Estimate from one value per replication, shape (K,)."""
+    def of(cls, values: np.ndarray, *, requests_given: bool = False) -> Estimate:
+        """Estimate from one value per replication, shape (K,).
+
+        One replication has no interval, nor have equal ones of requests that are given: repeating
+        the same run says nothing of sampling error.
+        """
         from scipy.stats import t
 
         mean, n = float(np.mean(values)), len(values)
-        if n < 2:
+        if n < 2 or (requests_given and np.ptp(values) == 0.0):
             return cls(mean, (math.nan, math.nan))
         half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
         return cls(mean, (mean - half, mean + half))
@@ -116,9 +120,11 @@ class Evaluation:
         instance: the instance's name.
         n_gpus: cluster size.
         pricing: ``bundled`` or ``separate``, of ``revenue_rate``, ``score`` and ``bound``.
-        bound: R*, the fluid plan's value.
+        bound: R* of the requests and seconds that are measured.
+        bound_of: which these are, in words that follow "R* of".
+        requests_given: whether all replications have the same requests, those of a trace.
         score: revenue rate / R*.
-        revenue_rate: in the pricing asked for.
+        revenue_rate: in the pricing asked for, of the requests of ``bound_of``.
         objective: revenue rate less the penalties of the service levels.
         bundled_revenue_rate: equation (22).
         separate_revenue_rate: equation (23).
@@ -146,6 +152,8 @@ class Evaluation:
     replications: int
     seed: int
     bound: float
+    bound_of: str
+    requests_given: bool
     score: Estimate
     revenue_rate: Estimate
     bundled_revenue_rate: Estimate
@@ -165,6 +173,13 @@ class Evaluation:
     versions: dict[str, str]
     note: str = ""
     decision_milliseconds: DecisionTime | None = None
+
+    @property
+    def interval_of(self) -> str:
+        """What differs between replications, so what intervals over them cover."""
+        if self.requests_given:
+            return "patience and routing; the requests are given"
+        return "requests, patience and routing"
 
     @property
     def events_per_second(self) -> float:
@@ -208,6 +223,8 @@ class Evaluation:
             "replications": self.replications,
             "seed": self.seed,
             "bound": self.bound,
+            "bound_of": self.bound_of,
+            "interval_of": self.interval_of,
             **{name: getattr(self, name).to_dict() for name in estimates},
             "slis": {name: level.to_dict() for name, level in self.slis.items()},
             "scores": list(self.scores),

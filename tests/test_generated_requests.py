@@ -50,6 +50,10 @@ def test_the_trace_of_a_run_replays_to_the_same_result(policy, name, tmp_path):
     for record in (run, replayed):
         for measured_in_time in ("wall_seconds", "events_per_second"):
             del record[measured_in_time]
+    assert replayed.pop("interval_of") == "patience and routing; the requests are given"
+    assert run.pop("interval_of") == "requests, patience and routing"
+    covers = replayed.pop("bound_of")
+    assert covers.startswith(f"{instance.name} as given, {run.pop('bound_of')}; the ")
     assert replayed == run
 
 

@@ -23,6 +23,7 @@ FOLDERS = {
 LAYERS = [
     {"errors", "whole_files", "versions"},
     {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
+    {"length_moments"},
     {"instance"},
     {"changing_traffic", "kv_limit", "rank_correction"},
     {"presets"},
@@ -30,7 +31,8 @@ LAYERS = [
     {"ray_cluster"},
     {"spreading"},
     {"workloads", "policies", "results", "exact"},
-    {"envs", "measured_levels"},
+    {"envs", "measured_levels", "measurement"},
+    {"scenario"},
     {"planned_runs"},
     {"policy_runs"},
     {"evaluation", "kept_evaluations"},

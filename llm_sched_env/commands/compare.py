@@ -40,6 +40,7 @@ from llm_sched_env.comparison import (
     count_cells,
     markdown_table,
     rows,
+    settings_notes,
     write_csv,
 )
 from llm_sched_env.policies import resolve_agent, resolve_policy
@@ -88,8 +89,11 @@ def register(app: typer.Typer) -> None:
         ] = "2,5,20",
         pricing: PricingOption = "bundled",
         sli: SliOption = None,
-        horizon: Annotated[float, typer.Option(help="Simulated seconds, warm-up included.")] = 1200,
-        warmup: Annotated[float, typer.Option(help="Seconds not measured.")] = 300,
+        horizon: Annotated[
+            float | None,
+            typer.Option(help="Simulated seconds, warm-up included (1200, or whole periods)."),
+        ] = None,
+        warmup: Annotated[float | None, typer.Option(help="Seconds not measured (300).")] = None,
         replications: ReplicationsOption = 8,
         seed: SeedOption = 0,
         quick: Annotated[
@@ -136,10 +140,7 @@ def register(app: typer.Typer) -> None:
                 on_result=lambda text: progress.update(task, advance=1, description=text),
             )
         notes += [f"{r.instance}: {r.note}" for _, r in results if r.note]
-        notes.append(
-            f"{pricing} pricing, {replications} replications of {horizon:g} s, warm-up {warmup:g} s"
-            f" (traces: whole, none), seed {seed}; ± is half a 95% interval."
-        )
+        notes += settings_notes(results)
         write_csv(results, folder / "results.csv")
         table = markdown_table(results)
         text = table + "\n\n" + "\n".join(f"{note}  " for note in notes) + "\n"

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         sli: SliOption = None,
         horizon: Annotated[
             float | None,
-            typer.Option(help="Simulated seconds, warm-up included (900, or the whole trace)."),
+            typer.Option(help="Simulated seconds, warm-up included (900, whole periods or trace)."),
         ] = None,
         warmup: Annotated[
             float | None, typer.Option(help="Seconds not measured (300, or 0 with a trace).")
@@ -119,6 +119,7 @@ def print_evaluation(result: Evaluation) -> None:
         f"({result.pricing}), {result.replications} x {result.horizon:g} s, "
         f"warm-up {result.warmup:g} s, seed {result.seed}"
     )
+    print_lines(_what_is_bounded(result))
     print_table(
         ("class", "arrived", "done", "gave up", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
         [
@@ -140,6 +141,16 @@ def print_evaluation(result: Evaluation) -> None:
     if result.decision_milliseconds:
         cost = result.decision_milliseconds
         print_lines(f"a decision takes {cost.median:.2f} ms (median), {cost.p99:.2f} ms (p99)")
+
+
+def _what_is_bounded(result: Evaluation) -> str:
+    """What R* and the interval cover, in a line."""
+    line = f"R* of {result.bound_of}"
+    if result.replications < 2 or not result.requests_given:
+        return line
+    if math.isfinite(result.score.ci95[0]):
+        return f"{line}; the interval is of {result.interval_of}"
+    return f"{line}; no interval: the requests are given and every run is the same"
 
 
 def _print_service_levels(result: Evaluation) -> None:

@@ -137,9 +137,12 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         self._origin[k] = self.batch.states.clock["time"][k, 0]
         self._begin_step(k)
 
-    def reset_metrics(self, k: int) -> None:
-        """End the warm-up of cluster k: measure from now on."""
-        reset_metrics(self.batch.state(k))
+    def reset_metrics(self, k: int, *, pay_earlier_arrivals: bool = True) -> None:
+        """End the warm-up of cluster k: measure from now on.
+
+        Without ``pay_earlier_arrivals`` requests that are there already earn nothing more.
+        """
+        reset_metrics(self.batch.state(k), pay_earlier_arrivals=pay_earlier_arrivals)
         self._begin_step(k)
 
     def _begin_step(self, k: int) -> None:

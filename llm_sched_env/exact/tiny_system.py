@@ -184,6 +184,7 @@ def require_markov(instance: Instance) -> None:
         for field, plain in (
             ("prompt_lengths", EXPONENTIAL),
             ("output_lengths", EXPONENTIAL),
+            ("observed_lengths", None),
             ("arrival_profile", None),
         )
     ]

@@ -54,8 +54,11 @@ def objective(instance: Instance, pricing: str) -> np.ndarray:
         w = instance.bundled_revenues
         parts = (zeros, w * instance.mixed_decode_rates, w * instance.solo_decode_rates)
     else:
+        prompt_revenue = ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed
+        if hardware.chunking == "ceil":
+            prompt_revenue = prices.prefill * instance.prompt_tokens * instance.prefill_rates
         parts = (
-            ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed,
+            prompt_revenue,
             ones * prices.decode / hardware.tau_mixed,
             ones * prices.decode * hardware.gamma,
         )

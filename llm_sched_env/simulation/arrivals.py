@@ -14,7 +14,7 @@ import numpy as np
 
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.layout import EngineState, Workload
-from llm_sched_env.simulation.lengths import draw_length
+from llm_sched_env.simulation.lengths import PAIRED, draw_length
 from llm_sched_env.simulation.random_streams import (
     ARRIVAL,
     CLASS,
@@ -154,4 +154,5 @@ def fill_request(state: EngineState, workload: Workload, request: int) -> None:
     record.request_class = i
     values = workload.length_values
     record.prompt_tokens = draw_length(workload.lengths[0], values, i, state.keys[PROMPT], k)
-    record.output_tokens = draw_length(workload.lengths[1], values, i, state.keys[OUTPUT], k)
+    output_key = state.keys[PROMPT if workload.lengths[1, i].kind == PAIRED else OUTPUT]
+    record.output_tokens = draw_length(workload.lengths[1], values, i, output_key, k)

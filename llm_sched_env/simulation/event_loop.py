@@ -91,7 +91,8 @@ def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) 
     billed = record.prompt_tokens if settings.bill_own_tokens else state.parameters[i].prompt_tokens
     totals.prefilled += 1
     totals.prompt_tokens += record.prompt_tokens
-    totals.prefill_revenue += settings.prefill_price * billed
+    if record.arrival_time >= state.clock[0].paid_from:
+        totals.prefill_revenue += settings.prefill_price * billed
     totals.ttft_sum += time - record.arrival_time
     count_latency(state, TTFT, i, time - record.arrival_time)
     log_event(state, log, time, PREFILL_END, record.index, gpu)
@@ -112,8 +113,9 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     decode_bill = settings.decode_price * output
     totals.completed += 1
     totals.output_tokens += record.output_tokens
-    totals.decode_revenue += decode_bill
-    totals.bundled_revenue += settings.prefill_price * prompt + decode_bill
+    if record.arrival_time >= state.clock[0].paid_from:
+        totals.decode_revenue += decode_bill
+        totals.bundled_revenue += settings.prefill_price * prompt + decode_bill
     e2e = time - record.arrival_time
     # A request of less than one token (exponential lengths) counts as one.
     tpot = (time - record.first_token_time) / max(1.0, record.output_tokens)

@@ -56,6 +56,7 @@ def fresh_state(
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill
     settings["decode_price"] = instance.prices.decode
+    states.clock["paid_from"] = -np.inf
     parameters = states.parameters
     # What is billed and what the gates reckon with: the requests that are not rejected.
     served = fitting_requests(instance)

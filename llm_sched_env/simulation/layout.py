@@ -182,6 +182,7 @@ CLOCK = np.dtype(
     [
         ("time", _f8),
         ("metrics_start", _f8),
+        ("paid_from", _f8),  # requests that arrived before earn nothing
         ("next_arrival_time", _f8),
         ("credit_time", _f8),  # next credit timer; inf: none
         ("credit_class", _i8),

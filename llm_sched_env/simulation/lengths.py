@@ -1,7 +1,8 @@
 """Prompt and output lengths: draw k of a class's distribution.
 
 A length is a function of the stream's key and the request's number. Exponential lengths take
-one draw; the other kinds start a stream of their own at it, as long as they need.
+one draw; the other kinds start a stream of their own at it, as long as they need. A paired output
+length was observed with the prompt and is found by the prompt's draw.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from llm_sched_env.simulation.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.random_streams import exponential, random_below, random_bits, uniform
 
-EXPONENTIAL, DETERMINISTIC, LOG_NORMAL, GAMMA, EMPIRICAL = range(5)
+EXPONENTIAL, DETERMINISTIC, LOG_NORMAL, GAMMA, EMPIRICAL, PAIRED = range(6)
 
 
 @compiled

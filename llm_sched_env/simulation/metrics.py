@@ -43,6 +43,8 @@ class Latency:
 class Metrics:
     """Counts and time averages of one run between ``start`` and ``end`` (seconds).
 
+    Revenue is that of all requests, or only of those that arrived since ``start``, as
+    :func:`reset_metrics` was told.
     By class, initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode +
     inside.
     Arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
@@ -108,9 +110,15 @@ def read_metrics(state: EngineState) -> Metrics:
     )
 
 
-def reset_metrics(state: EngineState) -> None:
-    """Forget what was counted so far: the end of the warm-up."""
+def reset_metrics(state: EngineState, *, pay_earlier_arrivals: bool = True) -> None:
+    """Forget what was counted so far: the end of the warm-up.
+
+    Args:
+        state: of one cluster.
+        pay_earlier_arrivals: whether requests that arrived before now still earn revenue.
+    """
     time = state.clock["time"][0]
+    state.clock["paid_from"] = -np.inf if pay_earlier_arrivals else time
     state.totals[:] = np.zeros(1, CLASS_TOTALS)
     state.totals["initial"] = sum(state.classes[name] for name in OCCUPANCIES)
     for name in OCCUPANCIES:

@@ -363,9 +363,9 @@ class Simulation:
         stacked = None if controls is None else np.asarray(controls, float)[None]
         self.batch.run(np.array([until], float), stacked)
 
-    def reset_metrics(self) -> None:
-        """End of the warm-up: measure from now on."""
-        reset_metrics(self.state)
+    def reset_metrics(self, *, pay_earlier_arrivals: bool = True) -> None:
+        """End of the warm-up: measure from now on; see :func:`.metrics.reset_metrics`."""
+        reset_metrics(self.state, pay_earlier_arrivals=pay_earlier_arrivals)
 
     def metrics(self) -> Metrics:
         """What was measured since the start or the last :meth:`reset_metrics`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from llm_sched_env.simulation.lengths import (
     EXPONENTIAL,
     GAMMA,
     LOG_NORMAL,
+    PAIRED,
 )
 
 
@@ -39,7 +41,10 @@ def bills_own_tokens(instance: Instance, recorded: bool, billing: str | None = N
         if billing not in BILLINGS:
             raise ConfigurationError("billing", billing, " or ".join(BILLINGS))
         return billing == "own-tokens"
-    markov = all(c.prompt_lengths == c.output_lengths == MARKOV for c in instance.classes)
+    markov = all(
+        c.prompt_lengths == c.output_lengths == MARKOV and c.observed_lengths is None
+        for c in instance.classes
+    )
     return recorded or not markov
 
 
@@ -64,6 +69,11 @@ def workload_tables(instance: Instance, stream: RequestStream | None = None) -> 
     values: list[float] = []
     lengths = np.zeros((2, instance.n_classes), layout.LENGTHS)
     for i, c in enumerate(instance.classes):
+        if c.observed_lengths is not None and stream is None:
+            observed = c.observed_lengths
+            lengths[0, i] = _observed_record(EMPIRICAL, observed.prompt_tokens, values)
+            lengths[1, i] = _observed_record(PAIRED, observed.output_tokens, values)
+            continue
         lengths[0, i] = _length_record(c.prompt_lengths, c.prompt_tokens, values)
         lengths[1, i] = _length_record(c.output_lengths, c.output_tokens, values)
     profiles = np.zeros(instance.n_classes, layout.PROFILE)
@@ -98,10 +108,17 @@ def _length_record(
         shape = _cv(lengths) ** -2.0
         return GAMMA, mean / shape, shape, 0, 0
     if lengths.values is not None:
-        first = len(values)
-        values += lengths.values
-        return EMPIRICAL, 0.0, 0.0, first, len(lengths.values)
+        return _observed_record(EMPIRICAL, lengths.values, values)
     return EXPONENTIAL, mean, 0.0, 0, 0
+
+
+def _observed_record(
+    kind: int, lengths: Iterable[float], values: list[float]
+) -> tuple[int, float, float, int, int]:
+    """One row of LENGTHS for observed lengths, which are appended to ``values``."""
+    first = len(values)
+    values += lengths
+    return kind, 0.0, 0.0, first, len(values) - first
 
 
 def _cv(lengths: LengthDistribution) -> float:

@@ -57,6 +57,8 @@ class Trace:
         output_tokens: shape (K,); may be fractions.
         sources: the files that it was read from.
         dropped: zero-token requests that were left out, by class name.
+        end: seconds until which arrivals were recorded, so that quiet time after the last of
+            them counts; None: until the last arrival.
 
     Raises:
         TraceError: for arrays that are no stream of requests.
@@ -69,6 +71,7 @@ class Trace:
     output_tokens: np.ndarray
     sources: tuple[Source, ...] = ()
     dropped: Mapping[str, ZeroRows] = field(default_factory=dict)
+    end: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -78,6 +81,8 @@ class Trace:
             object.__setattr__(self, name, array)
         _check_names(self.class_names)
         _check_arrays(self)
+        if self.end is not None:
+            object.__setattr__(self, "end", float(self.end))
 
     def __len__(self) -> int:
         return len(self.arrival_time)
@@ -89,8 +94,8 @@ class Trace:
 
     @property
     def duration(self) -> float:
-        """Seconds from time 0 to the last arrival."""
-        return float(self.arrival_time[-1])
+        """Seconds from time 0 to the end, by default the last arrival."""
+        return float(self.arrival_time[-1]) if self.end is None else self.end
 
     @property
     def rate(self) -> float:
@@ -101,8 +106,8 @@ class Trace:
         """The duration; TraceError if it is 0, so that there is no rate."""
         if self.duration <= 0:
             raise TraceError(
-                "trace: got arrivals that are all at one instant, allowed is a trace with a "
-                "duration"
+                "trace: got requests that arrive all at one instant, so they have no rate; say "
+                "over how many seconds to count them with a horizon or a window"
             )
         return self.duration
 
@@ -110,7 +115,8 @@ class Trace:
         """The same requests arriving ``speed`` times as fast."""
         if not is_finite_number(speed, positive=True):
             raise ConfigurationError("speed", speed, "a finite number > 0")
-        return dataclasses.replace(self, arrival_time=self.arrival_time / speed)
+        end = None if self.end is None else self.end / speed
+        return dataclasses.replace(self, arrival_time=self.arrival_time / speed, end=end)
 
     def at_rate(self, rate: float) -> Trace:
         """The same requests at a mean of ``rate`` arrivals per second for the whole cluster."""
@@ -119,7 +125,10 @@ class Trace:
         return self.at_speed(rate / self.rate)
 
     def window(self, start: float, end: float = np.inf) -> Trace:
-        """The requests that arrive in [start, end) seconds; ``start`` is their time 0."""
+        """The requests that arrive in [start, end) seconds; ``start`` is their time 0.
+
+        A finite end is kept, with the quiet time before it; ``inf`` keeps the trace's own.
+        """
         if not is_finite_number(start) or not (end == np.inf or is_finite_number(end)):
             raise ConfigurationError(
                 "window", (start, end), "start, end in seconds >= 0; the end may be inf"
@@ -132,9 +141,27 @@ class Trace:
                 "seconds in which a request arrives",
                 f"the trace lasts {self.duration:g} s",
             )
+        kept = self.end if end == np.inf else end
         return dataclasses.replace(
-            self._picked(inside), arrival_time=self.arrival_time[inside] - start
+            self._picked(inside),
+            arrival_time=self.arrival_time[inside] - start,
+            end=None if kept is None else kept - start,
         )
+
+    def arrives_in(self, start: float, end: float) -> np.ndarray:
+        """Which requests arrive in [start, end) seconds; bool, shape (K,).
+
+        An end that no arrival is after belongs to it: the last request of a whole trace counts.
+        """
+        arrivals = self.arrival_time
+        before = arrivals <= end if arrivals[-1] <= end else arrivals < end
+        inside: np.ndarray = (start <= arrivals) & before
+        return inside
+
+    def until(self, end: float) -> Trace:
+        """The requests that arrive before ``end`` seconds, as :meth:`arrives_in` has it."""
+        arrived = self.arrives_in(0.0, end)
+        return self if arrived.all() else self._picked(arrived)
 
     def without_zero_rows(self) -> Trace:
         """The requests with prompt and output tokens; the others stay counted in ``dropped``."""
@@ -209,7 +236,15 @@ def merged(traces: Sequence[Trace]) -> Trace:
         np.concatenate([trace.output_tokens for trace in traces])[order],
         tuple(source for trace in traces for source in trace.sources),
         dropped,
+        _latest_end(traces),
     )
+
+
+def _latest_end(traces: Sequence[Trace]) -> float | None:
+    """The end of traces that are merged; None if it is the last arrival of them all."""
+    if all(trace.end is None for trace in traces):
+        return None
+    return max(trace.duration for trace in traces)
 
 
 def _added(one: Mapping[str, ZeroRows], two: Mapping[str, ZeroRows]) -> dict[str, ZeroRows]:
@@ -247,6 +282,11 @@ def _check_arrays(trace: Trace) -> None:
         raise TraceError(
             f"trace: got the classes {classes.min()} to {classes.max()}, allowed is 0 to "
             f"{len(trace.class_names) - 1}"
+        )
+    if trace.end is not None and not (is_finite_number(trace.end) and trace.end >= arrivals[-1]):
+        raise TraceError(
+            f"trace: got the end {trace.end!r}, expected seconds not before the last arrival at "
+            f"{arrivals[-1]:g}"
         )
     for tokens in (trace.prompt_tokens, trace.output_tokens):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():

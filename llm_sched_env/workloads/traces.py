@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.length_distributions import ObservedLengths
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 from llm_sched_env.workloads.formats import CANONICAL
 from llm_sched_env.workloads.summary import TraceSummary, reading_notes, summarize
@@ -83,8 +84,13 @@ def instance_from_trace(
     patience_rates: float | Sequence[float] = PATIENCE_RATE,
     hardware: Hardware = QWEN_8B_A100,
     prices: Prices = PAPER_PRICES,
+    *,
+    seconds: tuple[float, float] | None = None,
 ) -> Instance:
-    """The instance whose means and rates per GPU are those of a trace replayed on n GPUs.
+    """The instance whose lengths and rates per GPU are those of a trace replayed on n GPUs.
+
+    Its lengths are the trace's rows, prompts with their outputs, so that what a plan needs of
+    them (means, whole chunks, what fits into a KV limit) is counted and not modelled.
 
     Args:
         trace: what is replayed.
@@ -92,8 +98,18 @@ def instance_from_trace(
         patience_rates: theta, 1/s, one for all classes or one per class; default: the presets'.
         hardware: iteration times and slots; default: Qwen-8B on an A100.
         prices: revenue per token; default: the paper's.
+        seconds: only of the requests that arrive in [start, end), at their rate over these
+            seconds; requests at the end count too if it is not before the last arrival. A class
+            without any keeps the lengths of the whole trace at the rate 0. Default: the whole
+            trace, over its duration.
+
+    Raises:
+        TraceError: if a class has no request in the trace.
+        ConfigurationError: if no request arrives in ``seconds``.
     """
-    gpu_seconds = trace.positive_duration() * n_gpus
+    if seconds is None:
+        seconds = (0.0, trace.positive_duration())
+    measured = _measured_rows(trace, seconds)
     theta = np.broadcast_to(np.asarray(patience_rates, float), len(trace.class_names))
     classes = []
     for i, name in enumerate(trace.class_names):
@@ -103,16 +119,43 @@ def instance_from_trace(
                 f"trace: got no request of the class {name!r}, allowed is at least one of each; "
                 "widen the window or leave the class's file out"
             )
-        classes.append(
-            RequestClass(
-                name,
-                float(trace.prompt_tokens[own].mean()),
-                float(trace.output_tokens[own].mean()),
-                float(own.sum()) / gpu_seconds,
-                float(theta[i]),
-            )
-        )
+        rows = own & measured
+        rate = _rate(rows, n_gpus, seconds)
+        classes.append(_class_of_rows(trace, rows if rate else own, name, rate, theta[i]))
     return Instance("trace", tuple(classes), hardware, prices)
+
+
+def _measured_rows(trace: Trace, seconds: tuple[float, float]) -> np.ndarray:
+    """Which requests arrive in some seconds, at least one; bool, shape (K,)."""
+    measured = trace.arrives_in(*seconds)
+    if not measured.any():
+        raise ConfigurationError(
+            "measured seconds",
+            seconds,
+            "seconds in which a request arrives",
+            f"the trace lasts {trace.duration:g} s",
+        )
+    return measured
+
+
+def _rate(rows: np.ndarray, n_gpus: int, seconds: tuple[float, float]) -> float:
+    """Arrivals per GPU and second."""
+    return float(rows.sum()) / ((seconds[1] - seconds[0]) * n_gpus)
+
+
+def _class_of_rows(
+    trace: Trace, rows: np.ndarray, name: str, rate: float, theta: float
+) -> RequestClass:
+    """A class whose lengths are some rows of a trace, at a rate per GPU."""
+    lengths = ObservedLengths(trace.prompt_tokens[rows], trace.output_tokens[rows])
+    return RequestClass(
+        name,
+        float(lengths.prompt_tokens.mean()),
+        float(lengths.output_tokens.mean()),
+        rate,
+        float(theta),
+        observed_lengths=lengths,
+    )
 
 
 def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
