@@ -98,6 +98,8 @@ def read_iteration_times(
     with open_text(path, _WHAT, CalibrationError) as text:
         names = [name.strip() for name in next(csv.reader([text.readline()]), [])]
         lines = [line.strip() for line in text]
+    if not names:
+        raise CalibrationError(f"{_WHAT} {path}: got an empty file, expected a header and rows")
     if is_profile(names):
         return IterationTimes(
             *read_profile(path, names, lines, device, model, layers), path.name, PROFILE_NOTE
