@@ -279,18 +279,19 @@ def settings_notes(results: Sequence[tuple[str, Evaluation]]) -> list[str]:
         others = {r.instance: r.horizon for r in drawn if (r.horizon, r.warmup) != usual}
         times += "".join(f" ({name}: {horizon:g} s)" for name, horizon in others.items())
         times += "; traces: whole, none" if len(drawn) < len(results) else ""
-    notes = [
+    how = (
         f"{first.pricing} pricing, {first.replications} replications of {times}, seed {first.seed};"
         " ± is half a 95% interval."
-    ]
+    )
     by_instance: dict[str, dict[str, Evaluation]] = {}
     for _, result in results:
         by_instance.setdefault(result.instance, {}).setdefault(result.bound_of, result)
-    return notes + [
+    bounds = [
         _bound_note(name, list(found.values()))
         for name, found in by_instance.items()
         if not all(covers.startswith(LONG_RUN) for covers in found)
     ]
+    return [how, *bounds]
 
 
 def _bound_note(name: str, results: Sequence[Evaluation]) -> str:

@@ -265,9 +265,9 @@ class Instance:
     """Classes, hardware and prices of one benchmark problem; independent of the cluster size.
 
     Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix), with whole
-    chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix), ``solo_decode_rates`` mu_s = gamma / D,
-    each an array of shape (I,). ``modulation`` multiplies the arrival rates of all classes; None:
-    no bursts.
+    chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix),
+    ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,). ``modulation`` multiplies
+    the arrival rates of all classes; None: no bursts.
     """
 
     name: str

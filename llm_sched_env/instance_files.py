@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from functools import partial
@@ -21,7 +22,7 @@ else:
 def read_table(path: Path, what: str = "instance file") -> Any:
     """The content of a JSON or TOML file; ``what`` names it in messages."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path, what)
         require_table_suffix(path, what)
         if path.suffix == ".toml":
             return tomllib.loads(text)
@@ -34,6 +35,14 @@ def read_table(path: Path, what: str = "instance file") -> Any:
     except (ValueError, RecursionError) as error:  # what the parsers and the decoder raise
         reason = " ".join(str(error).split())
         raise ConfigurationError(what, str(path), "valid JSON or TOML", reason) from None
+
+
+def _text(path: Path, what: str) -> str:
+    """A file in UTF-8, with or without a byte-order mark."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigurationError(what, str(path), "text in UTF-8", "it is in UTF-16: convert it")
+    return content.decode("utf-8-sig")
 
 
 def write_table(table: dict[str, Any], path: Path, what: str = "instance file") -> None:

@@ -299,10 +299,126 @@ def test_figures(run, tmp_path):
     assert plot.read_text().startswith("<?xml")
 
 
+OPERATORS = (
+    *("emb", "input_layernorm", "attn_pre_proj", "attn_rope", "attn_post_proj"),
+    *("post_attention_layernorm", "mlp_up_proj", "mlp_act", "mlp_down_proj", "add"),
+)
+# Medians of Meta-Llama-3-8B on one A100, ms, for 1 and 8 tokens.
+PROFILED = {
+    1: (0.003, 0.005, 0.033, 0.004, 0.025, 0.005, 0.142, 0.011, 0.076, 0.002),
+    8: (0.008, 0.004, 0.034, 0.004, 0.025, 0.004, 0.149, 0.012, 0.078, 0.002),
+}
+
+
+def profile(
+    path: Path, table: dict[int, tuple[float, ...]], operators: tuple[str, ...] = OPERATORS
+) -> Path:
+    """A profile as Vidur writes it: means that nobody reads, and rows of two GPUs."""
+    header = [f"time_stats.{name}.{kind}" for name in operators for kind in ("mean", "median")]
+    lines = [
+        [*(x for t in times for x in (9.0, t / workers)), 4096, tokens, workers]
+        for workers in (1, 2)
+        for tokens, times in table.items()
+    ]
+    columns = (*header, "n_embd", "num_tokens", "num_tensor_parallel_workers")
+    return write(path, [tuple(line) for line in lines], columns)
+
+
+NAMED = {"device": "a100", "model": "Meta-Llama-3-8B", "layers": 32}
+
+
+def test_a_profile_of_operators_is_an_iteration_of_all_layers(tmp_path, real_file):
+    times = read_iteration_times(profile(tmp_path / "mlp.csv", PROFILED), **NAMED)
+    assert (times.device, times.model, times.file) == ("a100", "Meta-Llama-3-8B", "mlp.csv")
+    assert times.tokens.tolist() == [1, 8]
+    summed = read_iteration_times(real_file, "a100", "Meta-Llama-3-8B")
+    expected = [summed.seconds[summed.tokens == tokens][0] for tokens in (1, 8)]
+    assert times.seconds == pytest.approx(expected, abs=5e-7)  # whole microseconds there
+
+
+def test_a_profile_of_a_law_gives_the_law_back(run, tmp_path):
+    """Each operator has its share of the iteration; the embedding is not in the layers."""
+    shares = np.array([32.0, 1, 2, 1, 2, 1, 8, 1, 5, 1])
+    runs = np.array([1, *[32] * 8, 64])
+    table = {
+        int(b): tuple(1e3 * t * shares / (shares @ runs))
+        for b, t in zip(TOKENS, law(TOKENS), strict=True)
+    }
+    path = profile(tmp_path / "mlp.csv", table)
+    fit = lse.calibrate(path, **NAMED)
+    assert fit.affine.c.value == pytest.approx(C)
+    assert fit.affine.b0.value == pytest.approx(B0)
+    assert "attention" in fit.notes(16)[0]
+    short = [name for name in OPERATORS if name != "post_attention_layernorm"]
+    assert read_iteration_times(
+        profile(tmp_path / "one_norm.csv", {1: (1.0,) * 9}, tuple(short)), **NAMED
+    ).seconds == pytest.approx([0.289])  # 9 additions and operators in 32 layers, an embedding
+    options = ["--device", "a100", "--model", "llama", "--layers", "32"]
+    code, _, err = run("calibrate", path, *options)
+    assert code == 0
+    assert "a profile of linear operators: attention" in err
+    for missing, message in (
+        (options[2:], "--device and --model"),
+        (options[:2], "--device and --model"),
+        (options[:4], "give --layers"),
+        ([*options[:5], "0"], "an integer >= 1"),
+    ):
+        refused(*run("calibrate", path, *missing), message)
+    whole = write(tmp_path / "t.csv", rows())
+    refused(*run("calibrate", whole, "--layers", "32"), "layers: got 32, allowed is none for")
+
+
+def test_other_profiles_are_one_line(tmp_path):
+    attention = ("attn_input_reshape", "attn_prefill", "attn_decode")
+    for name, table, operators, message in (
+        ("attention.csv", {1: (1, 1, 1)}, attention, "(mlp.csv)"),
+        ("more.csv", {1: (1,) * 11}, (*OPERATORS, "lm_head"), "a profile with lm_head"),
+        ("twice.csv", {1: (1,) * 11}, (*OPERATORS, "add"), "the operator 'add' twice"),
+        ("zero.csv", {1: (1,) * 10, 0: (1,) * 10}, OPERATORS, "line 3: got "),
+        ("empty.csv", {}, OPERATORS, "no row after the header"),
+    ):
+        with pytest.raises(CalibrationError, match=re.escape(message)) as caught:
+            read_iteration_times(profile(tmp_path / name, table, operators), **NAMED)
+        assert "\n" not in str(caught.value)
+    path = profile(tmp_path / "mlp.csv", PROFILED)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *lines[3:]]) + "\n")
+    with pytest.raises(CalibrationError, match="only rows of several GPUs"):
+        read_iteration_times(path, **NAMED)
+    path.write_text("\n".join([lines[0], "", lines[1], lines[2].replace("0.008", "fast")]))
+    with pytest.raises(CalibrationError, match=r"line 4: .*time_stats.emb.median is 'fast'"):
+        read_iteration_times(path, **NAMED)
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_byte_order_marks_are_read_and_utf_16_is_refused(tmp_path, suffix):
+    hardware, instance = tmp_path / f"gpu{suffix}", tmp_path / f"mine{suffix}"
+    HardwareFile(HARDWARE, SOURCE).save(hardware)
+    lse.presets.base().save(instance)
+    for path, load, expected in (
+        (hardware, HardwareFile.load, HardwareFile(HARDWARE, SOURCE)),
+        (instance, lse.Instance.load, lse.Instance.load(instance)),
+    ):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8-sig")
+        assert load(path) == expected
+        path.write_text(text, encoding="utf-16")
+        with pytest.raises(ConfigurationError, match="it is in UTF-16: convert it") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+    times = write(tmp_path / "t.csv", rows())
+    text = times.read_text()
+    times.write_text(text, encoding="utf-8-sig")
+    assert len(read_iteration_times(times)) == len(TOKENS)
+    times.write_text(text, encoding="utf-16")
+    with pytest.raises(CalibrationError, match="text in UTF-16, expected UTF-8"):
+        read_iteration_times(times)
+
+
 BAD_FILES = {
     "header": ("device,model,tokens,seconds\n", "line 1: got 'device,model,tokens,seconds'"),
     "twice": ("device,model,seconds,seconds,tokens_in_iteration\n", "line 1"),
-    "empty": ("", "line 1: got ''"),
+    "empty": ("", "an empty file"),
     "no rows": (",".join(HEADER) + "\n\n", "no row after the header"),
     "text": (",".join(HEADER) + "\na,m,1,.1\n\na,m,two,.1\n", "line 4: got 'a,m,two,.1'"),
     "zero": (",".join(HEADER) + "\na,m,0,.1\n", "line 2"),
@@ -426,6 +542,8 @@ def test_the_page_runs(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     write(Path(REAL_FILE), [*rows("a100", "Meta-Llama-3-8B"), *rows("h100", "Llama-2-7b-hf")])
+    times = law(TOKENS)
+    profile(Path("mlp.csv"), {int(b): (t,) * 10 for b, t in zip(TOKENS, times, strict=True)})
     rng = np.random.default_rng(5)
     for name in ("conv", "code"):
         stamped = [
@@ -435,7 +553,7 @@ def test_the_page_runs(run, tmp_path, monkeypatch):
         header = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
         write(Path(f"AzureLLMInferenceTrace_{name}.csv"), stamped, header)
     commands = re.findall(r"^llmsched .*$", PAGE, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         assert run(*shlex.split(command)[1:])[0] == 0, command
     Path("chat.toml").write_text(re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)[1])

@@ -282,7 +282,7 @@ def test_a_file_that_holds_no_instance_is_rejected(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_is_no_text_is_rejected(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"binary{suffix}"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"\x93\xff\x00")
     with pytest.raises(ConfigurationError) as caught:
         Instance.load(path)
     check_message(caught.value, "instance file", path.name, "valid JSON or TOML")

@@ -27,10 +27,14 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("BurstGPT_1.csv").write_text("\n".join([header, *rows]) + "\n")
     for name in ("conversation", "toolagent"):
         rows = [
-            json.dumps({"timestamp": 500 * k, "input_length": 900, "output_length": 30 + k})
+            json.dumps(
+                {"timestamp": 500 * k, "input_length": 900, "output_length": 30 + k, "hash_ids": []}
+            )
             for k in range(40)
         ]
         Path(f"{name}_trace.jsonl").write_text("\n".join(rows) + "\n")
+    request = {"timestamp": 1.5, "input_length": 900, "output_length": 30}
+    Path("requests.jsonl").write_text(json.dumps(request) + "\n")
     plain = lse.presets.base().to_dict()
     for k, name in enumerate(("ChatGPT", "GPT-4")):
         plain["classes"][k]["name"] = name
@@ -40,13 +44,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_format_is_on_the_page() -> None:
     for known in FORMATS:
         assert known.name in PAGE
-        for column in known.header:
+        for column in (*known.header, *known.marks):
             assert column in PAGE
 
 
 @pytest.mark.usefixtures("files")
 def test_commands_run() -> None:
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stop:
             main(shlex.split(command)[1:])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_sched_env.errors import ConfigurationError, TraceError
+from llm_sched_env.workloads.locations import DATA_VARIABLE, data_folders
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import load_traces
 
@@ -55,7 +56,6 @@ def refused(*paths: Path, **options: object) -> str:
     message = str(caught.value)
     assert "\n" not in message
     assert "got" in message
-    assert "allowed is" in message
     return message
 
 
@@ -92,10 +92,52 @@ def burstgpt_2(table: list[Row]) -> list[str]:
     return [BURSTGPT_2, *lines]
 
 
+def bare(table: list[Row]) -> list[str]:
+    return [
+        json.dumps({"timestamp": us, "input_length": p, "output_length": o})
+        for us, p, o, _, _ in table
+    ]
+
+
 def mooncake(table: list[Row]) -> list[str]:
     return [
         json.dumps({"timestamp": us, "input_length": p, "output_length": o, "hash_ids": [0, us]})
         for us, p, o, _, _ in table
+    ]
+
+
+def bailian(table: list[Row]) -> list[str]:
+    """Seconds as floats are printed, so that all have a point or an exponent."""
+    return [
+        json.dumps(
+            {
+                "chat_id": k,
+                "parent_chat_id": -1,
+                "timestamp": us / 1e6,
+                "input_length": p,
+                "output_length": o,
+                "type": ("text", "search")[kind],
+                "turn": 1,
+                "hash_ids": [k],
+            }
+        )
+        for k, (us, p, o, _, kind) in enumerate(table)
+    ]
+
+
+def serving_sim(table: list[Row]) -> list[str]:
+    return [
+        json.dumps({"input_toks": p, "output_toks": o, "arrival_time_ns": 1000 * us})
+        for us, p, o, _, _ in table
+    ]
+
+
+def azure_multimodal(table: list[Row]) -> list[str]:
+    """An index of pandas before and a column of images between those that are read."""
+    lines = [line.split(",") for line in azure_2023(table)[1:]]
+    return [
+        ",TIMESTAMP,NumImages,ContextTokens,GeneratedTokens",
+        *(f"{k},{stamp},1,{p},{o}" for k, (stamp, p, o) in enumerate(lines)),
     ]
 
 
@@ -107,23 +149,29 @@ def in_order(table: list[Row]) -> list[Row]:
     return sorted(table, key=lambda r: r[0])  # stable, as the reader
 
 
-@pytest.mark.parametrize(
-    ("writer", "name", "options"),
-    [
-        (azure_2023, "Azure", {}),
-        (azure_2024, "Azure", {}),
-        (burstgpt, "BurstGPT", {}),
-        (burstgpt_2, "BurstGPT", {}),
-        (mooncake, "Mooncake", {"time_unit": "us"}),
-        (vidur, "Vidur", {}),
-    ],
-)
+BURST_REST = "Model, Total tokens, Log Type"
+BAILIAN_REST = "chat_id, parent_chat_id, type, turn, hash_ids"
+WRITERS = [
+    (azure_2023, "Azure, calendar time", {}),
+    (azure_2024, "Azure, calendar time", {}),
+    (azure_multimodal, "Azure, calendar time; not read: a column without a name, NumImages", {}),
+    (burstgpt, f"BurstGPT, seconds; not read: {BURST_REST}", {}),
+    (burstgpt_2, f"BurstGPT, seconds; not read: Session ID, Elapsed time, {BURST_REST}", {}),
+    (mooncake, "Mooncake, microseconds; not read: hash_ids", {"time_unit": "us"}),
+    (bailian, f"Qwen-Bailian, seconds; not read: {BAILIAN_REST}", {}),
+    (bare, "JSON lines, microseconds", {"time_unit": "us"}),
+    (vidur, "Vidur, seconds; not read: pd_ratio", {}),
+    (serving_sim, "LLMServingSim, nanoseconds", {}),
+]
+
+
+@pytest.mark.parametrize(("writer", "description", "options"), WRITERS)
 @FILES
 @given(table=rows, crlf=st.booleans(), bom=st.booleans(), zipped=st.booleans())
 def test_every_format_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     writer: Callable[[list[Row]], list[str]],
-    name: str,
+    description: str,
     options: dict[str, str],
     table: list[Row],
     crlf: bool,
@@ -142,7 +190,7 @@ def test_every_format_is_read_back(
     assert trace.output_tokens.tolist() == [r[2] for r in expected]
     assert trace.class_names == ("trace",)
     late = sum(r[0] < max(q[0] for q in table[: k + 1]) for k, r in enumerate(table))
-    assert trace.sources == ((str(path), name, len(table), late),)
+    assert trace.sources == ((str(path), description, len(table), late),)
 
 
 names = st.text(min_size=1, max_size=12).filter(lambda s: s.isprintable() and s == s.strip())
@@ -194,6 +242,144 @@ def test_the_published_formats_as_they_look(tmp_path: Path) -> None:
     )
     assert arrays(load_traces(later)) == [[0, 3.053], [0, 0], [6955, 6472], [52, 26]]
     assert load_traces(later, time_unit="s").duration == 3053
+    chat = write(
+        tmp_path / "qwen_trace.jsonl",
+        '{"chat_id": 159, "parent_chat_id": 55, "timestamp": 61.114, "input_length": 521, '
+        '"output_length": 132, "type": "text", "turn": 2, "hash_ids": [1089, 13148]}',
+        '{"chat_id": 160, "parent_chat_id": -1, "timestamp": 121.5, "input_length": 64, '
+        '"output_length": 80, "type": "search", "turn": 1, "hash_ids": [6326]}',
+    )
+    trace = load_traces(chat, classes_by="type")
+    assert trace.arrival_time.tolist() == [0, 121.5 - 61.114]
+    assert trace.class_names == ("text", "search")
+
+
+def shared_keys(*times: str, extra: str = "") -> list[str]:
+    """Lines of the three keys that several formats share; times as they are to stand there."""
+    return [
+        f'{{"timestamp": {time}, "input_length": 9, "output_length": 5{extra}}}' for time in times
+    ]
+
+
+HASHES, CHAT = ', "hash_ids": [1]', ', "chat_id": 1, "turn": 1'
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        (shared_keys("0", "900"), "'hash_ids'"),
+        (shared_keys("0.25", "900.5"), "'hash_ids'"),
+        (shared_keys("0", "900", extra=', "type": "text"'), "'hash_ids'"),
+        (shared_keys("0", "900.5", extra=HASHES), "whole milliseconds"),
+        (shared_keys("0.0", "900.0", extra=HASHES), "whole milliseconds"),
+        (shared_keys("0", "900", extra=CHAT), "seconds with fractions"),
+        (shared_keys("0", "900", extra=HASHES + CHAT), "seconds with fractions"),
+    ],
+)
+def test_what_could_be_in_two_units_is_asked_for(
+    tmp_path: Path, lines: list[str], seen: str
+) -> None:
+    path = write(tmp_path / "chat.jsonl", *lines)
+    message = refused_for_its_unit(path)
+    assert seen in message
+    last = 900.5 if "900.5" in lines[1] else 900
+    first = 0.25 if "0.25" in lines[0] else 0
+    for unit, parts in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+        assert load_traces(path, time_unit=unit).duration == pytest.approx((last - first) / parts)
+
+
+def refused_for_its_unit(path: Path) -> str:
+    with pytest.raises(TraceError, match="unit of 'timestamp' is unclear") as caught:
+        load_traces(path)
+    assert "give --time-unit s or ms" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fault"),
+    [
+        (HASHES, HASHES + CHAT, "has 'chat_id', unlike line 1 (Mooncake)"),
+        (HASHES, "", "no 'hash_ids', unlike line 1 (Mooncake)"),
+        (CHAT, HASHES, "no 'chat_id' or 'parent_chat_id', unlike line 1 (Qwen-Bailian)"),
+    ],
+)
+def test_two_formats_in_a_file_are_refused(
+    tmp_path: Path, first: str, second: str, fault: str
+) -> None:
+    time = "1" if first == HASHES else "1.5"
+    lines = [*shared_keys(time, extra=first), *shared_keys(time, extra=second)]
+    path = write(tmp_path / "both.jsonl", *lines)
+    assert f"line 2: got {lines[1]!r}: {fault}" in refused(path)
+    assert len(load_traces(path, time_unit="s")) == 2
+
+
+@FILES
+@given(table=st.lists(row, min_size=2, max_size=12), data=st.data())
+def test_no_file_of_shared_keys_is_read_as_another(
+    tmp_path_factory: pytest.TempPathFactory, table: list[Row], data: st.DataObject
+) -> None:
+    """Whatever keys and decimals stand there: the documented seconds, or a question."""
+    extras = {
+        "hash_ids": data.draw(st.booleans()),
+        "chat_id": data.draw(st.booleans()),
+        "parent_chat_id": data.draw(st.booleans()),
+        "session_id": data.draw(st.booleans()),
+        "delay": data.draw(st.booleans()),
+    }
+    unit = data.draw(st.sampled_from(["s", "ms"]))
+    whole = data.draw(st.booleans())
+    times = [us // 1000 if whole else us / 1000 for us, *_ in table]  # milliseconds
+    if unit == "s":
+        times = [int(ms // 1000) if whole else ms / 1000 for ms in times]
+    lines = [
+        json.dumps(
+            {"timestamp": t, "input_length": 1, "output_length": 1}
+            | {key: 1 for key, there in extras.items() if there}
+        )
+        for t in times
+    ]
+    path = tmp_path_factory.getbasetemp() / "shared.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    is_bailian = extras["chat_id"] or extras["parent_chat_id"]
+    is_mooncake = extras["hash_ids"] and not is_bailian
+    if is_bailian and not whole:
+        assert load_traces(path).duration == pytest.approx(max(times) - min(times), abs=1e-6)
+    elif is_mooncake and whole:
+        span = (max(times) - min(times)) / 1000
+        assert load_traces(path).duration == pytest.approx(span, abs=1e-6)
+    else:
+        refused_for_its_unit(path)
+
+
+def test_units_are_given_by_file(tmp_path: Path) -> None:
+    seconds = write(tmp_path / "one.jsonl", *shared_keys("10", "12"))
+    milliseconds = write(tmp_path / "two.jsonl", *shared_keys("9500", "11000"))
+    for units in (
+        {"one.jsonl": "s", "two.jsonl": "ms"},
+        {str(seconds): "s", str(milliseconds): "ms"},
+    ):
+        trace = load_traces([seconds, milliseconds], time_unit=units)
+        assert trace.arrival_time.tolist() == [0, 0.5, 1.5, 2.5]
+        assert trace.request_class.tolist() == [1, 0, 1, 0]
+    marked = write(tmp_path / "three.jsonl", *shared_keys("10", "12", extra=HASHES))
+    assert load_traces(marked, time_unit={}).duration == 0.002
+    with pytest.raises(TraceError, match=r"two\.jsonl: the unit of 'timestamp' is unclear"):
+        load_traces([seconds, milliseconds], time_unit={"one.jsonl": "s"})
+    assert "'no.jsonl', allowed is the path or name of one" in refused(
+        seconds, time_unit={"no.jsonl": "s"}
+    )
+    assert "allowed is s or ms or us or ns" in refused(seconds, time_unit={"one.jsonl": "m"})
+
+
+def test_the_mooncake_trace_is_in_milliseconds() -> None:
+    name = "mooncake_conversation_trace.jsonl"
+    path = next((f / name for f in data_folders() if (f / name).is_file()), None)
+    if path is None:
+        pytest.skip(f"{name} is in none of the data folders; name one with {DATA_VARIABLE}")
+    trace = load_traces(path)
+    assert len(trace) == 12_031
+    assert trace.duration == 3536.999
+    assert trace.sources[0].format == "Mooncake, milliseconds; not read: hash_ids"
 
 
 def test_files_of_one_clock_are_merged(tmp_path: Path) -> None:
@@ -231,13 +417,13 @@ def test_clocks_are_not_mixed(tmp_path: Path) -> None:
     burst = write(tmp_path / "burst.csv", BURSTGPT, "1,GPT-4,1,1,2,API log")
     message = refused(local, zoned)
     assert "zoned.csv: got calendar time in UTC beside calendar time without a zone" in message
-    assert "allowed is one clock" in refused(zoned, vidur_file)
+    assert "expected one clock" in refused(zoned, vidur_file)
     assert "the seconds of BurstGPT beside the seconds of Vidur" in refused(vidur_file, burst)
     mixed = write(
         tmp_path / "mixed.csv", AZURE, "2023-11-16 18:15:46+00:00,1,1", "2023-11-16 18:15:47,1,1"
     )
     assert "mixed.csv line 3: got " in refused(mixed)
-    assert "with a zone as in the lines above" in refused(mixed)
+    assert "expected one with a zone, as those above" in refused(mixed)
 
 
 @pytest.mark.parametrize("header", [AZURE, BURSTGPT, VIDUR, CANONICAL])
@@ -249,67 +435,100 @@ def test_a_file_with_only_a_header_is_refused(tmp_path: Path, header: str) -> No
     ("lines", "message"),
     [
         ([f"{BURSTGPT},Model", "1,GPT-4,1,1,2,x,GPT-4"], "line 1: got the column 'Model' twice"),
-        (["Timestamp,Model,Request tokens", "1,GPT-4,1"], "got the header 'Timestamp,Model,Req"),
-        (["num_prefill_tokens,num_decode_tokens,pd_ratio", "1,1,1"], "Vidur header without arriva"),
+        (["Timestamp,Model,Request tokens", "1,GPT-4,1"], "got no 'Response tokens' in the"),
+        (["num_prefill_tokens,num_decode_tokens,pd_ratio", "1,1,1"], "Vidur without arrival times"),
         ([f'"{AZURE}', "1"], "got the header"),
-        (["{", "1"], "got the header '{'"),
-        (["[]"], "got the header '[]'"),
+        (["{", '"a": 1}'], "got '{' as the first line, expected a whole JSON object a line"),
+        (["[]"], "a JSON array, expected one object a line"),
+        (["[{", "}]"], "a JSON array, expected one object a line"),
         (['{"timestamp": 1, "timestamp": 2}'], "got the column 'timestamp' twice"),
-        (['{"input_length": 1, "output_length": 2}'], "Mooncake header without arrival times"),
+        (['{"timestamp": 0, "input_length": 100}'], "got no 'output_length' in line 1"),
+        (['{"input_length": 1, "output_length": 2}'], "JSON lines without arrival times"),
+        (['{"session_id": "a", "arrival_time_ns": 0, "sub_requests": []}'], "'sub_requests'"),
         (["version https://git-lfs.github.com/spec/v1", "oid"], "git lfs pull"),
         (["x" * 1000], "xxx..."),
+        (["TIMESTAMP,ContextTokens"], "got no 'GeneratedTokens' in the header"),
+        (
+            ["Timestamp,ContextTokens,GeneratedTokens"],
+            "columns of Azure; rename the column Timestamp to TIMESTAMP (calendar time)",
+        ),
+        (
+            ["timestamp,request_tokens,response_tokens"],
+            "rename the columns timestamp to Timestamp (seconds), request_tokens to Request tok",
+        ),
+        (
+            ["arrival_time,num_prefill_tokens,num_decode_tokens"],
+            "rename the column arrival_time to arrived_at (seconds)",
+        ),
+        (['{"input_toks": 1, "output_toks": 1, "arrival": 0}'], "arrival_time_ns (nanoseconds)"),
+        (['{"Timestamp": 1, "input_length": 1, "output_length": 1}'], "Timestamp to timestamp"),
+        ([AZURE.replace(",", ";")], "separated by ';', expected commas"),
+        ([AZURE.replace(",", "\t")], "separated by tabs, expected commas"),
+        ([f"{CANONICAL},patience"], "expected those of llm-sched-env and no others"),
+        ([f"{AZURE},{VIDUR}"], "got the columns of Azure and of Vidur"),
     ],
 )
 def test_a_header_of_no_format_is_refused(tmp_path: Path, lines: list[str], message: str) -> None:
     assert message in refused(write(tmp_path / "other.csv", *lines))
 
 
+NUMBER = "expected a finite decimal number >= 0"
+COUNT = "expected a whole number of at most 9 digits"
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "fault"),
     [
-        "nan,GPT-4,1,1,2,API log",
-        "inf,GPT-4,1,1,2,API log",
-        "-1,GPT-4,1,1,2,API log",
-        "1_0,GPT-4,1,1,2,API log",
-        "1e999,GPT-4,1,1,2,API log",
-        ",GPT-4,1,1,2,API log",
-        "1,GPT-4,-1,1,2,API log",
-        "1,GPT-4,1.5,1,2,API log",
-        "1,GPT-4,1,nan,2,API log",
-        "1,GPT-4,\u0661,1,2,API log",
-        "1,GPT-4,1,1,2",
-        "1,GPT-4,1,1,2,API log,1",
-        '1,"GPT-4,1,1,2,API log',
-        "1,,1,1,2,API log",
-        BURSTGPT,
+        ("nan,GPT-4,1,1,2,API log", f"Timestamp is 'nan', {NUMBER}"),
+        ("inf,GPT-4,1,1,2,API log", f"Timestamp is 'inf', {NUMBER}"),
+        ("-1,GPT-4,1,1,2,API log", f"Timestamp is '-1', {NUMBER}"),
+        ("1_0,GPT-4,1,1,2,API log", f"Timestamp is '1_0', {NUMBER}"),
+        ("1e999,GPT-4,1,1,2,API log", f"Timestamp is '1e999', {NUMBER}"),
+        (",GPT-4,1,1,2,API log", f"Timestamp is '', {NUMBER}"),
+        ("1,GPT-4,-1,1,2,API log", f"Request tokens is '-1', {COUNT}"),
+        ("1,GPT-4,1.5,1,2,API log", f"Request tokens is '1.5', {COUNT}"),
+        ("1,GPT-4,1,1000000000,2,API log", f"Response tokens is '1000000000', {COUNT}"),
+        ("1,GPT-4,1,nan,2,API log", f"Response tokens is 'nan', {COUNT}"),
+        ("1,GPT-4,\u0661,1,2,API log", COUNT),
+        ("1,GPT-4,1,1,2", "the header has 6 fields and this line has not"),
+        ("1,GPT-4,1,1,2,API log,1", "the header has 6 fields and this line has not"),
+        ('1,"GPT-4,1,1,2,API log', "a quote is left open or stands inside a field"),
+        ("1,,1,1,2,API log", "Model is '', expected the name of a class, printable text"),
+        (BURSTGPT, f"Timestamp is 'Timestamp', {NUMBER}"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, bad: str) -> None:
+def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, bad: str, fault: str) -> None:
     good = "1,GPT-4,1,1,2,API log"
     path = write(tmp_path / "burst.csv", BURSTGPT, *[good] * 3000, "", bad, good, end="\r\n")
     message = refused(path, classes_by="Model")
-    assert f"burst.csv line 3003: got {bad[:60]!r}"[:-1] in message
-    assert "Timestamp >= 0 and two token counts >= 0 and a class name (Model)" in message
+    assert f"burst.csv line 3003: got {bad!r}: " in message
+    assert message.endswith(fault)
+
+
+OBJECT = "expected a whole JSON object a line"
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "fault"),
     [
-        '{"timestamp": 1, "input_length": 1}',
-        '{"timestamp": 1, "input_length": 1, "output_length": NaN}',
-        '{"timestamp": 1, "input_length": 1, "output_length": true}',
-        '{"timestamp": 1, "input_length": 1, "output_length": [1]}',
-        '{"timestamp": 1, "input_length": 1.0, "output_length": 1}',
-        '{"timestamp": 1, "timestamp": 1, "input_length": 1, "output_length": 1}',
-        '{"timestamp": 1, "input_length": 1, "output_length": 1',
-        "[1, 2, 3]",
-        "[" * 100_000,
+        ('{"hash_ids": 0, "timestamp": 1, "input_length": 1}', "no 'output_length'"),
+        ('{"hash_ids": 0, "delay": 1, "input_length": 1, "output_length": 1}', "no 'timestamp'"),
+        (shared_keys("NaN", extra=HASHES)[0], f"timestamp is 'NaN', {NUMBER}"),
+        (shared_keys("true", extra=HASHES)[0], "timestamp is neither a number nor a text"),
+        (shared_keys("[1]", extra=HASHES)[0], "timestamp is neither a number nor a text"),
+        ('{"hash_ids": 0, "timestamp": 1, "input_length": 1.0, "output_length": 1}', COUNT),
+        ('{"timestamp": 1, "timestamp": 1, "input_length": 1}', "a key stands twice"),
+        ('{"timestamp": 1, "input_length": 1, "output_length": 1', OBJECT),
+        ("[1, 2, 3]", OBJECT),
+        ("[" * 100_000, OBJECT),
     ],
-    ids=lambda bad: bad[-30:],
+    ids=lambda text: text[-30:],
 )
-def test_a_bad_object_is_refused_with_its_line(tmp_path: Path, bad: str) -> None:
-    good = '{"timestamp": 1, "input_length": 1, "output_length": 1}'
-    assert "bad.jsonl line 2: got " in refused(write(tmp_path / "bad.jsonl", good, bad, good))
+def test_a_bad_object_is_refused_with_its_line(tmp_path: Path, bad: str, fault: str) -> None:
+    (good,) = shared_keys("1", extra=HASHES)
+    message = refused(write(tmp_path / "bad.jsonl", good, bad, good))
+    assert "bad.jsonl line 2: got " in message
+    assert message.endswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +551,9 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(f"{VIDUR}\n1,1,1\n".encode() + b"2,1,\xe9\n")
     assert "latin.csv line 3: got bytes that are no text" in refused(path)
     path.write_text(f"{VIDUR}\n1,1,1\n", encoding="utf-16")
-    assert "latin.csv line 1: got bytes that are no text" in refused(path)
+    assert "latin.csv: got text in UTF-16, expected UTF-8" in refused(path)
+    path.write_bytes(gzip.compress(f"{VIDUR}\n1,1,1\n".encode("utf-16")))
+    assert "latin.csv: got text in UTF-16, expected UTF-8" in refused(path)
 
 
 STAMPS = (AZURE, "2024-05-10 00:00:00", "2024-02-30 00:00:00", "+00:00")
@@ -359,7 +580,9 @@ def test_options_that_a_file_does_not_have_are_refused(tmp_path: Path) -> None:
     burst = write(tmp_path / "b.csv", BURSTGPT, "1,GPT-4,1,1,2,API log")
     assert "time_unit: got 'ms', allowed is none" in refused(azure, time_unit="ms")
     assert "time_unit: got 'ms', allowed is none" in refused(saved, time_unit="ms")
-    assert "allowed is s or ms or us" in refused(burst, time_unit="h")
+    assert "allowed is s or ms or us or ns" in refused(burst, time_unit="h")
+    sim = write(tmp_path / "sim.jsonl", *serving_sim([(1, 1, 1, 0, 0)]))
+    assert "arrival_time_ns of LLMServingSim says" in refused(sim, time_unit="ms")
     assert "classes_by: got 'Model', allowed is none" in refused(azure, classes_by="Model")
     assert "'Model' or 'Log Type'" in refused(burst, classes_by="model")
     assert "keep or drop" in refused(burst, zero_rows="ignore")

@@ -74,7 +74,8 @@ def test_zero_token_rows_are_counted_and_kept_or_dropped(burst: Path) -> None:
     assert dropped.dropped == kept.zero_rows()
     assert dropped.arrival_time.tolist() == [0, 2, 10]
     for trace, count in ((kept, 0), (dropped, 1)):
-        note, order = reading_notes(trace)
+        note, understood, order = reading_notes(trace)
+        assert understood == f"trace {burst}: BurstGPT, seconds; not read: Total tokens, Log Type"
         assert f"ChatGPT 1 (1 prompt, 1 output; {count} dropped)" in note
         assert "1 rows stood out of order" in order
     only_zero = dataclasses.replace(kept, output_tokens=np.zeros(5))
@@ -164,9 +165,9 @@ def test_patience_is_given_by_name_where_names_agree() -> None:
 
 def test_the_summary_is_plain_data(burst: Path) -> None:
     data = json.loads(json.dumps(summarize(load_traces(burst)).to_dict(), allow_nan=False))
-    assert data["files"] == [
-        {"path": str(burst), "format": "BurstGPT", "rows": 5, "out_of_order": 1}
-    ]
+    rest = "Model, Total tokens, Log Type"
+    source = {"path": str(burst), "format": f"BurstGPT, seconds; not read: {rest}"}
+    assert data["files"] == [{**source, "rows": 5, "out_of_order": 1}]
     assert (data["requests"], data["duration"], data["rate"]) == (5, 10, 0.5)
     (only,) = data["classes"]
     assert only["prompt_tokens"]["mean"] == 200
@@ -190,12 +191,12 @@ def test_trace_command_inspects_and_converts(run: Any, burst: Path, tmp_path: Pa
     out_file = tmp_path / "out.csv.gz"
     code, out, err = run("trace", str(burst), "--classes-by", "Model", "--save", str(out_file))
     assert code == 0
-    assert "BurstGPT, 5 rows" in "".join(out.splitlines())
+    assert "5 rows, BurstGPT, seconds" in " ".join(out.split())
     assert "GPT-4" in out
     assert "zero-token rows: ChatGPT 1" in err
     code, out, _ = run("trace", str(out_file), "--json", "--zero-rows", "drop", "--rate", "4")
     data = json.loads(out)
-    assert data["files"][0]["format"] == "llm-sched-env"
+    assert data["files"][0]["format"] == "llm-sched-env, seconds"
     assert data["rate"] == pytest.approx(4)
     assert [c["dropped"] for c in data["classes"]] == [1, 1]
 
@@ -210,6 +211,32 @@ def test_replay_and_evaluate_share_the_options(run: Any, burst: Path) -> None:
     assert "zero-token rows: API log 1" in err
     again = run("evaluate", "--policy", "credit-gate", "--trace", str(burst), *shared)
     assert json.loads(again[1])["requests"]["arrived"] == 4 * json.loads(out)["requests"]["arrived"]
+
+
+def test_time_units_by_file_on_the_command_line(run: Any, tmp_path: Path) -> None:
+    paths = []
+    for name, last in (("one", 2), ("two", 3000)):
+        lines = [
+            json.dumps({"timestamp": t, "input_length": 9, "output_length": 5}) for t in (0, last)
+        ]
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("\n".join(lines) + "\n")
+    code, out, err = run("trace", *paths, "--json", "--time-unit", "one.jsonl=s,two.jsonl=ms")
+    assert code == 0
+    assert json.loads(out)["duration"] == 3
+    assert f"trace {paths[1]}: JSON lines, milliseconds\n" in err
+    for option, message in (
+        ([], "give --time-unit s or ms"),
+        (["--time-unit", "one.jsonl=s"], "two.jsonl: the unit of 'timestamp' is unclear"),
+        (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "FILE=UNIT once for a file"),
+        (["--time-unit", "s,two.jsonl=ms"], "FILE=UNIT once for a file"),
+        (["--time-unit", "s,ms"], "allowed is s or ms or us or ns"),
+        (["--time-unit", "one.jsonl=h"], "allowed is s or ms or us or ns"),
+        (["--time-unit", "six.jsonl=s"], "the path or name of one of the files"),
+    ):
+        code, out, err = run("trace", *paths, *option)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 def test_replay_keeps_the_instance(run: Any, tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ def refused(*paths: Path) -> str:
     message = str(caught.value)
     assert "\n" not in message
     assert "got" in message
-    assert "allowed is" in message
     return message
 
 
@@ -147,12 +146,12 @@ def test_an_empty_file_and_one_with_only_a_header_are_refused(tmp_path: Path) ->
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    assert "text in UTF-16, expected UTF-8" in refused(tmp_path / "binary.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\x93\x00\x01")
     assert "bytes that are no text" in refused(tmp_path / "binary.csv")
 
 
-@pytest.mark.parametrize(
-    "header", [HEADER.lower(), "TIMESTAMP,ContextTokens", f"{HEADER},Model", GOOD_ROW, ""]
-)
+@pytest.mark.parametrize("header", [GOOD_ROW, "", "a,b,c"])
 def test_another_header_is_refused(tmp_path: Path, header: str) -> None:
     message = refused(write(tmp_path / "other.csv", GOOD_ROW, header=header))
     assert f"got the header {header!r}" in message

@@ -38,11 +38,15 @@ def register(app: typer.Typer) -> None:
         file: Annotated[
             Path,
             typer.Argument(
-                help="CSV with the columns device, model, tokens_in_iteration and seconds."
+                help="CSV with the columns device, model, tokens_in_iteration and seconds, or a "
+                "profile of Vidur's linear operators (mlp.csv)."
             ),
         ],
         device: Annotated[str | None, typer.Option(help="Which device of the file.")] = None,
         model: Annotated[str | None, typer.Option(help="Which model of the file.")] = None,
+        layers: Annotated[
+            int | None, typer.Option(help="Layers of the model, for a profile, which has one.")
+        ] = None,
         engine: Annotated[
             str, typer.Option(help="What was measured, for the hardware file.")
         ] = "unknown",
@@ -85,6 +89,7 @@ def register(app: typer.Typer) -> None:
             file,
             device=device,
             model=model,
+            layers=layers,
             chunk_tokens=chunk_tokens,
             tokens_from=tokens_from,
             tokens_to=tokens_to,

@@ -42,7 +42,11 @@ class TraceReading:
     ] = "keep"
     time_unit: Annotated[
         str | None,
-        typer.Option(help="Unit of numeric timestamps: s, ms, us (default: the format's)."),
+        typer.Option(
+            help="Unit of numeric timestamps: s, ms, us or ns, or FILE=UNIT, comma-separated "
+            "(default: the format's).",
+            metavar="UNIT",
+        ),
     ] = None
     classes_by: Annotated[
         str | None, typer.Option(help="Column that names the classes (default: a class per file).")
@@ -59,7 +63,7 @@ class TraceReading:
             window=_window(self.window) if self.window is not None else None,
             zero_rows=self.zero_rows,
             rate=self.rate,
-            time_unit=self.time_unit,
+            time_unit=_time_unit(self.time_unit),
             classes_by=self.classes_by,
         ).at_speed(self.speed)
         for note in reading_notes(trace):
@@ -100,6 +104,21 @@ def reads_traces(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _time_unit(text: str | None) -> str | dict[str, str] | None:
+    """One unit for all files, or one by file."""
+    if text is None or "=" not in text:
+        return text
+    pairs = [item.rpartition("=") for item in names("--time-unit", text)]
+    units = {file: unit for file, _, unit in pairs}
+    if not all(units) or len(units) < len(pairs):
+        raise ConfigurationError(
+            "--time-unit",
+            text,
+            "one unit, such as ms, or FILE=UNIT once for a file, such as a.jsonl=s",
+        )
+    return units
 
 
 def _window(text: str) -> tuple[float, float]:

@@ -97,7 +97,7 @@ class Calibration:
 
     def notes(self, batch_slots: int) -> list[str]:
         """What a user should know before trusting the numbers with B slots, one line each."""
-        notes = []
+        notes = [self.times.note] if self.times.note else []
         chunk, fewest = self.chunk, float(self.times.tokens[0])
         fits = (
             ("line", self.line_validity, chunk.line),
@@ -155,6 +155,7 @@ def calibrate(
     *,
     device: str | None = None,
     model: str | None = None,
+    layers: int | None = None,
     chunk_tokens: int = 256,
     tokens_from: float | None = None,
     tokens_to: float | None = None,
@@ -164,9 +165,10 @@ def calibrate(
     """Fit alpha, beta, gamma and the affine law to measured iteration times.
 
     Args:
-        times: iterations, or the path of a CSV of them.
+        times: iterations, or the path of a CSV of them, or of a profile of Vidur's.
         device: which of the file; None if it has one.
         model: which of the file; None if it has one.
+        layers: of the model, for a profile of one layer.
         chunk_tokens: prefill chunk C, tokens.
         tokens_from: fewest tokens of the line's iterations; None: the chunk, since no iteration
             with a prefill has fewer.
@@ -181,7 +183,7 @@ def calibrate(
     chunk_tokens = checked_integer("chunk_tokens", chunk_tokens)
     require_tolerance(tolerance)
     if not isinstance(times, IterationTimes):
-        times = read_iteration_times(times, device, model)
+        times = read_iteration_times(times, device, model, layers)
     last = float(times.tokens[-1]) if tokens_to is None else tokens_to
     used = times.between(0, last)
     line = fit_mixed_line(used.between(chunk_tokens if tokens_from is None else tokens_from, last))

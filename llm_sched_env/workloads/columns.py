@@ -1,4 +1,7 @@
-"""What do the texts of a column say? A column at a time; ValueError if any text is wrong."""
+"""What do the texts of a column say? A column at a time.
+
+If any text is wrong, a ValueError says what was expected of each.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ _NUMBER = re.compile(r"[0-9.eE+-]*")
 _DATE = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?", re.ASCII)
 _ZONED = re.compile(rf"({_DATE.pattern})(Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)", re.ASCII)
 _UTC = "+00:00"
+_EXPECTED_NUMBER = "a finite decimal number >= 0"
+_EXPECTED_DATE = "a time like 2023-11-16 18:15:46.6805900, with or without a zone"
 
 
 def counts(texts: Sequence[str]) -> np.ndarray:
@@ -25,17 +30,20 @@ def counts(texts: Sequence[str]) -> np.ndarray:
         or max(map(len, texts)) > _COUNT_DIGITS
         or not _DIGITS.fullmatch("".join(texts))
     ):
-        raise ValueError("not all are counts")
+        raise ValueError(f"a whole number of at most {_COUNT_DIGITS} digits")
     return np.array(list(map(float, texts)))
 
 
 def numbers(texts: Sequence[str]) -> np.ndarray:
     """Finite decimal numbers >= 0."""
     if not _NUMBER.fullmatch("".join(texts)):
-        raise ValueError("not all are numbers")
-    values = np.array(list(map(float, texts)))
+        raise ValueError(_EXPECTED_NUMBER)
+    try:
+        values = np.array(list(map(float, texts)))
+    except ValueError:
+        raise ValueError(_EXPECTED_NUMBER) from None
     if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError("not all are finite and >= 0")
+        raise ValueError(_EXPECTED_NUMBER)
     return values
 
 
@@ -43,7 +51,7 @@ def token_numbers(texts: Sequence[str]) -> np.ndarray:
     """Numbers >= 0 of tokens that may be fractions."""
     values = numbers(texts)
     if values.max() >= _MAX_TOKENS:
-        raise ValueError("not all are below 10^9")
+        raise ValueError("a number below 10^9")
     return values
 
 
@@ -56,14 +64,14 @@ def dates(texts: Sequence[str]) -> tuple[np.ndarray, bool]:
     if all(text.endswith(_UTC) for text in texts):  # the usual zone, without groups per row
         texts = [text[: -len(_UTC)] for text in texts]
         if not all(map(_DATE.fullmatch, texts)):
-            raise ValueError("not all are dates")
+            raise ValueError(_EXPECTED_DATE)
         return _nanoseconds(texts), True
     if all(map(_DATE.fullmatch, texts)):
         return _nanoseconds(texts), False
     matches = list(map(_ZONED.fullmatch, texts))
     parts = [match.groups() for match in matches if match]
     if len(parts) < len(texts):
-        raise ValueError("not all are dates, or some name a zone and others do not")
+        raise ValueError(_EXPECTED_DATE)
     local, zones = zip(*parts, strict=True)
     offsets = {zone: _offset(zone) for zone in set(zones)}
     return _nanoseconds(local) - np.array([offsets[zone] for zone in zones], np.int64), True
@@ -71,7 +79,10 @@ def dates(texts: Sequence[str]) -> tuple[np.ndarray, bool]:
 
 def _nanoseconds(texts: Sequence[str]) -> np.ndarray:
     """Matched texts as times: NumPy alone would also take "now" and "2023"."""
-    return np.array(texts, "datetime64[ns]").astype(np.int64)
+    try:
+        return np.array(texts, "datetime64[ns]").astype(np.int64)
+    except ValueError:  # no such day or hour
+        raise ValueError(_EXPECTED_DATE) from None
 
 
 def _offset(zone: str) -> int:
@@ -86,6 +97,6 @@ def labels(texts: Sequence[str], known: dict[str, int]) -> np.ndarray:
     """Index of each class name; names not met before are appended to ``known``."""
     for text in dict.fromkeys(texts):
         if not text or not text.isprintable():
-            raise ValueError("not all are class names")
+            raise ValueError("the name of a class, printable text")
         known.setdefault(text, len(known))
     return np.array([known[text] for text in texts], np.int32)

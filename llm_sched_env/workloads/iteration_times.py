@@ -1,8 +1,9 @@
-"""What does a file of iteration times hold? One device and model of a CSV, by its header."""
+"""Measured iterations of one device and model, and the CSV files that hold them."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import NoReturn
 
 import numpy as np
 
-from llm_sched_env.errors import CalibrationError
+from llm_sched_env.errors import CalibrationError, ConfigurationError
 from llm_sched_env.workloads import columns
+from llm_sched_env.workloads.operator_profiles import PROFILE_NOTE, is_profile, read_profile
 from llm_sched_env.workloads.reading import bad_line, csv_columns, open_text
 
 HEADER = ("device", "model", "tokens_in_iteration", "seconds")
 _WHAT = "iteration times"
-_ALLOWED = "a device, a model, a token count > 0 and seconds > 0"
+_EXPECTED = "expected a device, a model, a token count > 0 and seconds > 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,7 @@ class IterationTimes:
         tokens: in the iteration, b; shape (K,), non-decreasing.
         seconds: that it took; shape (K,).
         file: name of the file, "" if made here.
+        note: what a reader should know of how they were measured, "" if nothing.
     """
 
     device: str
@@ -36,6 +39,7 @@ class IterationTimes:
     tokens: np.ndarray
     seconds: np.ndarray
     file: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         tokens, seconds = (np.asarray(a, float) for a in (self.tokens, self.seconds))
@@ -60,9 +64,7 @@ class IterationTimes:
                 f"{_WHAT}: got none of {first:g} to {last:g} tokens, allowed is a range within "
                 f"{self.tokens[0]:g} to {self.tokens[-1]:g}; set --from and --to"
             )
-        return IterationTimes(
-            self.device, self.model, self.tokens[kept], self.seconds[kept], self.file
-        )
+        return dataclasses.replace(self, tokens=self.tokens[kept], seconds=self.seconds[kept])
 
     def measured(self, tokens: float) -> float | None:
         """Mean seconds at a token count, interpolated; None outside of what was measured."""
@@ -74,36 +76,55 @@ class IterationTimes:
 
 
 def read_iteration_times(
-    path: str | Path, device: str | None = None, model: str | None = None
+    path: str | Path,
+    device: str | None = None,
+    model: str | None = None,
+    layers: int | None = None,
 ) -> IterationTimes:
     """Read the iterations of one device and model; CSV, plain or gzip.
 
     Args:
-        path: of the file; its header has the columns of ``HEADER`` in any order, more allowed.
-        device: which; None if the file has one.
-        model: which; None if there is one.
+        path: of the file; its header has the columns of ``HEADER`` in any order, more allowed, or
+            those of Vidur's profile of linear operators (``mlp.csv``).
+        device: which; None if the file has one. A profile names none: what to call it.
+        model: which; None if there is one. A profile names none: what to call it.
+        layers: of the model, for a profile, whose times are those of one layer; otherwise None.
 
     Raises:
         CalibrationError: naming file and line.
+        ConfigurationError: for ``layers`` that the file does not need, or lacks.
     """
     path = Path(path)
     with open_text(path, _WHAT, CalibrationError) as text:
         names = [name.strip() for name in next(csv.reader([text.readline()]), [])]
-        if any(names.count(name) != 1 for name in HEADER):
-            _fail(path, 1, ",".join(names), f"a header with the columns {','.join(HEADER)}")
         lines = [line.strip() for line in text]
+    if not names:
+        raise CalibrationError(f"{_WHAT} {path}: got an empty file, expected a header and rows")
+    if is_profile(names):
+        return IterationTimes(
+            *read_profile(path, names, lines, device, model, layers), path.name, PROFILE_NOTE
+        )
+    if layers is not None:
+        raise ConfigurationError(
+            "layers", layers, f"none for {path}", "its times are those of whole iterations"
+        )
+    for name in HEADER:
+        if names.count(name) != 1:
+            times = "twice" if name in names else "not at all"
+            fault = f"the column {name!r} stands there {times}; expected {','.join(HEADER)}"
+            _fail(path, 1, ",".join(names), fault)
     width, wanted = len(names), [names.index(name) for name in HEADER]
     filled = [line for line in lines if line]
     if not filled:
         raise CalibrationError(
-            f"{_WHAT} {path}: got no row after the header, allowed is at least one"
+            f"{_WHAT} {path}: got no row after the header, expected at least one"
         )
     try:
         devices, models, tokens, seconds = _parse(filled, width, wanted)
     except ValueError:
         for number, line in enumerate(lines, 2):
             if line and not _is_good(line, width, wanted):
-                _fail(path, number, line, _ALLOWED)
+                _fail(path, number, line, _EXPECTED)
         raise
     pairs = list(zip(devices, models, strict=True))
     chosen = _one_of(path, list(dict.fromkeys(pairs)), device, model)
@@ -145,5 +166,5 @@ def _one_of(
     raise CalibrationError(f"{_WHAT} {path}: got {got}, allowed is one of: {known}")
 
 
-def _fail(path: Path, line: int, text: str, allowed: str) -> NoReturn:
-    raise bad_line(path, line, text, allowed, _WHAT, CalibrationError)
+def _fail(path: Path, line: int, text: str, fault: str) -> NoReturn:
+    raise bad_line(path, line, text, fault, _WHAT, CalibrationError)

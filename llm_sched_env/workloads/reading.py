@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
+
+import numpy as np
 
 from llm_sched_env.errors import LLMSchedError, TraceError
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LONGEST_SHOWN = 80
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LONGEST_SHOWN = 120
 
 
 @contextmanager
@@ -31,6 +35,11 @@ def open_text(
     """
     try:
         with _open_bytes(path) as binary:
+            if binary.peek(len(_UTF16_MARKS[0])).startswith(_UTF16_MARKS):
+                raise error(
+                    f"{what} {path}: got text in UTF-16, expected UTF-8; convert it, for example "
+                    "with `iconv -f UTF-16 -t UTF-8`"
+                )
             yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise error(
@@ -50,7 +59,7 @@ def open_text(
 
 
 @contextmanager
-def _open_bytes(path: Path) -> Iterator[BinaryIO]:
+def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb") as raw:
         if raw.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
             with gzip.GzipFile(fileobj=raw) as unzipped:
@@ -72,17 +81,32 @@ def bad_line(
     path: Path,
     line: int,
     text: str,
-    allowed: str,
+    fault: str,
     what: str = "trace",
     error: type[LLMSchedError] = TraceError,
 ) -> LLMSchedError:
     """The error for a line that does not say what it should."""
-    shown = text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
-    return error(f"{what} {path} line {line}: got {shown!r}, allowed is {allowed}")
+    return error(f"{what} {path} line {line}: got {shortened(text)!r}: {fault}")
+
+
+def value_fault(
+    name: str, read: Callable[[Sequence[str]], np.ndarray], column: Sequence[str]
+) -> str:
+    """What is wrong with the only value of a column; "" if nothing is."""
+    try:
+        read(column)
+    except ValueError as error:
+        return f"{name} is {shortened(column[0])!r}, expected {error}"
+    return ""
+
+
+def shortened(text: str) -> str:
+    """As much of a text as a message shows."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
 def csv_columns(lines: Sequence[str], width: int, wanted: Sequence[int]) -> list[list[str]]:
-    """The wanted columns of CSV lines; ValueError if a line has not ``width`` fields."""
+    """The wanted columns of CSV lines; ValueError says why if a line has not ``width`` fields."""
     # One split of everything is several times as fast as a row at a time: with the line ends as
     # fields of their own, each must stand right after its line's fields.
     text = ",\n,".join(lines)
@@ -92,7 +116,7 @@ def csv_columns(lines: Sequence[str], width: int, wanted: Sequence[int]) -> list
         flat = [field for row in rows for field in (*row, "\n")][:-1]
     ends = flat[width :: width + 1]
     if len(flat) != len(lines) * (width + 1) - 1 or ends.count("\n") != len(ends):
-        raise ValueError("not all lines have the header's fields")
+        raise ValueError(f"the header has {width} fields and this line has not")
     return [list(map(str.strip, flat[k :: width + 1])) for k in wanted]
 
 
@@ -100,19 +124,30 @@ def _quoted_rows(line: str) -> list[list[str]]:
     """A line of its own: a quote left open ends with it."""
     try:
         return list(csv.reader([line], strict=True))
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
+    except csv.Error:
+        raise ValueError("a quote is left open or stands inside a field") from None
 
 
-def json_columns(lines: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
-    """The values of keys of one JSON object per line, numbers as the text that stands there."""
+def json_objects(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """One JSON object per line, its numbers as texts; ValueError says why if one is none."""
     try:
         objects = [_parse_json(line) for line in lines]
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("expected a whole JSON object a line") from None
+    if not all(isinstance(entry, dict) for entry in objects):
+        raise ValueError("expected a whole JSON object a line")
+    return objects
+
+
+def json_columns(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[list[str]]:
+    """The values of some keys, numbers as the text that stands there; ValueError if one lacks."""
+    try:
         columns: list[list[Any]] = [[entry[key] for entry in objects] for key in keys]
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    if not all(isinstance(value, str) for column in columns for value in column):
-        raise ValueError("not all are numbers")
+    except KeyError as missing:
+        raise ValueError(f"no {missing}") from None
+    for key, column in zip(keys, columns, strict=True):
+        if not all(isinstance(value, str) for value in column):
+            raise ValueError(f"{key} is neither a number nor a text")
     return columns
 
 

@@ -76,7 +76,7 @@ class TraceSummary:
 
 
 def reading_notes(trace: Trace) -> list[str]:
-    """What a reader should know of the files, one line each: always the zero-token rows."""
+    """What a reader should know, a line each: zero-token rows, how each file was understood."""
     counted = _zero_rows(trace)
     counts = ", ".join(
         f"{name} {zero.either:,} ({zero.prompt:,} prompt, {zero.output:,} output; "
@@ -84,9 +84,10 @@ def reading_notes(trace: Trace) -> list[str]:
         for name, zero in counted.items()
         if zero.either
     )
-    formats = ", ".join(dict.fromkeys(source.format for source in trace.sources)) or "made here"
-    notes = [f"trace: {len(trace):,} requests in {trace.duration:,.0f} s ({formats})"]
+    made = "" if trace.sources else " (made here)"
+    notes = [f"trace: {len(trace):,} requests in {trace.duration:,.3f} s{made}"]
     notes[0] += f"; zero-token rows: {counts or 'none'}"
+    notes += [f"trace {source.path}: {source.format}" for source in trace.sources]
     notes += [
         f"trace {source.path}: {source.out_of_order:,} rows stood out of order and were sorted"
         for source in trace.sources

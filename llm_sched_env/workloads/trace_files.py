@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.workloads import columns
-from llm_sched_env.workloads.formats import CALENDAR, CANONICAL, UNITS, TraceFormat, recognized
-from llm_sched_env.workloads.reading import bad_line, csv_columns, json_columns, open_text
+from llm_sched_env.workloads.formats import CALENDAR, CANONICAL, UNIT_NAMES, UNITS, TraceFormat
+from llm_sched_env.workloads.reading import (
+    bad_line,
+    csv_columns,
+    json_columns,
+    json_objects,
+    open_text,
+    value_fault,
+)
+from llm_sched_env.workloads.recognition import recognized, unit_refusal
 
 _CHUNK_CHARACTERS = 1 << 16  # small enough for the processor's cache
-_NO_DATE = "a timestamp like 2023-11-16 18:15:46.6805900"
 
 Chunk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -26,6 +35,7 @@ class FileRows:
     Attributes:
         path: of the file.
         format: what its header says.
+        description: the format, the unit understood and the columns that are not read.
         clock: what its timestamps count from: files of one replay must agree.
         ticks: arrivals, int64 nanoseconds of calendar time or floats in the file's unit; (K,).
         ticks_per_second: unit of ``ticks``.
@@ -37,6 +47,7 @@ class FileRows:
 
     path: Path
     format: TraceFormat
+    description: str
     clock: str
     ticks: np.ndarray
     ticks_per_second: int
@@ -50,58 +61,86 @@ class FileRows:
 
 
 class _Parser:
-    """Turns lines of a file into arrays; remembers what all its lines must agree on."""
+    """Turns lines of a file into arrays; remembers what all its lines must agree on.
 
-    def __init__(self, kind: TraceFormat, names: Sequence[str], label_column: str | None) -> None:
+    Args:
+        kind: format of the file.
+        names: its columns.
+        label_column: the one that names the classes, if any.
+        unit_is_given: so that no line has to tell it.
+    """
+
+    def __init__(
+        self,
+        kind: TraceFormat,
+        names: Sequence[str],
+        label_column: str | None,
+        unit_is_given: bool,
+    ) -> None:
         self.kind = kind
         self.wanted = [kind.time, kind.prompt, kind.output]
         self.wanted += [label_column] if label_column else []
         self.width = len(names)
         self.positions = [names.index(name) for name in self.wanted]
-        self.tokens: Callable[[Sequence[str]], np.ndarray] = (
-            columns.token_numbers if kind is CANONICAL else columns.counts
-        )
+        self.unit_is_given = unit_is_given
         self.zoned: bool | None = None
+        self.any_fraction = False
         self.labels: dict[str, int] = {}
+        tokens = columns.token_numbers if kind is CANONICAL else columns.counts
+        times = self._dates if kind.unit == CALENDAR else self._numbers
+        self.readers: list[Callable[[Sequence[str]], np.ndarray]] = [times, tokens, tokens]
+        self.readers += [partial(columns.labels, known=self.labels)] if label_column else []
 
     def parse(self, lines: Sequence[str]) -> Chunk:
         """Arrays of some lines; ValueError if one of them is wrong."""
-        if self.kind.json_lines:
-            times, prompts, outputs, *labels = json_columns(lines, self.wanted)
-        else:
-            times, prompts, outputs, *labels = csv_columns(lines, self.width, self.positions)
-        prompt_tokens, output_tokens = self.tokens(prompts), self.tokens(outputs)
-        ticks = self._dates(times) if self.kind.unit == CALENDAR else columns.numbers(times)
-        codes = columns.labels(labels[0], self.labels) if labels else np.empty(0, np.int32)
-        return ticks, prompt_tokens, output_tokens, codes
+        texts = self._texts(lines)
+        ticks, prompts, outputs, *codes = (
+            read(column) for read, column in zip(self.readers, texts, strict=True)
+        )
+        return ticks, prompts, outputs, codes[0] if codes else np.empty(0, np.int32)
 
-    def takes(self, line: str) -> bool:
-        """Whether a single line is right beside those before it."""
+    def fault(self, line: str) -> str:
+        """What is wrong with a single line beside those before it; "" if nothing is."""
         try:
-            self.parse([line])
-        except ValueError:
-            return False
-        return True
+            texts = self._texts([line])
+        except ValueError as error:
+            return str(error)
+        faults = map(value_fault, self.wanted, self.readers, texts)
+        return next(filter(None, faults), "")
+
+    def _texts(self, lines: Sequence[str]) -> list[list[str]]:
+        """The texts of the columns that are read."""
+        if not self.kind.json_lines:
+            return csv_columns(lines, self.width, self.positions)
+        objects = json_objects(lines)
+        if not self.unit_is_given:
+            self._require_marks(objects)
+        return json_columns(objects, self.wanted)
+
+    def _require_marks(self, objects: Sequence[dict[str, Any]]) -> None:
+        """A file put together from two formats may be in two units."""
+        for entry in objects:
+            if not self.kind.has_marks(entry):
+                marks = " or ".join(map(repr, self.kind.marks))
+                foreign = [name for name in self.kind.foreign if name in entry]
+                fault = f"has {foreign[0]!r}" if foreign else f"no {marks}"
+                raise ValueError(
+                    f"{fault}, unlike line 1 ({self.kind.name}), so that its unit is unclear; "
+                    "make it a file of its own or give --time-unit"
+                )
+
+    def _numbers(self, texts: Sequence[str]) -> np.ndarray:
+        ticks = columns.numbers(texts)
+        self.any_fraction |= not "".join(texts).isdecimal()
+        return ticks
 
     def _dates(self, texts: Sequence[str]) -> np.ndarray:
         ticks, zoned = columns.dates(texts)
         if self.zoned is None:
             self.zoned = zoned
         if zoned != self.zoned:
-            raise ValueError("some name a zone and others do not")
+            raise ValueError(f"one {'with' if self.zoned else 'without'} a zone, as those above")
         return ticks
-
-    def allowed(self) -> str:
-        """What a line must say."""
-        if self.kind.unit != CALENDAR:
-            time = f"{self.kind.time} >= 0"
-        elif self.zoned is None:
-            time = _NO_DATE
-        else:
-            time = f"{_NO_DATE}, {'with' if self.zoned else 'without'} a zone as in the lines above"
-        counts = "token counts" if self.kind is not CANONICAL else "numbers of tokens"
-        label = f" and a class name ({self.wanted[3]})" if len(self.wanted) > 3 else ""
-        return f"{time} and two {counts} >= 0{label}"
 
 
 def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> FileRows:
@@ -109,20 +148,21 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
 
     Args:
         path: of the file.
-        time_unit: of numeric timestamps instead of the format's own: ``s``, ``ms`` or ``us``.
+        time_unit: of numeric timestamps instead of the format's own, a key of ``UNITS``.
         classes_by: column that names the classes; None for one class per file.
 
     Raises:
-        TraceError: naming file and line.
+        TraceError: naming file and line, or for timestamps whose unit is not told.
         ConfigurationError: for an option that the file's format does not have.
     """
     with open_text(path) as text:
         first = text.readline()
         if not first:
-            raise TraceError(f"trace {path}: got an empty file, allowed is at least one row")
+            raise TraceError(f"trace {path}: got an empty file, expected at least one row")
         kind, names = recognized(path, first)
-        ticks_per_second = _ticks_per_second(path, kind, time_unit)
-        parser = _Parser(kind, names, _label_column(path, kind, names, classes_by))
+        unit = _unit(path, kind, time_unit)
+        label_column = _label_column(path, kind, names, classes_by)
+        parser = _Parser(kind, names, label_column, time_unit is not None)
         chunks = []
         # The first line of JSON is a request already, that of CSV is the header.
         line, lines = (1, [first]) if kind.json_lines else (2, text.readlines(_CHUNK_CHARACTERS))
@@ -132,15 +172,20 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
             line += len(lines)
             lines = text.readlines(_CHUNK_CHARACTERS)
     if not chunks:
-        raise TraceError(f"trace {path}: got no request after the header, allowed is at least one")
+        raise TraceError(f"trace {path}: got no request after the header, expected at least one")
+    # Whole where fractions tell the format, or fractions where whole numbers do.
+    if time_unit is None and parser.any_fraction is kind.whole_times:
+        raise unit_refusal(path, kind)
     ticks, prompts, outputs, codes = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     zone = {True: "calendar time in UTC", False: "calendar time without a zone"}
+    unread = [name for name in names if name not in parser.wanted]
     return FileRows(
         path,
         kind,
+        _description(kind, unit, unread),
         f"the seconds of {kind.name}" if parser.zoned is None else zone[parser.zoned],
         ticks,
-        ticks_per_second,
+        10**9 if unit == CALENDAR else UNITS[unit],
         prompts,
         outputs,
         tuple(parser.labels),
@@ -159,24 +204,35 @@ def _parsed(path: Path, parser: _Parser, lines: list[str], first: int) -> Chunk 
     except ValueError:
         parser.zoned = zoned
         for line, text in enumerate(lines, first):
-            if text and not parser.takes(text):
-                raise bad_line(path, line, text, parser.allowed()) from None
+            fault = parser.fault(text) if text else ""
+            if fault:
+                raise bad_line(path, line, text, fault) from None
         raise
 
 
-def _ticks_per_second(path: Path, kind: TraceFormat, time_unit: str | None) -> int:
+def _unit(path: Path, kind: TraceFormat, time_unit: str | None) -> str:
+    """What the timestamps count in."""
     if time_unit is None:
-        return 10**9 if kind.unit == CALENDAR else UNITS[kind.unit]
+        if kind.unit is None:
+            raise unit_refusal(path, kind)
+        return kind.unit
     if time_unit not in UNITS:
         raise ConfigurationError("time_unit", time_unit, " or ".join(UNITS))
-    if kind.unit == CALENDAR or kind is CANONICAL:
+    if kind.unit == CALENDAR or kind.unit_in_name:
         raise ConfigurationError(
             "time_unit",
             time_unit,
             f"none for {path}",
             f"the column {kind.time} of {kind.name} says what its times are",
         )
-    return UNITS[time_unit]
+    return time_unit
+
+
+def _description(kind: TraceFormat, unit: str, unread: Sequence[str]) -> str:
+    """A format with the unit understood, and what of the file is not read."""
+    understood = f"{kind.name}, {UNIT_NAMES[unit]}"
+    named = [name or "a column without a name" for name in unread]
+    return f"{understood}; not read: {', '.join(named)}" if named else understood
 
 
 def _label_column(

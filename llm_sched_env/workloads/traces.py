@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def load_traces(
     window: tuple[float, float] | None = None,
     zero_rows: str = "keep",
     rate: float | None = None,
-    time_unit: str | None = None,
+    time_unit: str | Mapping[str, str] | None = None,
     classes_by: str | None = None,
 ) -> Trace:
     """Read files of any known format, recognized by their headers, and merge them by time.
@@ -48,21 +49,27 @@ def load_traces(
         zero_rows: ``keep`` or ``drop`` requests without prompt or output tokens; they are counted.
         rate: scale time to this many requests per second for the whole cluster, on average, after
             the window is cut out.
-        time_unit: ``s``, ``ms`` or ``us`` for numeric timestamps in another unit than the format's.
+        time_unit: ``s``, ``ms``, ``us`` or ``ns`` for numeric timestamps whose unit the format does
+            not tell, or that are in another; for all files, or by path or name of the file.
         classes_by: column that names the classes (BurstGPT: ``Model`` or ``Log Type``).
 
     Raises:
-        TraceError: naming file and line, for a file that is missing, empty or malformed.
+        TraceError: naming file and line, for a file that is missing, empty or malformed, or whose
+            timestamps could be in two units.
         ConfigurationError: for an option that is not allowed or that a file does not have.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
     if not paths:
-        raise TraceError("trace: got no file, allowed is at least one; give its path")
+        raise TraceError("trace: got no file; give the path of at least one")
     if zero_rows not in ZERO_ROWS:
         raise ConfigurationError("zero_rows", zero_rows, " or ".join(ZERO_ROWS))
-    files = [read_file(Path(path), time_unit, classes_by) for path in paths]
+    files = [
+        read_file(path, unit, classes_by)
+        for path, unit in zip(map(Path, paths), _time_units(paths, time_unit), strict=True)
+    ]
     _require_one_clock(files)
+    files = _in_one_unit(files)
     names = None if files[0].labels else _class_names([file.path for file in files])
     origin = 0 if files[0].format is CANONICAL else min(file.ticks.min() for file in files)
     trace = merged(
@@ -158,11 +165,41 @@ def _class_of_rows(
     )
 
 
+def _time_units(
+    paths: Sequence[str | Path], time_unit: str | Mapping[str, str] | None
+) -> list[str | None]:
+    """The unit given for each file, None where none is."""
+    if not isinstance(time_unit, Mapping):
+        return [time_unit] * len(paths)
+    units: list[str | None] = [None] * len(paths)
+    for name, unit in time_unit.items():
+        meant = [k for k, path in enumerate(paths) if str(name) in (str(path), Path(path).name)]
+        if len(meant) != 1:
+            raise ConfigurationError(
+                "time_unit",
+                name,
+                "the path or name of one of the files",
+                f"give one of {', '.join(map(str, paths))}",
+            )
+        units[meant[0]] = unit
+    return units
+
+
+def _in_one_unit(files: list[FileRows]) -> list[FileRows]:
+    """The files as they are if they count in the same unit, otherwise in seconds."""
+    if len({file.ticks_per_second for file in files}) == 1:
+        return files  # calendar times stay exact
+    return [
+        dataclasses.replace(file, ticks=file.ticks / file.ticks_per_second, ticks_per_second=1)
+        for file in files
+    ]
+
+
 def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
     """One file as a trace whose time 0 is ``origin``, in the file's unit."""
     ticks, label = file.ticks, file.label if file.labels else np.zeros(len(file), np.int32)
     latest = np.maximum.accumulate(ticks)
-    source = Source(str(file.path), file.format.name, len(file), int((ticks < latest).sum()))
+    source = Source(str(file.path), file.description, len(file), int((ticks < latest).sum()))
     rows = np.argsort(ticks, kind="stable") if source.out_of_order else slice(None)
     return Trace(
         names,
@@ -180,7 +217,7 @@ def _require_one_clock(files: list[FileRows]) -> None:
         if file.clock != files[0].clock:
             raise TraceError(
                 f"trace {file.path}: got {file.clock} beside {files[0].clock} of {files[0].path}, "
-                "allowed is one clock in a replay; save each with `llmsched trace FILE --save`, "
+                "expected one clock in a replay; save each with `llmsched trace FILE --save`, "
                 "which starts it at 0, and give those"
             )
 
