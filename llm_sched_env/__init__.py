@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llm_sched_env.errors import LLMSchedError
     from llm_sched_env.evaluation import evaluate
     from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass, load_hardware
-    from llm_sched_env.length_distributions import LengthDistribution
+    from llm_sched_env.length_distributions import LengthDistribution, ObservedLengths
     from llm_sched_env.planning import (
         DecodeFairness,
         FluidPath,
@@ -54,6 +54,7 @@ _HOMES = {
     "Instance": "llm_sched_env.instance",
     "LLMSchedError": "llm_sched_env.errors",
     "LengthDistribution": "llm_sched_env.length_distributions",
+    "ObservedLengths": "llm_sched_env.length_distributions",
     "PrefillFairness": "llm_sched_env.planning",
     "Prices": "llm_sched_env.instance",
     "RequestClass": "llm_sched_env.instance",
@@ -82,6 +83,7 @@ __all__ = [
     "Instance",
     "LLMSchedError",
     "LengthDistribution",
+    "ObservedLengths",
     "PrefillFairness",
     "Prices",
     "RequestClass",

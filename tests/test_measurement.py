@@ -115,6 +115,37 @@ def test_a_window_keeps_its_end_through_every_operation():
     assert result.bound == pytest.approx(101 * 100.0 / 2000.0 / 5)
 
 
+@pytest.mark.parametrize("name", ["gap.csv", "gap.csv.gz"])
+def test_a_saved_window_keeps_its_end(tmp_path, name):
+    gap = trace_of([*range(101), 5000.0], 600, 200).window(0.0, 2000.0)
+    gap.save(tmp_path / name)
+    again = lse.load_traces(tmp_path / name)
+    assert again.end == 2000.0
+    assert again.arrival_time.tolist() == gap.arrival_time.tolist()
+    assert lse.load_traces([tmp_path / name], window=(50.0, math.inf)).duration == 1950.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "# end_seconds=soon\narrival_seconds,class,prompt_tokens,output_tokens\n0,a,1,1\n",
+            "soon",
+        ),
+        (
+            "# end_seconds=9\narrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1\n",
+            "only saved traces",
+        ),
+        ("# end_seconds=9\narrival_seconds,class,prompt_tokens,output_tokens\n0,a,x,1\n", "line 3"),
+        ("# end_seconds=9\narrival_seconds,class,prompt_tokens,output_tokens\n99,a,1,1\n", "end 9"),
+    ],
+)
+def test_a_bad_end_is_named(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(lse.LLMSchedError, match=message):
+        lse.load_traces(tmp_path / "t.csv")
+
+
 def test_an_end_before_the_last_arrival_is_refused():
     with pytest.raises(lse.LLMSchedError, match=r"got the end 10\.0"):
         dataclasses.replace(ramp(), end=10.0)

@@ -165,8 +165,8 @@ def test_patience_is_given_by_name_where_names_agree() -> None:
 
 def test_the_summary_is_plain_data(burst: Path) -> None:
     data = json.loads(json.dumps(summarize(load_traces(burst)).to_dict(), allow_nan=False))
-    rest = "Model, Total tokens, Log Type"
-    source = {"path": str(burst), "format": f"BurstGPT, seconds; not read: {rest}"}
+    source: dict[str, Any] = {"path": str(burst), "format": "BurstGPT", "time_unit": "seconds"}
+    source["not_read"] = ["Model", "Total tokens", "Log Type"]
     assert data["files"] == [{**source, "rows": 5, "out_of_order": 1}]
     assert (data["requests"], data["duration"], data["rate"]) == (5, 10, 0.5)
     (only,) = data["classes"]
@@ -196,7 +196,8 @@ def test_trace_command_inspects_and_converts(run: Any, burst: Path, tmp_path: Pa
     assert "zero-token rows: ChatGPT 1" in err
     code, out, _ = run("trace", str(out_file), "--json", "--zero-rows", "drop", "--rate", "4")
     data = json.loads(out)
-    assert data["files"][0]["format"] == "llm-sched-env, seconds"
+    assert data["files"][0]["format"] == "llm-sched-env"
+    assert data["files"][0]["time_unit"] == "seconds"
     assert data["rate"] == pytest.approx(4)
     assert [c["dropped"] for c in data["classes"]] == [1, 1]
 

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 def _print(summary: TraceSummary) -> None:
     for file in summary.files:
-        print_lines(f"{file.path}: {file.rows:,} rows, {file.format}")
+        print_lines(f"{file.path}: {file.rows:,} rows, {file}")
     rate = "no rate" if summary.rate is None else f"{summary.rate:.4g} requests/s"
     print_lines(f"{summary.requests:,} requests in {summary.duration:,.3f} s, {rate}")
     print_table(

@@ -107,7 +107,7 @@ def scenario_bounds(cell: dict[str, Any]) -> np.ndarray:
     if cell["scenario"] == REPLAY:
         replay = held_out_replay(n_gpus)
         trace = replay.replayed.at_speed(replay.speed)
-        instance = instance_from_trace(trace, n_gpus)
+        instance = instance_from_trace(trace, n_gpus, seconds=(0.0, replay.horizon))
         path = recorded_arrivals(
             trace.arrival_time,
             trace.request_class,

@@ -117,7 +117,7 @@ def _observed_record(
 ) -> tuple[int, float, float, int, int]:
     """One row of LENGTHS for observed lengths, which are appended to ``values``."""
     first = len(values)
-    values += lengths
+    values.extend(lengths)
     return kind, 0.0, 0.0, first, len(values) - first
 
 

@@ -82,6 +82,8 @@ CANONICAL = TraceFormat(
     exact=True,
 )
 """The schema that traces are saved in; time 0 is the start of the run, tokens may be fractions."""
+END_MARK = "# end_seconds="
+"""Begins a line above the header of a saved trace that was recorded beyond its last arrival."""
 
 _SHARED = ("timestamp", "input_length", "output_length")
 _MOONCAKE_MARKS = ("hash_ids",)

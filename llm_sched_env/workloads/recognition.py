@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from llm_sched_env.errors import TraceError
-from llm_sched_env.workloads.formats import FORMATS, TraceFormat
+from llm_sched_env.errors import TraceError, is_finite_number
+from llm_sched_env.workloads.formats import END_MARK, FORMATS, TraceFormat
 from llm_sched_env.workloads.header_faults import refusal
 from llm_sched_env.workloads.header_texts import header_names, is_json
 
@@ -31,6 +32,20 @@ def recognized(path: Path, first_line: str) -> tuple[TraceFormat, list[str]]:
             "those of one format"
         )
     raise refusal(path, text, names)
+
+
+def recorded_end(path: Path, first_line: str) -> float | None:
+    """The end of the recording, seconds, if the first line is the one that tells it."""
+    text = first_line.strip()
+    if not text.startswith(END_MARK):
+        return None
+    try:
+        end = float(text.removeprefix(END_MARK))
+    except ValueError:
+        end = math.nan
+    if not is_finite_number(end):
+        raise TraceError(f"trace {path} line 1: got {text!r}, expected {END_MARK}SECONDS")
+    return end
 
 
 def unit_refusal(path: Path, kind: TraceFormat) -> TraceError:

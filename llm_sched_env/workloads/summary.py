@@ -87,7 +87,7 @@ def reading_notes(trace: Trace) -> list[str]:
     made = "" if trace.sources else " (made here)"
     notes = [f"trace: {len(trace):,} requests in {trace.duration:,.3f} s{made}"]
     notes[0] += f"; zero-token rows: {counts or 'none'}"
-    notes += [f"trace {source.path}: {source.format}" for source in trace.sources]
+    notes += [f"trace {source.path}: {source}" for source in trace.sources]
     notes += [
         f"trace {source.path}: {source.out_of_order:,} rows stood out of order and were sorted"
         for source in trace.sources

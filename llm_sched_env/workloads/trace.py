@@ -19,15 +19,24 @@ class Source(NamedTuple):
 
     Attributes:
         path: as it was given.
-        format: what its header says.
+        format: name of its format.
         rows: requests in it.
         out_of_order: rows that stood below a later arrival; they were sorted, ties as they stood.
+        time_unit: what its timestamps were understood to count in.
+        not_read: names of its other columns.
     """
 
     path: str
     format: str
     rows: int
     out_of_order: int
+    time_unit: str
+    not_read: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        understood = f"{self.format}, {self.time_unit}"
+        unread = [name or "a column without a name" for name in self.not_read]
+        return f"{understood}; not read: {', '.join(unread)}" if unread else understood
 
 
 class ZeroRows(NamedTuple):

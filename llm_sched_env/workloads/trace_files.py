@@ -6,13 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.workloads import columns
-from llm_sched_env.workloads.formats import CALENDAR, CANONICAL, UNIT_NAMES, UNITS, TraceFormat
+from llm_sched_env.workloads.formats import (
+    CALENDAR,
+    CANONICAL,
+    END_MARK,
+    UNIT_NAMES,
+    UNITS,
+    TraceFormat,
+)
 from llm_sched_env.workloads.reading import (
     bad_line,
     csv_columns,
@@ -21,7 +28,7 @@ from llm_sched_env.workloads.reading import (
     open_text,
     value_fault,
 )
-from llm_sched_env.workloads.recognition import recognized, unit_refusal
+from llm_sched_env.workloads.recognition import recognized, recorded_end, unit_refusal
 
 _CHUNK_CHARACTERS = 1 << 16  # small enough for the processor's cache
 
@@ -35,7 +42,8 @@ class FileRows:
     Attributes:
         path: of the file.
         format: what its header says.
-        description: the format, the unit understood and the columns that are not read.
+        time_unit: the unit understood, in words.
+        not_read: the columns that are not read.
         clock: what its timestamps count from: files of one replay must agree.
         ticks: arrivals, int64 nanoseconds of calendar time or floats in the file's unit; (K,).
         ticks_per_second: unit of ``ticks``.
@@ -43,11 +51,13 @@ class FileRows:
         output_tokens: shape (K,).
         labels: class names in order of appearance, or () if the file is one class.
         label: index into ``labels``; shape (K,).
+        end: seconds until which arrivals were recorded, in the canonical schema; None: unknown.
     """
 
     path: Path
     format: TraceFormat
-    description: str
+    time_unit: str
+    not_read: tuple[str, ...]
     clock: str
     ticks: np.ndarray
     ticks_per_second: int
@@ -55,6 +65,7 @@ class FileRows:
     output_tokens: np.ndarray
     labels: tuple[str, ...]
     label: np.ndarray
+    end: float | None = None
 
     def __len__(self) -> int:
         return len(self.ticks)
@@ -156,16 +167,14 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         ConfigurationError: for an option that the file's format does not have.
     """
     with open_text(path) as text:
-        first = text.readline()
-        if not first:
-            raise TraceError(f"trace {path}: got an empty file, expected at least one row")
-        kind, names = recognized(path, first)
+        first, kind, names, end = _header(path, text)
         unit = _unit(path, kind, time_unit)
         label_column = _label_column(path, kind, names, classes_by)
         parser = _Parser(kind, names, label_column, time_unit is not None)
         chunks = []
         # The first line of JSON is a request already, that of CSV is the header.
         line, lines = (1, [first]) if kind.json_lines else (2, text.readlines(_CHUNK_CHARACTERS))
+        line += end is not None
         while lines:
             chunk = _parsed(path, parser, list(map(str.strip, lines)), line)
             chunks += [chunk] if chunk else []
@@ -178,11 +187,11 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         raise unit_refusal(path, kind)
     ticks, prompts, outputs, codes = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     zone = {True: "calendar time in UTC", False: "calendar time without a zone"}
-    unread = [name for name in names if name not in parser.wanted]
     return FileRows(
         path,
         kind,
-        _description(kind, unit, unread),
+        UNIT_NAMES[unit],
+        tuple(name for name in names if name not in parser.wanted),
         f"the seconds of {kind.name}" if parser.zoned is None else zone[parser.zoned],
         ticks,
         10**9 if unit == CALENDAR else UNITS[unit],
@@ -190,7 +199,22 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         outputs,
         tuple(parser.labels),
         codes,
+        end,
     )
+
+
+def _header(path: Path, text: TextIO) -> tuple[str, TraceFormat, list[str], float | None]:
+    """The first line of the table, what it says, and the end of the recording if one is told."""
+    first = text.readline()
+    if not first:
+        raise TraceError(f"trace {path}: got an empty file, expected at least one row")
+    end = recorded_end(path, first)
+    if end is not None:
+        first = text.readline()
+    kind, names = recognized(path, first)
+    if end is not None and kind is not CANONICAL:
+        raise TraceError(f"trace {path} line 1: got {END_MARK!r}, which only saved traces have")
+    return first, kind, names, end
 
 
 def _parsed(path: Path, parser: _Parser, lines: list[str], first: int) -> Chunk | None:
@@ -226,13 +250,6 @@ def _unit(path: Path, kind: TraceFormat, time_unit: str | None) -> str:
             f"the column {kind.time} of {kind.name} says what its times are",
         )
     return time_unit
-
-
-def _description(kind: TraceFormat, unit: str, unread: Sequence[str]) -> str:
-    """A format with the unit understood, and what of the file is not read."""
-    understood = f"{kind.name}, {UNIT_NAMES[unit]}"
-    named = [name or "a column without a name" for name in unread]
-    return f"{understood}; not read: {', '.join(named)}" if named else understood
 
 
 def _label_column(

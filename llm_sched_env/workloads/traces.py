@@ -199,7 +199,10 @@ def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
     """One file as a trace whose time 0 is ``origin``, in the file's unit."""
     ticks, label = file.ticks, file.label if file.labels else np.zeros(len(file), np.int32)
     latest = np.maximum.accumulate(ticks)
-    source = Source(str(file.path), file.description, len(file), int((ticks < latest).sum()))
+    late = int((ticks < latest).sum())
+    source = Source(
+        str(file.path), file.format.name, len(file), late, file.time_unit, file.not_read
+    )
     rows = np.argsort(ticks, kind="stable") if source.out_of_order else slice(None)
     return Trace(
         names,
@@ -208,6 +211,7 @@ def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
         file.prompt_tokens[rows],
         file.output_tokens[rows],
         (source,),
+        end=file.end,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from llm_sched_env.errors import TraceError
-from llm_sched_env.workloads.formats import CANONICAL
+from llm_sched_env.workloads.formats import CANONICAL, END_MARK
 
 if TYPE_CHECKING:
     from llm_sched_env.workloads.trace import Trace
@@ -26,6 +26,8 @@ def write_trace(trace: Trace, path: Path) -> None:
     try:
         with _open(part, compressed=path.suffix == ".gz") as file:
             writer = csv.writer(file, lineterminator="\n")
+            if trace.end is not None:
+                file.write(f"{END_MARK}{_shortest(trace.end)}\n")
             writer.writerow(CANONICAL.header)
             writer.writerows(
                 zip(
