@@ -28,7 +28,7 @@ from llm_sched_env.simulation.row_threads import available_processors
 Control = TypeVar("Control", bound=ClusterControl[Any, Any, Any])
 Report = TypeVar("Report", bound=ClusterReport)
 
-# Of environments that an error names.
+# An error names so many environments.
 _NAMED = 8
 
 
@@ -174,7 +174,8 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         numbers = np.flatnonzero(where).tolist()
         named = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
         remedy = '`reset()` or `reset(options={"reset_mask": ...})`'
-        return no_episode(f"{why} in environments {named}", remedy)
+        places = "environment" if len(numbers) == 1 else "environments"
+        return no_episode(f"{why} in {places} {named}", remedy)
 
     def _truncated(self) -> np.ndarray:
         """Which episodes have reached the horizon or their last step; a fresh array."""

@@ -143,7 +143,7 @@ def _checked_controls(
 ) -> tuple[str, ...]:
     """The controlled parts; those named one by one must have an effect."""
     other_gates = ("admission",) if gate == "bid-price" else ("priority", "reserve")
-    if controls == "all":
+    if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
     several = isinstance(controls, Iterable) and not isinstance(controls, (str, Mapping))
     parts = tuple(controls) if several else (controls,)
