@@ -13,7 +13,6 @@ from gymnasium.vector.utils import batch_space
 
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.episodes import (
-    EpisodeError,
     checked_options,
     checked_step_limit,
     chosen_start,
@@ -154,7 +153,8 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
                 an episode has ended.
         """
         if not self._running:
-            raise self._no_episode("no episode has begun", ~self._begun)
+            where = _places(~self._begun) if self._begun.any() else ""
+            raise no_episode(f"no episode has begun{where}")
         if self._done.any():
             return self._step_and_reset(actions)
         report = self.control.empty_report()
@@ -167,15 +167,6 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         elif truncated.any():
             infos = self._reset_now(truncated, report, infos)
         return report.observations, report.rewards, self._never(), truncated, infos
-
-    def _no_episode(self, why: str, where: np.ndarray) -> EpisodeError:
-        if where.all():
-            return no_episode(f"{why} in any environment")
-        numbers = np.flatnonzero(where).tolist()
-        named = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
-        remedy = '`reset()` or `reset(options={"reset_mask": ...})`'
-        places = "environment" if len(numbers) == 1 else "environments"
-        return no_episode(f"{why} in {places} {named}", remedy)
 
     def _truncated(self) -> np.ndarray:
         """Which episodes have reached the horizon or their last step; a fresh array."""
@@ -190,7 +181,8 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         """NEXT_STEP: environments whose episode has ended are reset instead of stepped."""
         finished = self._done.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED:
-            raise self._no_episode("the episode has ended", finished)
+            remedy = '`reset()` or `reset(options={"reset_mask": ...})`'
+            raise no_episode(f"the episode has ended{_places(finished)}", remedy)
         report = self.control.empty_report()
         self.control.step(actions, report, ~finished)
         self._steps += 1
@@ -239,6 +231,13 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
     def _never(self) -> np.ndarray:
         """No episode terminates."""
         return np.zeros(self.num_envs, np.bool_)
+
+
+def _places(where: np.ndarray) -> str:
+    """The environments of a mask, the first few by number."""
+    numbers = np.flatnonzero(where).tolist()
+    named = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
+    return f" in environment{'s' if len(numbers) > 1 else ''} {named}"
 
 
 def checked_mode(mode: str | AutoresetMode) -> AutoresetMode:

@@ -146,7 +146,7 @@ def _checked_controls(
     if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
     several = isinstance(controls, Iterable) and not isinstance(controls, (str, Mapping))
-    parts = tuple(controls) if several else (controls,)
+    parts: tuple[Any, ...] = tuple(controls) if several else (controls,)
     if not parts or any(part not in CONTROLS for part in parts) or len(set(parts)) < len(parts):
         raise ConfigurationError(
             "controls", controls, f'"all" or some of {", ".join(CONTROLS)}, each once'
