@@ -6,6 +6,8 @@ the noise that the requests bring in.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -27,8 +29,14 @@ class BeyondReference(VecEnvWrapper):
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Seed both sides alike; every later episode stays alike, too."""
-        self._twin.seed(seed)
-        return list(self.venv.seed(seed))
+        seeds = list(self.venv.seed(seed))
+        self._twin.seed(seeds[0])
+        return seeds
+
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        """Options of the next reset, the same on both sides."""
+        self._twin.set_options(options)
+        self.venv.set_options(options)
 
     def reset(self) -> VecEnvObs:
         """Start an episode everywhere."""

@@ -138,7 +138,8 @@ def test_every_form_has_the_same_defaults():
         return {
             name: parameter.default
             for name, parameter in inspect.signature(function).parameters.items()
-            if name not in ("num_envs", "autoreset_mode", "threads", "render_mode")
+            if name
+            not in ("num_envs", "autoreset_mode", "threads", "render_mode", "max_episode_steps")
         }
 
     expected = defaults(IntervalConfiguration.validated)

@@ -250,3 +250,17 @@ def test_a_resumed_sac_keeps_its_transitions(tmp_path):
     model = SAC("MlpPolicy", make_environment(small("sac")), device="cpu")
     model.load_replay_buffer(tmp_path / "replay.pkl")
     assert model.replay_buffer.pos * 4 == 300
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_twins_start_like_the_environments_that_they_are_compared_with(seed):
+    acting, twin = (LLMSchedSB3VecEnv(2, **ENVIRONMENT) for _ in range(2))
+    venv = BeyondReference(acting, twin, acting.vector_env.plan_action)
+    venv.seed(seed)
+    venv.set_options([{"start": "plan"}, {"start": "empty"}])
+    seen = venv.reset()
+    np.testing.assert_array_equal(twin.vector_env.control.observations(), seen)
+    assert seen[0, 6:10].sum() > 0 == seen[1, 6:10].sum()
+    controls = np.tile(acting.vector_env.plan_action, (2, 1))
+    for _ in range(3):
+        np.testing.assert_allclose(venv.step(controls)[1], 0.0, atol=1e-6)

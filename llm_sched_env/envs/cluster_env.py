@@ -8,9 +8,8 @@ import gymnasium as gym
 import numpy as np
 
 from llm_sched_env.envs.cluster_control import ClusterControl, SavedState
-from llm_sched_env.envs.configuration import STARTS
-from llm_sched_env.envs.rendering import RENDER_MODES, describe, draw
-from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.envs.episodes import chosen_start, episode_seed, no_episode
+from llm_sched_env.envs.rendering import RENDER_METADATA, checked_render_mode, show, warn_no_mode
 from llm_sched_env.planning import FluidPlan
 
 Action = TypeVar("Action")
@@ -25,16 +24,14 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         render_mode: ``None``, ``"ansi"`` or ``"rgb_array"``.
     """
 
-    metadata = {"render_modes": [*RENDER_MODES], "render_fps": 1}  # noqa: RUF012 - as Gymnasium has it
+    metadata = {**RENDER_METADATA}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(self, control: Control, render_mode: str | None) -> None:
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            allowed = f"None or one of {', '.join(RENDER_MODES)}"
-            raise ConfigurationError("render_mode", render_mode, allowed)
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self.control = control
         self.observation_space = control.observation_space
-        self._running = False
+        self._begun = False
+        self._ended = False
 
     @property
     def plan(self) -> FluidPlan:
@@ -52,52 +49,33 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         start = chosen_start(options)
         super().reset(seed=seed)
         self.control.start(0, episode_seed(self.np_random), start)
-        self._running = True
+        self._begun, self._ended = True, False
         report = self.control.report()
         return report.observations[0], self.control.info(0, report)
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Act and go to the end of the step."""
-        if not self._running:
-            raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
+        """Act and go to the end of the step; raises EpisodeError where no episode runs."""
+        self._require_running()
         report = self.control.empty_report()
         self.control.step([action], report)
+        self._ended = bool(self.control.truncated()[0])
         return (
             report.observations[0],
             float(report.rewards[0]),
             False,
-            bool(self.control.truncated()[0]),
+            self._ended,
             self.control.info(0, report),
         )
+
+    def _require_running(self) -> None:
+        if not self._begun:
+            raise no_episode("no episode has begun")
+        if self._ended:
+            raise no_episode(f"the episode ended at {self.control.times()[0]:g} s")
 
     def render(self) -> Any:
         """The cluster as text or picture; None, with a warning, without a render mode."""
         if self.render_mode is None:
-            gym.logger.warn("render() does nothing without a render_mode")
+            warn_no_mode()
             return None
-        show = describe if self.render_mode == "ansi" else draw
-        return show(self.control.batch.state(0), self.control.configuration)
-
-
-def episode_seed(generator: np.random.Generator) -> np.random.SeedSequence:
-    """The seed of the next episode of an environment with this generator."""
-    return np.random.SeedSequence(generator.integers(0, 2**63, size=2).tolist())
-
-
-def chosen_start(options: dict[str, Any] | None) -> str | SavedState | None:
-    """The start asked for by reset options, or None for the environment's own."""
-    if not options:
-        return None
-    if len(options) != 1 or next(iter(options)) not in ("start", "state"):
-        raise ConfigurationError("reset options", sorted(options), 'one of "start" or "state"')
-    if "state" in options:
-        state = options["state"]
-        if not isinstance(state, SavedState):
-            raise ConfigurationError(
-                "reset option state", type(state).__name__, "what save_state() returned"
-            )
-        return state
-    if options["start"] not in STARTS:
-        raise ConfigurationError("reset option start", options["start"], " or ".join(STARTS))
-    start: str = options["start"]
-    return start
+        return show(self.control.batch.state(0), self.control.configuration, self.render_mode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -11,13 +11,24 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport
-from llm_sched_env.envs.cluster_env import chosen_start, episode_seed
-from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
+from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
+from llm_sched_env.envs.episodes import (
+    checked_options,
+    checked_step_limit,
+    chosen_start,
+    episode_seed,
+    no_episode,
+)
+from llm_sched_env.envs.rendering import RENDER_METADATA, checked_render_mode, show, warn_no_mode
+from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.row_threads import available_processors
 
 Control = TypeVar("Control", bound=ClusterControl[Any, Any, Any])
 Report = TypeVar("Report", bound=ClusterReport)
+
+# An error names so many environments.
+_NAMED = 8
 
 
 class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Control, Report]):
@@ -26,25 +37,47 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
     Args:
         control: of the clusters.
         autoreset_mode: ``NEXT_STEP``, ``SAME_STEP`` or ``DISABLED``, by name or as
-            :class:`gymnasium.vector.AutoresetMode`.
+            :class:`gymnasium.vector.AutoresetMode` or its value.
+        render_mode: as for single environments; :meth:`render` then has an entry for each.
+        max_episode_steps: steps after which an episode is truncated at the latest; None or -1:
+            no such limit.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 - as Gymnasium has it
+    metadata = {**RENDER_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 - as Gymnasium has it
 
-    def __init__(self, control: Control, autoreset_mode: str | AutoresetMode) -> None:
+    def __init__(
+        self,
+        control: Control,
+        autoreset_mode: str | AutoresetMode,
+        render_mode: str | None,
+        max_episode_steps: int | None,
+    ) -> None:
         self.control = control
         self.num_envs = control.batch.n_clusters
         self.autoreset_mode = checked_mode(autoreset_mode)
-        self.metadata = {"autoreset_mode": self.autoreset_mode}
+        self.render_mode = checked_render_mode(render_mode)
+        self.metadata = {**RENDER_METADATA, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = control.observation_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self._step_limit = checked_step_limit(max_episode_steps)
         self._generators = [seeding.np_random()[0] for _ in range(self.num_envs)]
-        self._done = np.ones(self.num_envs, np.bool_)
+        self._steps = np.zeros(self.num_envs, np.int64)
+        self._begun = np.zeros(self.num_envs, np.bool_)
+        self._done = np.zeros(self.num_envs, np.bool_)
         self._running = False
 
     @abstractmethod
     def _infos(self, report: Report) -> dict[str, Any]:
         """What agents are told beside the observations, in fresh arrays."""
+
+    @property
+    def plan(self) -> FluidPlan:
+        """The fluid plan of the instance."""
+        return self.control.plan
+
+    def save_states(self) -> tuple[SavedState, ...]:
+        """The clusters as they are now, each for ``reset(options={"state": ...})``."""
+        return tuple(self.control.save(k) for k in range(self.num_envs))
 
     def reset(
         self,
@@ -53,42 +86,81 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode in every environment, or where ``options["reset_mask"]`` is True."""
-        options = dict(options or {})
+        options = checked_options(options)
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ConfigurationError("reset_mask", mask, f"booleans of shape ({self.num_envs},)")
         start = chosen_start(options)
-        seeds = self._seeds(seed)
-        for k in np.flatnonzero(mask).tolist():
+        return self._begin(np.flatnonzero(mask), self._seeds(seed), [start] * self.num_envs)
+
+    def reset_each(
+        self,
+        seeds: Sequence[int | None],
+        options: Sequence[Mapping[str, Any] | None],
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every environment, each with a seed and reset options of its own.
+
+        Args:
+            seeds: one per environment; None goes on with its random numbers.
+            options: one per environment, as a single environment takes them.
+
+        Raises:
+            ConfigurationError: for options that are not allowed; nothing has started then.
+        """
+        if not isinstance(options, Sequence) or len(options) != self.num_envs:
+            raise ConfigurationError("reset options", options, f"a list of {self.num_envs} dicts")
+        starts = [chosen_start(own) for own in options]
+        return self._begin(np.arange(self.num_envs), self._seeds(seeds), starts)
+
+    def _begin(
+        self,
+        where: np.ndarray,
+        seeds: Sequence[int | None],
+        starts: Sequence[str | SavedState | None],
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        for k in where.tolist():
             if seeds[k] is not None:
                 self._generators[k] = seeding.np_random(seeds[k])[0]
-            self.control.start(k, episode_seed(self._generators[k]), start)
-        self._done[mask] = False
-        self._running = True
+            self._start(k, starts[k])
+        self._running = bool(self._begun.all())
         report = self.control.report()
         return report.observations, self._infos(report)
+
+    def _start(self, k: int, start: str | SavedState | None = None) -> None:
+        """Begin an episode in environment k."""
+        self.control.start(k, episode_seed(self._generators[k]), start)
+        self._steps[k] = 0
+        self._begun[k] = True
+        self._done[k] = False
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + k for k in range(self.num_envs)]
+        if not isinstance(seed, (Sequence, np.ndarray)):
+            first = checked_integer("seed", seed, least=0)
+            return [first + k for k in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ConfigurationError("seed", list(seed), f"one seed or {self.num_envs} of them")
-        return seed
+        return [None if own is None else checked_integer("seed", own, least=0) for own in seed]
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Act everywhere; finished episodes follow the autoreset mode."""
+        """Act everywhere; finished episodes follow the autoreset mode.
+
+        Raises:
+            EpisodeError: before every environment has been reset; with ``DISABLED`` also while
+                an episode has ended.
+        """
         if not self._running:
-            raise LLMSchedError("step: got no running episode, allowed is after reset(); reset()")
-        finished = self._done
-        if finished.any():
+            where = _places(~self._begun) if self._begun.any() else ""
+            raise no_episode(f"no episode has begun{where}")
+        if self._done.any():
             return self._step_and_reset(actions)
         report = self.control.empty_report()
         self.control.step(actions, report)
-        truncated = self.control.truncated()
+        self._steps += 1
+        truncated = self._truncated()
         infos = self._infos(report)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._done = truncated.copy()
@@ -96,23 +168,26 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
             infos = self._reset_now(truncated, report, infos)
         return report.observations, report.rewards, self._never(), truncated, infos
 
+    def _truncated(self) -> np.ndarray:
+        """Which episodes have reached the horizon or their last step; a fresh array."""
+        truncated: np.ndarray = self.control.truncated()
+        if self._step_limit is not None:
+            truncated |= self._steps >= self._step_limit
+        return truncated
+
     def _step_and_reset(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """NEXT_STEP: environments whose episode has ended are reset instead of stepped."""
-        finished = self._done
+        finished = self._done.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED:
-            raise LLMSchedError(
-                f"step: got finished episodes {np.flatnonzero(finished).tolist()}, allowed are "
-                'running ones; reset them with options={"reset_mask": ...}'
-            )
+            remedy = '`reset()` or `reset(options={"reset_mask": ...})`'
+            raise no_episode(f"the episode has ended{_places(finished)}", remedy)
         report = self.control.empty_report()
         self.control.step(actions, report, ~finished)
-        for k in np.flatnonzero(finished).tolist():
-            self.control.start(k, episode_seed(self._generators[k]))
-            self.control.observe(report, (k, k + 1))
-            report.forget_step(k)
-        truncated = self.control.truncated() & ~finished
+        self._steps += 1
+        self._restart(finished, report)
+        truncated = self._truncated() & ~finished
         self._done = truncated.copy()
         return (
             report.observations,
@@ -129,9 +204,7 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         final = np.full(self.num_envs, None, dtype=object)
         for k in np.flatnonzero(ended).tolist():
             final[k] = report.observations[k].copy()
-            self.control.start(k, episode_seed(self._generators[k]))
-            self.control.observe(report, (k, k + 1))
-            report.forget_step(k)
+        self._restart(ended, report)
         return self._infos(report) | {
             "final_obs": final,
             "_final_obs": ended.copy(),
@@ -139,20 +212,46 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
             "_final_info": ended.copy(),
         }
 
+    def _restart(self, ended: np.ndarray, report: Report) -> None:
+        """Begin new episodes and write what they show."""
+        for k in np.flatnonzero(ended).tolist():
+            self._start(k)
+            self.control.observe(report, (k, k + 1))
+            report.forget_step(k)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Every cluster as text or picture; None, with a warning, without a render mode."""
+        mode = self.render_mode
+        if mode is None:
+            warn_no_mode()
+            return None
+        batch, configuration = self.control.batch, self.control.configuration
+        return tuple(show(batch.state(k), configuration, mode) for k in range(self.num_envs))
+
     def _never(self) -> np.ndarray:
         """No episode terminates."""
         return np.zeros(self.num_envs, np.bool_)
 
 
+def _places(where: np.ndarray) -> str:
+    """The environments of a mask, the first few by number."""
+    numbers = np.flatnonzero(where).tolist()
+    named = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
+    return f" in environment{'s' if len(numbers) > 1 else ''} {named}"
+
+
 def checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    """The mode of this name; raises ConfigurationError."""
-    if isinstance(mode, AutoresetMode):
-        return mode
-    try:
-        return AutoresetMode[str(mode).upper()]
-    except KeyError:
-        names = ", ".join(m.name for m in AutoresetMode)
-        raise ConfigurationError("autoreset_mode", mode, names) from None
+    """The mode of this name or value; raises ConfigurationError."""
+    for known in AutoresetMode:
+        if mode is known or (isinstance(mode, str) and _plain(mode) == _plain(known.name)):
+            return known
+    names = ", ".join(f"{known.name} ({known.value})" for known in AutoresetMode)
+    raise ConfigurationError("autoreset_mode", mode, names)
+
+
+def _plain(name: str) -> str:
+    """The same for names, NEXT_STEP, and values, NextStep."""
+    return name.replace("_", "").lower()
 
 
 def default_threads(num_envs: int, least: int) -> int:

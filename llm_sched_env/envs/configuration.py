@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
 
 def require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
     """Raise ConfigurationError unless the value is one of the allowed ones."""
-    if got not in allowed:
+    if not isinstance(got, str) or got not in allowed:
         raise ConfigurationError(field, got, " or ".join(allowed))
 
 
@@ -143,9 +143,10 @@ def _checked_controls(
 ) -> tuple[str, ...]:
     """The controlled parts; those named one by one must have an effect."""
     other_gates = ("admission",) if gate == "bid-price" else ("priority", "reserve")
-    if controls == "all":
+    if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
-    parts = (controls,) if isinstance(controls, str) else tuple(controls)
+    several = isinstance(controls, Iterable) and not isinstance(controls, (str, Mapping))
+    parts: tuple[Any, ...] = tuple(controls) if several else (controls,)
     if not parts or any(part not in CONTROLS for part in parts) or len(set(parts)) < len(parts):
         raise ConfigurationError(
             "controls", controls, f'"all" or some of {", ".join(CONTROLS)}, each once'

@@ -63,7 +63,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     new randomness.
 
     ## Episode End
-    Truncated at the horizon; never terminated.
+    Truncated at the horizon; never terminated. A step after it, or before the first
+    ``reset()``, is an error that says to call ``reset()``.
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
@@ -121,7 +122,7 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
         return observation, info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take the action and go to the next decision."""
+        """Take the action, go to the next decision; raises EpisodeError where no episode runs."""
         result = super().step(action)
         self._decision_space.possible = result[4]["action_mask"].copy()
         return result

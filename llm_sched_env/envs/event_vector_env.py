@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
-from llm_sched_env.envs.decision_space import DecisionSpaces
+from llm_sched_env.envs.decision_space import DecisionSpaces, action_names
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.errors import checked_integer
@@ -26,14 +26,19 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
     Args:
         num_envs: N.
         autoreset_mode: ``NEXT_STEP`` (default), ``SAME_STEP`` or ``DISABLED``, by name or as
-            :class:`gymnasium.vector.AutoresetMode`.
+            :class:`gymnasium.vector.AutoresetMode` or its value. With ``DISABLED`` a step while
+            an episode has ended is an error, as it is in a single environment.
         threads: that advance the environments; default: one per processor, with at least
             256 environments each. Episodes do not depend on it.
+        max_episode_steps: truncates episodes after so many steps, if the horizon does not, as
+            it does in ``gym.make``; None or -1: no such limit.
         n_gpus: this and all further arguments as in
             :class:`llm_sched_env.envs.event_env.LLMSchedEventEnv`.
 
     A step takes every environment to its own next decision, so their times differ.
     ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
+    ``reset`` takes the options of a single environment, and ``reset_mask``; ``render()`` has an
+    entry for each environment, as Gymnasium's wrappers for vector environments expect.
     """
 
     action_space: DecisionSpaces
@@ -51,6 +56,8 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
         pools: str = "static",
         wake_interval: float | None = None,
         start: str = "empty",
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         configuration = EventConfiguration.validated(
             instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
@@ -58,9 +65,15 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
         num_envs = checked_integer("num_envs", num_envs)
         if threads is None:
             threads = default_threads(num_envs, _LEAST_PER_THREAD)
-        super().__init__(EventControl(configuration, num_envs, threads=threads), autoreset_mode)
+        control = EventControl(configuration, num_envs, threads=threads)
+        super().__init__(control, autoreset_mode, render_mode, max_episode_steps)
         self.single_action_space = spaces.Discrete(self.control.n_actions)
         self.action_space = DecisionSpaces(num_envs, self.control.n_actions)
+
+    @property
+    def action_names(self) -> list[str]:
+        """What each action does."""
+        return action_names(self.control.configuration.instance)
 
     def action_masks(self) -> np.ndarray:
         """Which actions are possible now; bool, shape (N, 1 + 3I), a fresh array."""

@@ -99,8 +99,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
     ) -> None:
         """Begin an episode on cluster k."""
-        self._steps[k] = 0
         super().start(k, seed, start)
+        self._steps[k] = 0
 
     def _begin_step(self, k: int) -> None:
         """What cluster k earns and who arrives there counts from now on."""

@@ -68,7 +68,8 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency; ``info["arrivals"]`` how many requests of each class arrived. With service levels
+    currency; ``info["arrivals"]`` how many requests of each class arrived, ``info["time"]`` the
+    seconds since the start. With service levels
     the reward is revenue less their penalties on the same scale; ``info["slis"]`` has what each
     comes to in the interval (time averages) and ``info["penalties"]`` what each with a price
     costs, in currency.
@@ -79,7 +80,8 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     saved state, with new randomness.
 
     ## Episode End
-    Truncated at the horizon; never terminated.
+    Truncated after the interval that reaches the horizon; never terminated. A step after it, or
+    before the first ``reset()``, is an error that says to call ``reset()``.
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
@@ -130,5 +132,5 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
         return self.control.plan_action
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold the action for one interval."""
+        """Hold the action for one interval; raises EpisodeError where no episode runs."""
         return super().step(as_actions(action, self.action_space.shape or ()))

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
+RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": 1}
+"""What Gymnasium's wrappers ask an environment's metadata for."""
 
 _CELL = 6  # pixels of a slot, border included
 _GPUS_PER_ROW = 64
 _BACKGROUND, _FREE = (255, 255, 255), (222, 222, 222)
 _PREFILL, _MIXED_DECODE, _SOLO_DECODE = (214, 39, 40), (255, 152, 80), (31, 119, 180)
+
+
+def checked_render_mode(mode: Any) -> str | None:
+    """The mode; raises ConfigurationError."""
+    if mode is None or mode in RENDER_MODES:
+        chosen: str | None = mode
+        return chosen
+    remedy = 'wrap "rgb_array" in Gymnasium\'s HumanRendering' if mode == "human" else ""
+    raise ConfigurationError(
+        "render_mode", mode, f"None or one of {', '.join(RENDER_MODES)}", remedy
+    )
+
+
+def warn_no_mode() -> None:
+    """Say that there is nothing to render, as Gymnasium's environments do."""
+    gym.logger.warn("render() does nothing without a render_mode")
+
+
+def show(
+    state: EngineState, configuration: IntervalConfiguration | EventConfiguration, mode: str
+) -> str | np.ndarray:
+    """A cluster in one of ``RENDER_MODES``."""
+    return describe(state, configuration) if mode == "ansi" else draw(state, configuration)
 
 
 def describe(state: EngineState, configuration: IntervalConfiguration | EventConfiguration) -> str:

@@ -26,13 +26,18 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
     Args:
         num_envs: N.
         autoreset_mode: ``NEXT_STEP`` (default), ``SAME_STEP`` or ``DISABLED``, by name or as
-            :class:`gymnasium.vector.AutoresetMode`.
+            :class:`gymnasium.vector.AutoresetMode` or its value. With ``DISABLED`` a step while
+            an episode has ended is an error, as it is in a single environment.
         threads: that advance the environments; default: one per processor, with at least
             8 environments each. Episodes do not depend on it.
+        max_episode_steps: truncates episodes after so many steps, if the horizon does not, as
+            it does in ``gym.make``; None or -1: no such limit.
         n_gpus: this and all further arguments as in
             :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`.
 
     ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
+    ``reset`` takes the options of a single environment, and ``reset_mask``; ``render()`` has an
+    entry for each environment, as Gymnasium's wrappers for vector environments expect.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
         controls: str | Sequence[str] = "all",
         start: str = "empty",
         slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         configuration = IntervalConfiguration.validated(
             instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
@@ -58,9 +65,15 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
         num_envs = checked_integer("num_envs", num_envs)
         if threads is None:
             threads = default_threads(num_envs, _LEAST_PER_THREAD)
-        super().__init__(IntervalControl(configuration, num_envs, threads=threads), autoreset_mode)
+        control = IntervalControl(configuration, num_envs, threads=threads)
+        super().__init__(control, autoreset_mode, render_mode, max_episode_steps)
         self.single_action_space = self.control.action_space
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    @property
+    def plan_action(self) -> np.ndarray:
+        """The fluid plan as a constant action of one environment; float32."""
+        return self.control.plan_action
 
     def _infos(self, report: IntervalReport) -> dict[str, Any]:
         every = np.ones(self.num_envs, np.bool_)

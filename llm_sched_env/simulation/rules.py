@@ -174,7 +174,7 @@ class EventDispatch:
             ("router", self.router, EVENT_ROUTERS),
             ("pools", self.pools, POOLS),
         ):
-            if value not in table:
+            if not isinstance(value, str) or value not in table:
                 raise ConfigurationError(field, value, f"one of {', '.join(table)}")
         if self.router == "coupled" and self.pools == "static":
             raise ConfigurationError(
