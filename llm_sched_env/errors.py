@@ -80,6 +80,40 @@ class PlanError(LLMSchedError):
     """The fluid plan could not be computed or has no use (zero value, solver failure)."""
 
 
+class FileError(LLMSchedError):
+    """A file that cannot be read or written."""
+
+
+class InsufficientMemoryError(LLMSchedError):
+    """A cluster, or several, that do not fit into memory.
+
+    Args:
+        what: needs the memory.
+        needed: bytes, about.
+        available: bytes.
+    """
+
+    def __init__(self, what: str, needed: int, available: int) -> None:
+        super().__init__(
+            f"{what} need about {_bytes_text(needed)} of memory, {_bytes_text(available)} are "
+            "available; take fewer GPUs, slots, jobs, replications or environments"
+        )
+        self._arguments = (what, needed, available)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InsufficientMemoryError, self._arguments
+
+
+def _bytes_text(size: int) -> str:
+    """A size to three digits."""
+    # Sizes come from what users ask for: they may be beyond floats.
+    for k, unit in enumerate(("bytes", "kB", "MB", "GB")):
+        if size < 1000 ** (k + 1):
+            return f"{size / 1000**k:.3g} {unit}"
+    hundredths = size // 10**10
+    return f"{hundredths // 100:,}.{hundredths % 100:02} TB"
+
+
 class TraceError(LLMSchedError):
     """A trace file that cannot be read as a stream of requests."""
 

@@ -21,7 +21,13 @@ from llm_sched_env.measured_levels import (
 from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.policies import resolve_policy
-from llm_sched_env.policy_runs import Run, runs_of, spread_replications
+from llm_sched_env.policy_runs import (
+    Replications,
+    Run,
+    require_memory_of_runs,
+    runs_of,
+    spread_replications,
+)
 from llm_sched_env.presets import (
     PAPER_PRICES,
     PATIENCE_RATE,
@@ -37,6 +43,7 @@ from llm_sched_env.simulation.metrics import (
 )
 from llm_sched_env.simulation.row_threads import available_processors
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.timing import covered_seconds
 from llm_sched_env.versions import versions
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
 
@@ -98,6 +105,8 @@ def evaluate(
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
+        InsufficientMemoryError: for more GPUs, slots or replications than fit into memory.
+        Exception: whatever the policy raises, with its own traceback.
     """
     started = time.perf_counter()
     n_gpus = checked_integer("n_gpus", n_gpus)
@@ -120,6 +129,7 @@ def evaluate(
         instance, recorded = _instance_kept(instance, recorded)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)
+    require_memory_of_runs(runs, instance, n_gpus, replications, jobs)
     horizon, warmup = _checked_times(horizon, warmup, recorded, runs.interval)
     levels = checked_service_levels(slis)
     fluid_plan = plan(instance, pricing, slis=levels)
@@ -137,10 +147,10 @@ def evaluate(
         levels,
     )
     if spreading is None:
-        metrics, thinking = runs.replicate(run, replications, jobs)
+        ran = runs.replicate(run, replications, jobs)
     else:
-        metrics, thinking = spread_replications(runs, run, replications, spreading)
-    return _summarize(run, name, bound, metrics, thinking, time.perf_counter() - started)
+        ran = spread_replications(runs, run, replications, spreading)
+    return _summarize(run, name, bound, ran, time.perf_counter() - started)
 
 
 def _recorded(
@@ -238,10 +248,10 @@ def _summarize(
     run: Run,
     name: str,
     bound: float,
-    metrics: list[Metrics],
-    thinking: list[float],
+    ran: Replications,
     wall: float,
 ) -> Evaluation:
+    metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / bound
     indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
@@ -284,6 +294,7 @@ def _summarize(
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
+        simulation_seconds=covered_seconds(ran.spans),
         versions=versions("gymnasium"),
         note=run.fluid_plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
