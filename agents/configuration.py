@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.planning import PRICINGS
 
 ALGORITHMS = ("ppo", "recurrent-ppo", "maskable-ppo", "sac", "tqc", "ars")
@@ -31,6 +31,8 @@ _COUNTS = (
     "evaluation_every",
     "checkpoint_every",
 )
+# What seeds NumPy and Torch has 32 bits, and a resumed run adds its steps.
+_GREATEST_SEED = 2**31 - 1
 _TUPLES = ("controls", "hidden_units", "references")
 # Rows times GPUs of an evaluation: what a cluster earns varies like one over their root.
 _EVALUATED_GPUS = 1600
@@ -102,8 +104,8 @@ class TrainingConfiguration:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(name, getattr(self, name), " or ".join(allowed))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigurationError("seed", self.seed, "an integer >= 0")
+        if checked_integer("seed", self.seed, 0) > _GREATEST_SEED:
+            raise ConfigurationError("seed", self.seed, f"at most {_GREATEST_SEED}")
         for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

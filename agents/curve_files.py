@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_sched_env.agents.checkpoint import Checkpoint, Row
+from llm_sched_env.whole_files import save_figure, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,10 +35,7 @@ def _write_table(checkpoint: Checkpoint, path: Path) -> None:
     for row in checkpoint.evaluations:
         rows.setdefault(row["steps"], {}).update(row)
     columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for _, row in sorted(rows.items()))
+    write_rows(path, columns, (row for _, row in sorted(rows.items())))
 
 
 def _write_figure(checkpoint: Checkpoint, path: Path) -> None:
@@ -63,7 +60,7 @@ def _write_figure(checkpoint: Checkpoint, path: Path) -> None:
     scores.legend()
     differences.legend()
     figure.suptitle(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def draw_score(axis: Axes, evaluations: Sequence[Row], label: str) -> None:

@@ -21,6 +21,7 @@ from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
 from llm_sched_env.agents.training_record import REPLAY_NAME, EvaluateReportSave, TrainingRecord
 from llm_sched_env.errors import CheckpointError
+from llm_sched_env.whole_files import make_folder
 
 CHECKPOINT_NAME = "agent.zip"
 
@@ -46,7 +47,7 @@ def train(
         The path of the checkpoint.
     """
     torch.set_num_threads(1)  # small networks: more threads only wait for each other
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     path = out / CHECKPOINT_NAME
     record, saved = TrainingRecord(), None
     if resume:

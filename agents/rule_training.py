@@ -43,7 +43,7 @@ from llm_sched_env.rank_correction import (
 )
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.whole_files import make_folder, write_whole
 from llm_sched_env.workloads.trace import Trace
 
 RULE_NAME, STATE_NAME = "rule.json", "training.npz"
@@ -58,6 +58,9 @@ _OUT_OF_REACH = 0.75
 # The rule is the average of the weights of about the last so many generations.
 _AVERAGED = 20.0
 _ONE_BY_ONE = Spreading(jobs=1)
+
+
+_MOST_GPUS = 10**7
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class RuleTraining:
             raise ConfigurationError(
                 "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
             )
+        if self.n_gpus is not None and checked_integer("n_gpus", self.n_gpus) > _MOST_GPUS:
+            raise ConfigurationError("n_gpus", self.n_gpus, f"at most {_MOST_GPUS}")
         if not self.population.deviations.any():
             raise ConfigurationError("noise", 0, "some weights that are trained")
 
@@ -265,7 +270,7 @@ def train_rule(
     given = None if trace is None else fingerprint(trace)
     if given != configuration.trace:
         raise ConfigurationError("trace", given, f"the configuration's, {configuration.trace}")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     progress = _start(configuration, out, initial)
     deviations = configuration.population.deviations
     decayed = _is_output(configuration.hidden_units)

@@ -11,6 +11,7 @@ from llm_sched_env.agents.algorithms import acting_policy, interval_configuratio
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.class_network import class_parameters, moments_for
 from llm_sched_env.agents.controller import Controller
+from llm_sched_env.agents.kept_weights import kept_weights
 from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.envs.decision_space import action_count
 from llm_sched_env.errors import CheckpointError
@@ -41,8 +42,9 @@ class TrainedPolicy:
 
     @property
     def description(self) -> str:
-        """How it was trained, in a line."""
-        return self.checkpoint.description
+        """How it was trained and which weights were kept, in a line."""
+        told = (self.checkpoint.description, kept_weights(self.checkpoint))
+        return "; ".join(filter(None, told))
 
     def require_classes(self, n_classes: int) -> None:
         """Raise CheckpointError if the agent serves only another number of classes."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.agents.curve_files import draw_difference
 from llm_sched_env.agents.training_evaluation import difference
+from llm_sched_env.whole_files import save_figure, write_rows, write_whole
 
 TABLE, FIGURE, ROWS = "table.md", "figure.png", "rows.csv"
 _FIRST = "trunk-reservation"
@@ -33,7 +33,7 @@ Result = dict[str, Any]
 def write_page(results: Sequence[Result], folder: Path, *, figure: bool) -> list[Path]:
     """Write table, rows and, if asked for, the figure; returns what was written."""
     written = [folder / TABLE, folder / ROWS]
-    written[0].write_text(markdown_table(results), encoding="utf-8")
+    write_whole(written[0], markdown_table(results))
     _write_rows(results, written[1])
     if figure:
         written.append(folder / FIGURE)
@@ -77,10 +77,7 @@ def _write_rows(results: Sequence[Result], path: Path) -> None:
         | result["report"]
         for result in results
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, list(rows[0]) if rows else names, rows)
 
 
 def _write_figure(results: Sequence[Result], path: Path) -> None:
@@ -107,4 +104,4 @@ def _write_figure(results: Sequence[Result], path: Path) -> None:
     axes[0].set_ylabel(f"share of R* beyond {_FIRST}")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)

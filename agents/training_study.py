@@ -154,8 +154,7 @@ def _compute(cell: Cell, folder: Path) -> Result:
     resume = path.exists() and asked.exists() and asked.read_text("utf-8") == settings
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        asked.write_text(settings, encoding="utf-8")
+        write_whole(asked, settings)
     started = time.process_time()
     configuration = cell.configuration if resume else with_measured_interval(cell.configuration)
     train(configuration, folder, resume=resume)

@@ -11,6 +11,7 @@ from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.rounds import Spread, pinned, speeds
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import plan
+from llm_sched_env.whole_files import save_figure
 
 # Near the plan from the start: the largest clusters would take minutes to fill.
 WARMUP_SECONDS = 2.0
@@ -83,4 +84,4 @@ def write_cost_figure(rows: Sequence[CostRow], path: Path) -> None:
     axis.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="nanoseconds per event")
     axis.grid(visible=True, which="both", color="0.9", linewidth=0.6)
     axis.legend()
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

@@ -12,7 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_sched_env.benchmarks.engine_cluster import GATE_AND_ROUTE
+from llm_sched_env.errors import WorkerError
 from llm_sched_env.instance import Instance
+from llm_sched_env.simulation.fresh_state import cluster_bytes
+from llm_sched_env.simulation.memory import require_memory
 
 # Near the plan from the start, so that a short run has every place filled.
 _SIMULATED_SECONDS = 5.0
@@ -28,10 +32,22 @@ class MemoryUse:
 
 
 def measure_memory(instance: Instance, n_gpus: int, seed: int = 0) -> MemoryUse:
-    """Run the engine for 5 simulated seconds near the plan, in a process of its own."""
+    """Run the engine for 5 simulated seconds near the plan, in a process of its own.
+
+    Raises:
+        InsufficientMemoryError: for more GPUs than fit into memory.
+        WorkerError: if the process ended without a result.
+    """
+    # Beside the cluster lies a fresh one, from which it starts.
+    needed = 2 * cluster_bytes(instance, GATE_AND_ROUTE, n_gpus, latencies=True)
+    require_memory(needed, f"{n_gpus:,} GPUs")
     command = [sys.executable, "-m", __name__, str(n_gpus), str(seed)]
     text = json.dumps(instance.to_dict())
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        reason = said[-1] if said else "was it killed, or out of memory?"
+        raise WorkerError(f"the run of {n_gpus:,} GPUs that measures memory failed ({reason})")
     return MemoryUse(**json.loads(done.stdout))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from llm_sched_env.benchmarks.engine_speed import WARMUP_SECONDS, SpeedRow
 from llm_sched_env.benchmarks.peak_memory import MemoryUse
 from llm_sched_env.benchmarks.rounds import Spread
 from llm_sched_env.benchmarks.vector_speed import VectorRow
+from llm_sched_env.whole_files import write_rows, write_whole
 
 SPEED_HEADER = ("n", "contender", "model", "events/s", "least", "greatest", "engine / it")
 VECTOR_HEADER = ("contender", "env steps/s", "least", "greatest", "it / SyncVectorEnv")
@@ -23,10 +23,7 @@ COST_HEADER = ("n", "ns per event", "least", "greatest", "floors")
 def write_csv(rows: Sequence[Any], path: Path) -> None:
     """Dataclass rows with their fields as the header; numbers in full precision."""
     plain = [asdict(row) for row in rows]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, plain[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(plain)
+    write_rows(path, list(plain[0]), plain)
 
 
 def speed_cells(rows: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
@@ -93,7 +90,7 @@ def write_speed_page(
         lines += ["Clusters start near the fluid plan; the last column is in events of the floor."]
     if memory is not None:
         lines += ["", memory_line(memory)]
-    path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join([*lines, *_notes(notes)]) + "\n")
 
 
 def write_vector_page(
@@ -117,7 +114,7 @@ def write_vector_page(
         f"Decisions per second on one CPU, {decisions[0].num_envs} environments of "
         f"{decisions[0].n_gpus} GPUs, as above; an agent that takes the first possible action."
     )
-    path.write_text("\n".join([*lines, *_notes(notes)]) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join([*lines, *_notes(notes)]) + "\n")
 
 
 def _numbers(row: SpeedRow | VectorRow) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.results import Evaluation
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.whole_files import write_rows
 from llm_sched_env.workloads.traces import Trace
 
 COLUMNS = (
@@ -262,10 +262,7 @@ def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
 
 def write_csv(results: Sequence[tuple[str, Evaluation]], path: Path) -> None:
     """Write ``results.csv``; floats in full, so that the file can be compared byte by byte."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows(results))
+    write_rows(path, COLUMNS, rows(results))
 
 
 def settings_notes(results: Sequence[tuple[str, Evaluation]]) -> list[str]:

@@ -18,29 +18,25 @@ class ConfigurationError(LLMSchedError):
     """A value that is not allowed.
 
     Args:
-        field: what was set, as the user wrote it.
+        field: what was set, as the user wrote it; alone, the whole message, from which a copy is
+            made in another process.
         got: the value.
         allowed: the values that are allowed.
         remedy: what to do, when ``allowed`` does not say it.
     """
 
-    def __init__(self, field: str, got: object, allowed: str, remedy: str = "") -> None:
+    def __init__(
+        self, field: str, got: object = None, allowed: str | None = None, remedy: str = ""
+    ) -> None:
+        self.field = field
+        if allowed is None:
+            super().__init__(field)
+            return
         shown = repr(got)
         if len(shown) > 120:
             shown = shown[:117] + "..."
         message = f"{field}: got {' '.join(shown.split())}, allowed is {allowed}"
         super().__init__(f"{message}; {remedy}" if remedy else message)
-        self.field = field
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Errors come back from other processes; by default they are made anew from one argument.
-        return _configuration_error, (self.field, *self.args)
-
-
-def _configuration_error(field: str, message: str) -> ConfigurationError:
-    error = ConfigurationError.__new__(ConfigurationError, message)
-    error.field = field
-    return error
 
 
 def is_finite_number(value: Any, *, positive: bool = False) -> bool:
@@ -78,6 +74,40 @@ def checked_numbers(field: str, values: Any) -> tuple[float, ...]:
 
 class PlanError(LLMSchedError):
     """The fluid plan could not be computed or has no use (zero value, solver failure)."""
+
+
+class FileError(LLMSchedError):
+    """A file that cannot be read or written."""
+
+
+class InsufficientMemoryError(LLMSchedError):
+    """A cluster, or several, that do not fit into memory.
+
+    Args:
+        what: needs the memory.
+        needed: bytes, about.
+        available: bytes.
+    """
+
+    def __init__(self, what: str, needed: int, available: int) -> None:
+        super().__init__(
+            f"{what} need about {_bytes_text(needed)} of memory, {_bytes_text(available)} are "
+            "available; take fewer GPUs, slots, jobs, replications or environments"
+        )
+        self._arguments = (what, needed, available)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InsufficientMemoryError, self._arguments
+
+
+def _bytes_text(size: int) -> str:
+    """A size to three digits."""
+    # Sizes come from what users ask for: they may be beyond floats.
+    for k, unit in enumerate(("bytes", "kB", "MB", "GB")):
+        if size < 1000 ** (k + 1):
+            return f"{size / 1000**k:.3g} {unit}"
+    hundredths = size // 10**10
+    return f"{hundredths // 100:,}.{hundredths % 100:02} TB"
 
 
 class TraceError(LLMSchedError):

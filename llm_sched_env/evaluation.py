@@ -23,7 +23,13 @@ from llm_sched_env.measurement import Measurement
 from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.policies import resolve_policy
-from llm_sched_env.policy_runs import Run, runs_of, spread_replications
+from llm_sched_env.policy_runs import (
+    Replications,
+    Run,
+    require_memory_of_runs,
+    runs_of,
+    spread_replications,
+)
 from llm_sched_env.results import ClassResult, DecisionTime, Estimate, Evaluation
 from llm_sched_env.scenario import scenario
 from llm_sched_env.simulation.layout import COUNTS, OCCUPANCIES
@@ -34,6 +40,7 @@ from llm_sched_env.simulation.metrics import (
 )
 from llm_sched_env.simulation.row_threads import available_processors
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.timing import covered_seconds
 from llm_sched_env.versions import versions
 from llm_sched_env.workloads.trace import Trace
 
@@ -98,6 +105,8 @@ def evaluate(
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
+        InsufficientMemoryError: for more GPUs, slots or replications than fit into memory.
+        Exception: whatever the policy raises, with its own traceback.
     """
     started = time.perf_counter()
     n_gpus = checked_integer("n_gpus", n_gpus)
@@ -120,6 +129,7 @@ def evaluate(
     )
     measured = served.measured(horizon, warmup, runs.interval)
     planned = served.planned(measured)
+    require_memory_of_runs(runs, planned, n_gpus, replications, jobs)
     fluid_plan = plan(planned, pricing, slis=levels)
     same = planned is measured.bounded
     bound = fluid_plan.value if same else plan(measured.bounded, pricing).value
@@ -137,11 +147,11 @@ def evaluate(
         measured.pays_earlier_arrivals,
     )
     if spreading is None:
-        metrics, thinking = runs.replicate(run, replications, jobs)
+        ran = runs.replicate(run, replications, jobs)
     else:
-        metrics, thinking = spread_replications(runs, run, replications, spreading)
+        ran = spread_replications(runs, run, replications, spreading)
     wall = time.perf_counter() - started
-    return _summarize(run, name, measured, bound, metrics, thinking, wall)
+    return _summarize(run, name, measured, bound, ran, wall)
 
 
 def _summarize(
@@ -149,11 +159,11 @@ def _summarize(
     name: str,
     measured: Measurement,
     bound: float,
-    metrics: list[Metrics],
-    thinking: list[float],
+    ran: Replications,
     wall: float,
 ) -> Evaluation:
     estimate = partial(Estimate.of, requests_given=measured.requests_given)
+    metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / bound
     indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
@@ -198,6 +208,7 @@ def _summarize(
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
+        simulation_seconds=covered_seconds(ran.spans),
         versions=versions("gymnasium"),
         note=run.fluid_plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,

@@ -12,6 +12,7 @@ from typing import Any
 import tomli_w
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.whole_files import whole_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,14 +47,16 @@ def _text(path: Path, what: str) -> str:
 
 
 def write_table(table: dict[str, Any], path: Path, what: str = "instance file") -> None:
-    """Write a table as JSON or TOML; ``what`` names the file in messages."""
+    """Write a table as JSON or TOML, whole or not at all; ``what`` names the file in messages.
+
+    Raises:
+        ConfigurationError: for another ending.
+        FileError: if the file cannot be written.
+    """
     require_table_suffix(path, what)
     text = tomli_w.dumps(table) if path.suffix == ".toml" else json.dumps(table, indent=2) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or "check the path"
-        raise ConfigurationError(what, str(path), "a path that can be written", reason) from None
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def require_table_suffix(path: Path, what: str) -> None:

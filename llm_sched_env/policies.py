@@ -6,7 +6,6 @@ A policy is a :class:`llm_sched_env.DispatchRule` (compiled), or any object with
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -21,10 +20,13 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.user_code import import_attribute, user_code
 
 POLICY_GROUP = "llm_sched_env.policies"
 CHECKPOINT_GROUP = "llm_sched_env.checkpoints"
 AGENT_GROUP = "llm_sched_env.agents"
+_DISTRIBUTION = "llm-sched-env"
+_POLICY = "a DispatchRule or an object with reset(...) and act(...)"
 
 
 @runtime_checkable
@@ -73,9 +75,12 @@ def registered_policies() -> dict[str, RegisteredPolicy]:
     """Every policy registered by an installed package, by name, in alphabetical order."""
     found = {}
     for point in sorted(entry_points(group=POLICY_GROUP), key=lambda p: p.name):
-        loaded = point.load()
+        what = f"registered policy {point.name} ({point.value})"
+        with user_code(what):
+            loaded = point.load()
         if not isinstance(loaded, RegisteredPolicy):
-            loaded = RegisteredPolicy(f"from {point.value}", _maker(loaded), source=point.value)
+            make = _maker(loaded, what)
+            loaded = RegisteredPolicy(f"from {point.value}", make, source=point.value)
         found[point.name] = loaded
     return found
 
@@ -93,21 +98,27 @@ def shipped_agents() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _maker(loaded: Any) -> Callable[[], Policy]:
+def _maker(loaded: Any, what: str) -> Callable[[], Policy]:
     """A function that builds the policy from a rule, a class, a factory or an instance."""
     if isinstance(loaded, DispatchRule):
         return lambda: loaded
-    if isinstance(loaded, type) or not isinstance(loaded, PythonPolicy):
-        return lambda: _checked(loaded(), loaded)
-    return lambda: loaded
+    if not isinstance(loaded, type) and isinstance(loaded, PythonPolicy):
+        return lambda: loaded
+    if not callable(loaded):
+        raise ConfigurationError(what, loaded, f"{_POLICY}, or what makes one when it is called")
+
+    def make() -> Policy:
+        with user_code(what):
+            made = loaded()
+        return _checked(made, f"what {what} makes")
+
+    return make
 
 
-def _checked(policy: Any, source: Any) -> Policy:
-    if isinstance(policy, (DispatchRule, PythonPolicy)):
+def _checked(policy: Any, what: str = "policy") -> Policy:
+    if not isinstance(policy, type) and isinstance(policy, (DispatchRule, PythonPolicy)):
         return policy
-    raise ConfigurationError(
-        "policy", source, "a DispatchRule or an object with reset(...) and act(...)"
-    )
+    raise ConfigurationError(what, policy, _POLICY)
 
 
 def resolve_policy(policy: Any) -> tuple[str, Policy]:
@@ -119,16 +130,18 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
             ``reset`` and ``act``.
 
     Raises:
-        ConfigurationError: for a name that nothing answers to.
+        ConfigurationError: for a name that nothing answers to, or what is no policy.
+        Exception: whatever a module or factory of the policy raises, with its own traceback.
     """
     if isinstance(policy, Path):
         policy = str(policy)
     if not isinstance(policy, str):
-        named = _checked(policy, policy)
+        named = _checked(policy)
         return str(getattr(policy, "name", None) or type(policy).__name__), named
     for name, entry in registered_policies().items():
         if policy.lower() in {name, *(alias.lower() for alias in entry.aliases)}:
-            return name, entry.make()
+            with user_code(f"policy {name}"):
+                return name, entry.make()
     if policy.lower() in shipped_agents():
         return policy.lower(), _load_checkpoint(str(shipped_agents()[policy.lower()]))
     if is_checkpoint(policy):
@@ -168,21 +181,19 @@ def _load_checkpoint(path: str) -> Policy:
     """The policy of a file, opened by what is registered for its suffix."""
     try:
         loader = entry_points(group=CHECKPOINT_GROUP)[Path(path).suffix.lstrip(".")]
-        policy: Policy = loader.load()(path)
+        with user_code(f"checkpoint {path}"):
+            policy = loader.load()(path)
     except ImportError as error:
+        if loader.dist is None or loader.dist.name != _DISTRIBUTION:
+            raise
         raise ConfigurationError(
             "policy",
             path,
             "a checkpoint where the extra 'agents' is installed",
             f"{error}: pip install 'llm-sched-env[agents]' -c constraints.txt",
-        ) from None
-    return policy
+        ) from error
+    return _checked(policy, f"checkpoint {path}")
 
 
 def _import_policy(path: str) -> Policy:
-    module, _, attribute = path.partition(":")
-    try:
-        loaded = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError("policy", path, "package.module:Name", str(error)) from None
-    return _maker(loaded)()
+    return _maker(import_attribute(path, "policy"), f"policy {path}")()

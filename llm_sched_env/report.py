@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.planning import FluidPath
+from llm_sched_env.whole_files import save_figure, write_whole
 
 Rows = Sequence[Mapping[str, Any]]
 """Lines of ``results.csv``."""
@@ -60,7 +61,7 @@ def write_figure(rows: Rows, path: Path) -> None:
         drawn, names = axis.get_legend_handles_labels()
         handles.update(zip(names, drawn, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def write_path_figure(path: FluidPath, names: Sequence[str], file: Path) -> None:
@@ -74,7 +75,7 @@ def write_path_figure(path: FluidPath, names: Sequence[str], file: Path) -> None
         axis.set(title=row, xlabel="s", ylim=(0, None))
     figure.axes[0].set_ylabel("per GPU")
     figure.axes[0].legend()
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file, dpi=150)
 
 
 def write_page(rows: Rows, notes: Sequence[str], path: Path) -> None:
@@ -111,7 +112,7 @@ def write_page(rows: Rows, notes: Sequence[str], path: Path) -> None:
     figure.update_yaxes(title="share of R*", col=1)
     figure.update_layout(template="plotly_white", height=100 + 360 * lines)
     chart = figure.to_html(full_html=False, include_plotlyjs=True, div_id="scores")
-    path.write_text(_PAGE.format(chart=chart, table=_table(rows), notes=_notes(notes)), "utf-8")
+    write_whole(path, _PAGE.format(chart=chart, table=_table(rows), notes=_notes(notes)))
 
 
 def _table(rows: Rows) -> str:

@@ -138,7 +138,9 @@ class Evaluation:
             in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
-        wall_seconds: duration of the whole evaluation.
+        wall_seconds: duration of the whole evaluation, with planning, loading and compiling.
+        simulation_seconds: wall time in which at least one replication ran, from its first event
+            to its last, decisions of a Python policy included: no planning, loading or compiling.
         decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
         note: what a reader must know, such as an overloaded plan without abandonment.
     """
@@ -170,6 +172,7 @@ class Evaluation:
     e2e: Latency
     events: int
     wall_seconds: float
+    simulation_seconds: float
     versions: dict[str, str]
     note: str = ""
     decision_milliseconds: DecisionTime | None = None
@@ -182,9 +185,22 @@ class Evaluation:
         return "requests, patience and routing"
 
     @property
+    def coverage(self) -> str:
+        """What R* and the interval of the score cover, in a line."""
+        line = f"R* of {self.bound_of}"
+        if self.replications < 2 or not self.requests_given:
+            return line
+        if math.isfinite(self.score.ci95[0]):
+            return f"{line}; the interval is of {self.interval_of}"
+        return f"{line}; no interval: the requests are given and every run is the same"
+
+    @property
     def events_per_second(self) -> float:
-        """Simulated events per second of wall time, all replications together."""
-        return self.events / self.wall_seconds
+        """Events of all replications per second of :attr:`simulation_seconds`.
+
+        Replications that run at the same time count together.
+        """
+        return self.events / self.simulation_seconds
 
     @property
     def abandoned(self) -> dict[str, Any]:

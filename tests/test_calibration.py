@@ -458,7 +458,7 @@ def test_bad_files_are_one_line(run, tmp_path, name):
         (["--date", "yesterday"], "a day as a text"),
         (["--engine", ""], "hardware source engine"),
         (["--out", "gpu.yaml"], "a name in .json or .toml"),
-        (["--out", "none/gpu.toml"], "a path that can be written"),
+        (["--out", "none/gpu.toml"], "cannot be written"),
         (["--plot", "fit.bmp"], "a name in .png"),
         (["--plot", "none/fit.png"], "a folder that exists"),
     ],

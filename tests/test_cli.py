@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -160,10 +162,45 @@ def test_lists_and_instance_files(run, tmp_path):
         (["train", "--out", "/proc/x"], "can be made"),
         (["compare", "--out", "/proc/x"], "can be made"),
         (["train", "--out", "x", "--resume"], "no such file"),
+        (["train", "--out", "x", "--seed", "99999999999"], "seed"),
+        (["sweep", "--out", "x", "--seeds", "99999999999"], "seed"),
+        (["compare", "--out", "x", "--replications", "0"], "--replications"),
+        (["compare", "--out", "x", "--seed", "-1"], "--seed"),
+        (["compare", "--out", "x", "--horizon", "nan"], "--horizon"),
+        (["compare", "--out", "x", "--warmup", "inf"], "--warmup"),
+        (["compare", "--out", "x", "--pricing", "free"], "--pricing"),
+        (["compare", "--out", "x", "--agents", "none.zip"], "no such file"),
+        (["train-rule", "--out", "x", "--instance", "base", "--gpus", "99999999999"], "at most"),
+        (["train-rule", "--out", "x", "--initial", "none.json"], "no such file"),
+        (["train-study", "everything", "--out", "x"], "variants or scale"),
+        (["experiment", "nothing", "--out", "x"], "nothing"),
+        (["evaluate", "--policy", "credit-gate", "--horizon", "nan"], "horizon"),
+        (["evaluate", "--policy", "credit-gate", "--horizon", "-1"], "horizon"),
+        (["evaluate", "--policy", "credit-gate", "--warmup", "inf"], "warmup"),
+        (["evaluate", "--policy", "credit-gate", "--seed", "-1"], "seed"),
+        (["evaluate", "--policy", "none.zip"], "no such file"),
+        (["evaluate", "--policy", "none.json"], "no such file"),
+        (["evaluate", "--policy", "credit-gate", "--save-requests", "n/x.csv"], "cannot be wr"),
+        (["path", "--horizon", "1e-320"], "at least 1e-06 s"),
+        (["path", "--horizon", "nan"], "--horizon"),
+        (["path", "--every", "-1"], "--every"),
+        (["path", "--backlog", "nan,1"], "--backlog"),
+        (["optimum", "--gpus", "0"], "gpus"),
+        (["optimum", "--gpus", "1", "--tolerance", "nan"], "tolerance"),
+        (["trace", "none.csv"], "readable file"),
+        (["trace", "none.csv", "--save", "none/x.csv"], "cannot be written"),
+        (["trace", "."], "readable file"),
+        (["lengths", "none.csv"], "readable file"),
+        (["calibrate", "."], "readable file"),
+        (["instances", "--show", "base", "--save", "none/x.toml"], "cannot be written"),
+        (["instances", "--hardware", "none.toml"], "readable file"),
+        (["strip", "none.zip", "--out", "x.zip"], "no such file"),
+        (["bench", "--seconds", "nan"], "--seconds"),
+        (["bench", "--scaling", "0"], "--scaling"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_path, monkeypatch):
-    if arguments[0] in ("train", "compare"):
+    if arguments[0] in ("train", "compare", "sweep", "strip", "train-study"):
         pytest.importorskip("stable_baselines3")
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -174,6 +211,30 @@ def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_p
     assert err.startswith("llmsched: ")
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--bins", "1000000"], ["--replications", "10000000"]])
+def test_fits_of_lengths_have_a_greatest_size(run, trace, options):
+    code, out, err = run("lengths", trace, *options)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"llmsched: {options[0][2:]}: got")
+    assert "at most" in err
+
+
+def test_the_version_is_a_line(run):
+    code, out, err = run("--version")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    for name in ("llm-sched-env", "numpy", "numba", "scipy", "gymnasium"):
+        assert f"{name} {version(name)}" in out
+    assert f"Python {platform.python_version()}" in out
+
+
+def test_without_a_command_there_is_help(run):
+    for arguments in ([], ["--help"]):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        for option in ("--version", "--debug", "evaluate"):
+            assert option in out
 
 
 def test_every_command_has_help_with_an_example(run):

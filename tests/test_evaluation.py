@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env import evaluation, policy_runs
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.policies import RegisteredPolicy, registered_policies, resolve_policy
 from llm_sched_env.results import Estimate
 from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.timing import Span, covered_seconds
 
 FAST = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 NAMES = {
@@ -137,6 +142,45 @@ def test_same_seed_same_result_whatever_the_jobs():
         one.pop(volatile), two.pop(volatile)
     assert json.dumps(one, allow_nan=False) == json.dumps(two, allow_nan=False)
     assert one["scores"] != list(other.scores)
+
+
+def test_speed_counts_neither_loading_nor_compiling_nor_planning(monkeypatch):
+    """However long everything else takes, the events take as long as they take."""
+
+    def slowly(loads):
+        def load(*arguments, **options):
+            time.sleep(0.5)
+            return loads(*arguments, **options)
+
+        return load
+
+    for name in ("load_engine", "load_control"):
+        monkeypatch.setattr(policy_runs, name, slowly(getattr(policy_runs, name)))
+    monkeypatch.setattr(evaluation, "plan", slowly(evaluation.plan))
+    rule = lse.evaluate("gate-and-route", "base", 5, horizon=20.0, replications=2)
+    python = lse.evaluate(ConstantPlan(), "base", 5, horizon=20.0, replications=2)
+    for result in (rule, python):
+        assert 0 < result.simulation_seconds < result.wall_seconds - 0.9
+        assert result.events_per_second == result.events / result.simulation_seconds
+        assert result.to_dict()["events_per_second"] == result.events_per_second
+
+
+def test_a_first_run_in_a_new_process_is_as_fast_as_a_second():
+    code = (
+        "import llm_sched_env as lse\n"
+        "for _ in range(2):\n"
+        "    r = lse.evaluate('gate-and-route', 'base', 50, horizon=60.0, replications=1)\n"
+        "    print(r.events_per_second)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = map(float, done.stdout.split())
+    assert first > second / 4
+
+
+def test_spans_that_overlap_count_once():
+    spans = [Span(5.0, 6.0), Span(0.0, 2.0), Span(1.0, 3.0), Span(1.5, 1.75)]
+    assert covered_seconds(spans) == pytest.approx(4.0)
+    assert covered_seconds([]) == 0.0
 
 
 def test_the_result_adds_up():

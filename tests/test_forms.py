@@ -6,6 +6,7 @@ what the native forms have to do.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 import warnings
@@ -577,3 +578,16 @@ def test_sb3_forms_answer_for_each_environment(id_):
     for together in ("reset", "step", "close"):
         with pytest.raises(NotImplementedError, match=together):
             env.env_method(together)
+
+
+@every_id
+def test_a_refusal_in_a_worker_process_is_this_packages_error(id_):
+    error = ConfigurationError("n_gpus", 0, "an integer >= 1")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.field) == (str(error), "n_gpus")
+    environments = gym.make_vec(id_, num_envs=2, vectorization_mode="async")
+    try:
+        with pytest.raises(LLMSchedError, match="got 'nowhere'"):
+            environments.reset(options={"start": "nowhere"})
+    finally:
+        environments.close(terminate=True)

@@ -21,7 +21,8 @@ FOLDERS = {
 }
 # A part may import the parts of lower rows, and itself.
 LAYERS = [
-    {"errors", "whole_files", "versions"},
+    {"errors", "versions", "timing"},
+    {"whole_files", "user_code"},
     {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
     {"length_moments"},
     {"instance"},
@@ -33,7 +34,7 @@ LAYERS = [
     {"workloads", "policies", "results", "exact"},
     {"envs", "measured_levels", "measurement"},
     {"scenario"},
-    {"planned_runs"},
+    {"planned_runs", "loaded_code"},
     {"policy_runs"},
     {"evaluation", "kept_evaluations"},
     {"comparison", "report"},

@@ -43,9 +43,12 @@ from llm_sched_env.comparison import (
     settings_notes,
     write_csv,
 )
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.planning import PRICINGS
 from llm_sched_env.policies import resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.whole_files import write_whole
 from llm_sched_env.workloads.traces import load_traces
 
 DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate,trunk-reservation"
@@ -118,6 +121,7 @@ def register(app: typer.Typer) -> None:
             return
         from llm_sched_env.report import write_figure, write_page
 
+        _check_runs(pricing, horizon, warmup, replications, seed)
         scenarios = _scenarios(instance, gpus, trace_paths(trace), trace_gpus)
         competitors, notes = _competitors(policies, agents, {s.instance for s in scenarios})
         check_cells(scenarios, competitors)
@@ -144,7 +148,7 @@ def register(app: typer.Typer) -> None:
         write_csv(results, folder / "results.csv")
         table = markdown_table(results)
         text = table + "\n\n" + "\n".join(f"{note}  " for note in notes) + "\n"
-        (folder / "table.md").write_text(text, "utf-8")
+        write_whole(folder / "table.md", text)
         write_figure(rows(results), folder / "figure.png")
         write_page(rows(results), notes, folder / "report.html")
         if as_json:
@@ -152,6 +156,18 @@ def register(app: typer.Typer) -> None:
         else:
             _print(table, notes)
         print_note(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
+
+
+def _check_runs(pricing: str, horizon: float, warmup: float, replications: int, seed: int) -> None:
+    """What every evaluation will ask, asked before the folder is made."""
+    if pricing not in PRICINGS:
+        raise ConfigurationError("--pricing", pricing, " or ".join(PRICINGS))
+    if not is_finite_number(horizon, positive=True):
+        raise ConfigurationError("--horizon", horizon, "a finite number of seconds > 0")
+    if not is_finite_number(warmup) or warmup >= horizon:
+        raise ConfigurationError("--warmup", warmup, f"seconds >= 0, less than {horizon:g}")
+    checked_integer("--replications", replications)
+    checked_integer("--seed", seed, 0)
 
 
 def _scenarios(instances: str, gpus: str, trace: list[Path], trace_gpus: str) -> list[Scenario]:

@@ -1,8 +1,9 @@
-"""``llmsched evaluate``: one policy on one instance."""
+"""``llmsched evaluate``: one policy, or several, on one instance."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +19,24 @@ from llm_sched_env.commands.options import (
     SeedOption,
     SliOption,
     TraceOption,
-    print_json,
     print_lines,
     print_note,
     print_table,
     trace_paths,
+)
+from llm_sched_env.commands.several_policies import (
+    PoliciesOption,
+    PolicyOption,
+    chosen_policies,
+    print_results,
+    run_all,
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate as run
 from llm_sched_env.results import Evaluation
 from llm_sched_env.spreading import Spreading
+from llm_sched_env.whole_files import require_writable
 from llm_sched_env.workloads.generated import requests_of_run
 
 
@@ -36,14 +44,14 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command(
-        epilog="Example: llmsched evaluate --instance overload --policy credit-gate --gpus 20"
+        epilog="Example: llmsched evaluate --instance overload --policy credit-gate --gpus 20; "
+        "llmsched evaluate --policies credit-gate,trunk-reservation"
     )
     @reads_traces
     def evaluate(
-        policy: Annotated[
-            str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
-        ],
         reading: TraceReading,
+        policy: PolicyOption = None,
+        policies: PoliciesOption = None,
         instance: Annotated[
             str | None,
             typer.Option(help="Preset name or instance file; default base, or the trace's own."),
@@ -82,15 +90,16 @@ def register(app: typer.Typer) -> None:
             raise ConfigurationError(
                 "--save-requests", str(save_requests), "no trace beside it", "use llmsched trace"
             )
+        wanted = chosen_policies(policy, policies, None)
+        if save_requests is not None:
+            require_writable(save_requests)
         spread = backend is not None or ray_address is not None
-        result = run(
-            policy,
-            instance,
-            gpus,
+        evaluate_one = partial(
+            run,
+            instance=instance,
+            n_gpus=gpus,
             pricing=pricing,
             slis=sli or (),
-            horizon=horizon,
-            warmup=warmup,
             replications=replications,
             seed=seed,
             trace=reading.load_if_given(trace_paths(trace)),
@@ -99,14 +108,12 @@ def register(app: typer.Typer) -> None:
             jobs=jobs,
             spreading=Spreading(jobs, backend or "joblib", ray_address) if spread else None,
         )
+        results = run_all(wanted, evaluate_one, horizon=horizon, warmup=warmup)
         if save_requests is not None:
-            requests_of_run(instance or "base", gpus, result.horizon, seed).save(save_requests)
-        if as_json:
-            print_json(result.to_dict())
-        else:
-            print_evaluation(result)
-        if result.note:
-            print_note(f"note: {result.note}")
+            requests_of_run(instance or "base", gpus, results[0].horizon, seed).save(save_requests)
+        print_results(results, print_evaluation, as_table=policies is not None, as_json=as_json)
+        if results[0].note:
+            print_note(f"note: {results[0].note}")
 
 
 def print_evaluation(result: Evaluation) -> None:
@@ -119,7 +126,7 @@ def print_evaluation(result: Evaluation) -> None:
         f"({result.pricing}), {result.replications} x {result.horizon:g} s, "
         f"warm-up {result.warmup:g} s, seed {result.seed}"
     )
-    print_lines(_what_is_bounded(result))
+    print_lines(result.coverage)
     print_table(
         ("class", "arrived", "done", "gave up", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
         [
@@ -135,22 +142,12 @@ def print_evaluation(result: Evaluation) -> None:
     if result.slis:
         _print_service_levels(result)
     print_lines(
-        f"{result.events:,} events in {result.wall_seconds:.2f} s "
-        f"({result.events_per_second:,.0f} per second)"
+        f"{result.events:,} events in {result.simulation_seconds:.3f} s of simulation "
+        f"({result.events_per_second:,.0f} per second), {result.wall_seconds:.2f} s in all"
     )
     if result.decision_milliseconds:
         cost = result.decision_milliseconds
         print_lines(f"a decision takes {cost.median:.2f} ms (median), {cost.p99:.2f} ms (p99)")
-
-
-def _what_is_bounded(result: Evaluation) -> str:
-    """What R* and the interval cover, in a line."""
-    line = f"R* of {result.bound_of}"
-    if result.replications < 2 or not result.requests_given:
-        return line
-    if math.isfinite(result.score.ci95[0]):
-        return f"{line}; the interval is of {result.interval_of}"
-    return f"{line}; no interval: the requests are given and every run is the same"
 
 
 def _print_service_levels(result: Evaluation) -> None:

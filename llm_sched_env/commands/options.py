@@ -15,6 +15,7 @@ from rich.table import Table
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
+from llm_sched_env.whole_files import make_folder
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
@@ -150,10 +151,5 @@ def require_extra(extra: str, *modules: str) -> None:
 
 def output_folder(path: Path) -> Path:
     """A folder to write into, made now so that a long run does not fail at its end."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            "--out", str(path), "a folder that can be made", str(error)
-        ) from None
+    make_folder(path)
     return path

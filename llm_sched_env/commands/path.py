@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +24,14 @@ from llm_sched_env.commands.options import (
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning import FluidPath, FluidPlan, fluid_path
 from llm_sched_env.planning import plan as solve
+from llm_sched_env.whole_files import write_rows
 
 STATIONS = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 # Rows of the table on the terminal.
 _SHOWN = 7
 _MOST_ROWS = 1e6
+# The integration's own tolerance.
+_LEAST_SECONDS = 1e-6
 
 
 def register(app: typer.Typer) -> None:
@@ -84,6 +85,8 @@ def _times(horizon: float, every: float) -> np.ndarray:
     for option, value in (("--horizon", horizon), ("--every", every)):
         if not is_finite_number(value, positive=True):
             raise ConfigurationError(option, value, "a finite number of seconds > 0")
+    if horizon < _LEAST_SECONDS:
+        raise ConfigurationError("--horizon", horizon, f"at least {_LEAST_SECONDS:g} s")
     if horizon / every > _MOST_ROWS:
         raise ConfigurationError("--every", every, f"at least {horizon / _MOST_ROWS:g} s")
     times: np.ndarray = np.append(np.arange(0.0, horizon - 1e-9 * every, every), horizon)
@@ -115,18 +118,10 @@ def _write(fluid: FluidPlan, found: FluidPath, out: Path) -> None:
     """A row a time, a column a station and class; the figure beside it."""
     from llm_sched_env.report import write_path_figure
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = _names(fluid)
-    writer.writerow(["time", *(f"{station} {name}" for station in STATIONS for name in names)])
+    columns = ["time", *(f"{station} {name}" for station in STATIONS for name in names)]
     rows = np.column_stack([found.times, found.occupancy.reshape(len(found.times), -1)])
-    writer.writerows(rows.tolist())
-    try:
-        out.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            "--out", str(out), "a file that can be written", str(error)
-        ) from None
+    write_rows(out, columns, (dict(zip(columns, row, strict=True)) for row in rows.tolist()))
     figure = out.with_suffix(".png")
     write_path_figure(found, names, figure)
     print_note(f"wrote {out} and {figure}")

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from llm_sched_env.commands.compare import TRACE_INSTANCE, TRACE_REFERENCE_GPUS
-from llm_sched_env.commands.options import TraceOption, print_note, trace_paths
+from llm_sched_env.commands.options import TraceOption, output_folder, print_note, trace_paths
 from llm_sched_env.presets import azure2023
 from llm_sched_env.workloads.locations import AZURE_2023_FILES, DATA_VARIABLE, find_azure_2023
 from llm_sched_env.workloads.traces import load_traces
@@ -53,7 +53,7 @@ def _instance_file(traces: Sequence[Path], out: Path) -> Path:
     """The trace as an instance of Poisson arrivals at the load of its replay, to train on."""
     recorded = load_traces(traces)
     load = len(recorded) / (recorded.duration * TRACE_REFERENCE_GPUS)
-    out.mkdir(parents=True, exist_ok=True)
+    output_folder(out)
     path = out / f"{TRACE_INSTANCE}.json"
     azure2023(traces, arrival_rate=load).save(path)
     return path

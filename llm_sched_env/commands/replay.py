@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,20 @@ from llm_sched_env.commands.options import (
     JsonOption,
     PricingOption,
     SeedOption,
-    print_json,
     print_note,
+)
+from llm_sched_env.commands.several_policies import (
+    PoliciesOption,
+    PolicyOption,
+    chosen_policies,
+    print_results,
+    run_all,
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation import evaluate
+
+DEFAULT_POLICY = "trunk-reservation"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +44,8 @@ def register(app: typer.Typer) -> None:
             list[Path], typer.Argument(help="Trace files of a known format, plain or gzip.")
         ],
         reading: TraceReading,
-        policy: Annotated[
-            str, typer.Option(help="Name, package.module:Name, or a checkpoint (.zip).")
-        ] = "trunk-reservation",
+        policy: PolicyOption = None,
+        policies: PoliciesOption = None,
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 5,
         instance: Annotated[
             str, typer.Option(help="Hardware, prices and patience: azure2023, a preset, a file.")
@@ -58,7 +66,11 @@ def register(app: typer.Typer) -> None:
         seed: SeedOption = 0,
         as_json: JsonOption = False,
     ) -> None:
-        """Replay trace files at their own timestamps and token counts."""
+        """Replay trace files at their own timestamps and token counts.
+
+        The policy is trunk-reservation unless one is named.
+        """
+        wanted = chosen_policies(policy, policies, DEFAULT_POLICY)
         if plan_window is not None and reading.rate is not None:
             raise ConfigurationError(
                 "--rate", reading.rate, "none beside --plan-window", "use --speed: it scales both"
@@ -66,12 +78,11 @@ def register(app: typer.Typer) -> None:
         planned_on = None
         if plan_window is not None:
             planned_on = dataclasses.replace(reading, window=plan_window).load(traces)
-        result = evaluate(
-            policy,
-            instance,
-            gpus,
+        evaluate_one = partial(
+            evaluate,
+            instance=instance,
+            n_gpus=gpus,
             pricing=pricing,
-            horizon=horizon,
             replications=1,
             seed=seed,
             trace=reading.load(traces),
@@ -79,12 +90,12 @@ def register(app: typer.Typer) -> None:
             planned_on=planned_on,
             billing=billing,
         )
-        if as_json:
-            print_json(result.to_dict())
-        else:
-            print_evaluation(result)
-        account = result.requests
-        print_note(
-            f"{account['arrived']:,} requests: {account['completed']:,} completed, "
-            f"{account['abandoned']:,} abandoned, {account['inside']:,} still inside"
-        )
+        results = run_all(wanted, evaluate_one, horizon=horizon)
+        print_results(results, print_evaluation, as_table=policies is not None, as_json=as_json)
+        for result in results:
+            account = result.requests
+            whose = f"{result.policy}: " if policies is not None else ""
+            print_note(
+                f"{whose}{account['arrived']:,} requests: {account['completed']:,} completed, "
+                f"{account['abandoned']:,} abandoned, {account['inside']:,} still inside"
+            )

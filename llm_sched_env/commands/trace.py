@@ -16,6 +16,7 @@ from llm_sched_env.commands.options import (
     print_table,
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
+from llm_sched_env.whole_files import require_writable
 from llm_sched_env.workloads.summary import TraceSummary, summarize
 
 
@@ -39,6 +40,8 @@ def register(app: typer.Typer) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Say what trace files hold: format, rates, lengths, zero-token rows by class."""
+        if save is not None:
+            require_writable(save)
         loaded = reading.load(traces)
         summary = summarize(loaded)
         if save is not None:

@@ -24,7 +24,7 @@ from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.whole_files import save_figure, write_whole
 
 PAGE = "paper.md"
 # More kinds of runs are told as a range.
@@ -84,12 +84,12 @@ class StudyRun:
         findings = self.study.findings(rows)
         name = self.study.name
         write_whole(self.folder / f"{name}.csv", csv_bytes(rows))
-        write_whole(self.folder / f"{name}.png", _figure(self.study, rows))
+        _write_figure(self.study, rows, self.folder / f"{name}.png")
         run = Run(self.quick, self.seed, self.command, _simulated_times(cells), versions())
         text = paragraph(self.study, rows, findings, run)
         order = [study.name for study in STUDIES]
         page = with_paragraph(_page(self.folder), name, text, order)
-        write_whole(self.folder / PAGE, page.encode())
+        write_whole(self.folder / PAGE, page)
         return findings
 
 
@@ -128,12 +128,10 @@ def _page(folder: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else INTRODUCTION
 
 
-def _figure(study: Study, rows: list[Row]) -> bytes:
+def _write_figure(study: Study, rows: list[Row], path: Path) -> None:
     """The figure as PNG without a mark of the library's version: same rows, same bytes."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
     study.draw(rows, figure)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=90, metadata={"Software": None})
-    return image.getvalue()
+    save_figure(figure, path, dpi=90, metadata={"Software": None})

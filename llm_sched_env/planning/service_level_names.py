@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
@@ -14,6 +13,7 @@ from llm_sched_env.planning.service_levels import (
     ServiceLevel,
     TokenTime,
 )
+from llm_sched_env.user_code import import_attribute, user_code
 
 SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
     level.name: level for level in (PrefillFairness, DecodeFairness, TokenTime)
@@ -86,14 +86,10 @@ def _kind(name: Any) -> type[ServiceLevel]:
     """The class of service levels with a name or at an import path."""
     if name in SERVICE_LEVELS:
         return SERVICE_LEVELS[name]
-    module, colon, attribute = str(name).partition(":")
-    if not colon:
+    if ":" not in str(name):
         known = ", ".join(SERVICE_LEVELS)
         raise ConfigurationError("service level", name, f"{known} or package.module:Name")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError("service level", name, "package.module:Name", str(error)) from None
+    found = import_attribute(str(name), "service level")
     if not (isinstance(found, type) and issubclass(found, ServiceLevel)):
         raise ConfigurationError("service level", name, "a subclass of ServiceLevel")
     return found
@@ -101,9 +97,8 @@ def _kind(name: Any) -> type[ServiceLevel]:
 
 def _made(kind: type[ServiceLevel], settings: Mapping[str, Any]) -> ServiceLevel:
     allowed = [field.name for field in fields(kind)]
-    try:
-        if set(settings) <= set(allowed):
+    missing = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+    if missing <= set(settings) <= set(allowed):
+        with user_code(f"service level {kind.__module__}:{kind.__qualname__}"):
             return kind(**settings)
-    except TypeError:  # a setting of its own is missing
-        pass
     raise ConfigurationError(f"settings of {kind.__name__}", dict(settings), ", ".join(allowed))

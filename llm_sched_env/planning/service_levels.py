@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
@@ -11,6 +12,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.instance import Instance
+from llm_sched_env.user_code import user_code
 
 PLANNED = ("x", "y_mixed", "y_solo", "q_prefill")
 """Rows of the occupancy that an indicator reads; q_decode is 0 in plans with service levels."""
@@ -155,13 +157,24 @@ def checked_indicator(level: ServiceLevel, instance: Instance) -> Indicator:
     Raises:
         ConfigurationError: for other shapes, or numbers that are not finite.
     """
-    found, shape = level.indicator(instance), (4, instance.n_classes)
-    weights, constants = np.asarray(found.weights, float), np.asarray(found.constants, float)
-    divisor = None if found.divisor is None else np.asarray(found.divisor, float)
+    with user_code(f"service level {level.name}"):
+        found, shape = level.indicator(instance), (4, instance.n_classes)
+    if not isinstance(found, Indicator):
+        raise ConfigurationError(f"indicator of {level.name}", found, "an Indicator")
+    try:
+        weights, constants = np.asarray(found.weights, float), np.asarray(found.constants, float)
+        divisor = None if found.divisor is None else np.asarray(found.divisor, float)
+        divisor_constant = float(found.divisor_constant)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"indicator of {level.name}", found, "one of arrays of numbers", str(error)
+        ) from error
     arrays = [weights, constants, *([] if divisor is None else [divisor])]
     right = (
-        weights.shape == (len(constants), *shape)
+        constants.ndim == 1
+        and weights.shape == (len(constants), *shape)
         and len(constants) > 0
+        and math.isfinite(divisor_constant)
         and (divisor is None or divisor.shape == shape)
         and all(np.isfinite(array).all() for array in arrays)
     )
@@ -172,7 +185,7 @@ def checked_indicator(level: ServiceLevel, instance: Instance) -> Indicator:
             shapes,
             f"finite weights (K, 4, {shape[1]}), constants (K,), divisor (4, {shape[1]}) or None",
         )
-    return Indicator(weights, constants, divisor, float(found.divisor_constant))
+    return Indicator(weights, constants, divisor, divisor_constant)
 
 
 def _differences(instance: Instance, row: int) -> Indicator:

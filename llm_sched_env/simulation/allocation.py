@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.rank_correction import CORRECTIONS, STATE_FEATURES
 from llm_sched_env.simulation.completion_tree import tree_entries
 from llm_sched_env.simulation.layout import (
@@ -29,29 +30,52 @@ from llm_sched_env.simulation.layout import (
     WAITING,
     EngineState,
 )
+from llm_sched_env.simulation.memory import require_memory
 from llm_sched_env.simulation.random_streams import STREAMS
+
+Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+"""Shape and type of each array of a state, by name."""
 
 _CACHE_LINE = 64
 _f8, _i8, _i4 = np.float64, np.int64, np.int32
 
+# Their numbers are 32-bit integers.
+_MOST_RECORDS = 2**31 - 1
 # Arrays with one entry per request record: what grows.
 _PER_REQUEST = ("requests", "free_requests", "waiting", "patience_keys", "patience_items")
 
 
-def _block(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> EngineState:
-    """Zeroed arrays of these shapes and types in one block, each aligned to a cache line."""
-    offsets, end = {}, 0
-    for name, (shape, dtype) in shapes.items():
-        offsets[name] = end
-        size = math.prod(shape) * dtype.itemsize
-        end += -(-size // _CACHE_LINE) * _CACHE_LINE
-    buffer = np.zeros(end + _CACHE_LINE, np.uint8)
-    start = -buffer.ctypes.data % _CACHE_LINE
+def block_bytes(shapes: Shapes) -> int:
+    """Bytes of the block that holds arrays of these shapes and types."""
+    return sum(map(_lines_of, shapes.values())) + _CACHE_LINE
+
+
+def _lines_of(array: tuple[tuple[int, ...], np.dtype]) -> int:
+    """Bytes of the cache lines that an array of this shape and type takes."""
+    shape, dtype = array
+    # In Python's integers: what cannot be allocated must not overflow here.
+    return -(-math.prod(shape) * dtype.itemsize // _CACHE_LINE) * _CACHE_LINE
+
+
+def _block(shapes: Shapes) -> EngineState:
+    """Zeroed arrays of these shapes and types in one block, each aligned to a cache line.
+
+    Raises:
+        InsufficientMemoryError: where the system has less memory than that.
+    """
+    size = block_bytes(shapes)
+    n_clusters, n_gpus = shapes["gpus"][0]
+    require_memory(size, f"{n_clusters:,} x {n_gpus:,} GPUs")
+    records = shapes["requests"][0][-1]
+    if records > _MOST_RECORDS:
+        raise ConfigurationError("requests in a cluster", records, f"at most {_MOST_RECORDS:,}")
+    buffer = np.zeros(size, np.uint8)
+    first = -buffer.ctypes.data % _CACHE_LINE
     arrays = {}
     for name, (shape, dtype) in shapes.items():
-        first = start + offsets[name]
-        size = math.prod(shape) * dtype.itemsize
-        arrays[name] = buffer[first : first + size].view(dtype).reshape(shape)
+        end = first + math.prod(shape) * dtype.itemsize
+        arrays[name] = buffer[first:end].view(dtype).reshape(shape)
+        first += _lines_of((shape, dtype))
     return EngineState(**arrays)
 
 
@@ -68,7 +92,7 @@ def stacked(states: EngineState, n_states: int) -> EngineState:
     return copies
 
 
-def allocate_state(
+def state_shapes(
     n_gpus: int,
     n_classes: int,
     batch_slots: int,
@@ -78,10 +102,8 @@ def allocate_state(
     latencies: bool,
     kv_limited: bool,
     hidden_units: int,
-) -> EngineState:
-    """An idle cluster at time 0 with room for ``capacity`` requests, on a leading axis of length 1.
-
-    Settings, parameters and keys are left zero.
+) -> Shapes:
+    """The arrays of one cluster, on a leading axis of length 1.
 
     Args:
         n_gpus: n.
@@ -132,7 +154,16 @@ def allocate_state(
         "patience_keys": ((capacity,), _f8),
         "patience_items": ((capacity,), _i4),
     }
-    state = _block({name: ((1, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()})
+    return {name: ((1, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()}
+
+
+def allocate_state(shapes: Shapes) -> EngineState:
+    """An idle cluster at time 0, its arrays as :func:`state_shapes` says.
+
+    Settings, parameters and keys are left zero.
+    """
+    state = _block(shapes)
+    n_gpus = state.gpus.shape[1]
     for name, value in (
         ("decode_marks", np.inf),
         ("completion_times", np.inf),

@@ -7,11 +7,36 @@ import numpy as np
 from llm_sched_env.instance import Instance
 from llm_sched_env.kv_limit import fitting_requests
 from llm_sched_env.simulation import allocation, layout
+from llm_sched_env.simulation.allocation import Shapes
 from llm_sched_env.simulation.layout import EngineState
 from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.workload import is_steady, peak_multipliers
 
 _WAITING_PER_GPU = 4
+
+
+def cluster_bytes(
+    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
+) -> int:
+    """Memory of one cluster's state at its start; it grows where many requests wait."""
+    return allocation.block_bytes(_shapes(instance, rule, n_gpus, latencies=latencies))
+
+
+def _shapes(
+    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
+) -> Shapes:
+    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
+    # Slots are bounded, queues are not: they start with room for a few requests per GPU.
+    return allocation.state_shapes(
+        n_gpus,
+        instance.n_classes,
+        hardware.batch_slots,
+        capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
+        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
+        latencies=latencies,
+        kv_limited=hardware.kv_tokens is not None,
+        hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
+    )
 
 
 def fresh_state(
@@ -24,18 +49,8 @@ def fresh_state(
     own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
-    # Slots are bounded, queues are not: they start with room for a few requests per GPU.
-    states = allocation.allocate_state(
-        n_gpus,
-        instance.n_classes,
-        hardware.batch_slots,
-        capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
-        decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
-        latencies=latencies,
-        kv_limited=hardware.kv_tokens is not None,
-        hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
-    )
+    hardware = instance.hardware
+    states = allocation.allocate_state(_shapes(instance, rule, n_gpus, latencies=latencies))
     rates = n_gpus * instance.arrival_rates
     peaks = rates * peak_multipliers(instance)
     settings = states.settings

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.whole_files import save_figure
 from llm_sched_env.workloads.calibration import Calibration
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
@@ -54,10 +55,4 @@ def write_calibration_figure(calibration: Calibration, path: Path) -> None:
     )
     above.legend(loc="lower right")
     below.set(xlabel="tokens in the iteration", ylabel="fit / measured - 1, %")
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        reason = error.strerror or "check the path"
-        raise ConfigurationError(
-            "figure", str(path), "a path that can be written", reason
-        ) from None
+    save_figure(figure, path, dpi=150)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import checked_integer
+from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.instance import Instance
 from llm_sched_env.length_distributions import LengthDistribution
 from llm_sched_env.workloads.divergence import Divergence, divergences
 from llm_sched_env.workloads.length_laws import Sample
 from llm_sched_env.workloads.trace import Trace
+
+MOST_BINS, MOST_SAMPLES = 100_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def fit_output_lengths(
     """
     if bins is not None:
         checked_integer("bins", bins, 2)
+        if bins > MOST_BINS:
+            raise ConfigurationError("bins", bins, f"at most {MOST_BINS:,}")
     checked_integer("replications", replications, 20)
+    if replications > MOST_SAMPLES:
+        raise ConfigurationError("replications", replications, f"at most {MOST_SAMPLES:,}")
     checked_integer("seed", seed, 0)
     streams = np.random.SeedSequence(seed).spawn(len(trace.class_names))
     return tuple(

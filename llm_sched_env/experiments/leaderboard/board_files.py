@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from llm_sched_env.policies import registered_policies, shipped_agents
 from llm_sched_env.simulation.rules import DispatchRule
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.whole_files import save_figure, write_whole
 
 FILES = ("results.csv", "differences.csv", "ranking.md", "leaderboard.md", "leaderboard.png")
 
@@ -98,22 +97,22 @@ class BoardRun:
             publishable=not self.quick and everybody <= {*standings.policies},
         )
         compared = difference_rows(differences, standings)
-        contents = (
+        contents: tuple[bytes | str, ...] = (
             csv_bytes(rows),
             csv_bytes(compared),
-            f"{ranking_text(standings, versions())}\n".encode(),
-            text.encode(),
-            self._figure(rows),
+            f"{ranking_text(standings, versions())}\n",
+            text,
         )
-        for name, content in zip(FILES, contents, strict=True):
+        *texts, figure = FILES
+        for name, content in zip(texts, contents, strict=True):
             write_whole(self.folder / name, content)
+        self._write_figure(rows, self.folder / figure)
         return rows
 
-    def _figure(self, rows: list[Row]) -> bytes:
+    def _write_figure(self, rows: list[Row], path: Path) -> None:
         """As PNG without a mark of the library's version: same rows, same bytes."""
         from matplotlib.figure import Figure
 
-        figure, image = Figure(layout="constrained"), io.BytesIO()
+        figure = Figure(layout="constrained")
         self.board.draw(rows, figure)
-        figure.savefig(image, format="png", dpi=90, metadata={"Software": None})
-        return image.getvalue()
+        save_figure(figure, path, dpi=90, metadata={"Software": None})

@@ -1,0 +1,156 @@
+"""One policy, or several side by side, on one workload: ``--policy`` and ``--policies``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from llm_sched_env.commands.options import names, print_json, print_lines, print_table
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.policies import resolve_policy
+from llm_sched_env.policy_runs import runs_of
+from llm_sched_env.results import Estimate, Evaluation
+
+PolicyOption = Annotated[
+    str | None,
+    typer.Option("--policy", help="Name, package.module:Name, or a checkpoint (.zip)."),
+]
+PoliciesOption = Annotated[
+    str | None,
+    typer.Option("--policies", help="Several, comma-separated: a row each, on the same requests."),
+]
+
+
+class Run(Protocol):
+    """Evaluates a policy on the workload of a command."""
+
+    def __call__(self, policy: Any, *, horizon: float | None, warmup: float | None) -> Evaluation:
+        """The result; times as in :func:`llm_sched_env.evaluate`."""
+
+
+def chosen_policies(policy: str | None, policies: str | None, default: str | None) -> list[str]:
+    """Names of what is run.
+
+    Args:
+        policy: of ``--policy``.
+        policies: of ``--policies``.
+        default: what is run when neither is given; None: one of them must be.
+
+    Raises:
+        ConfigurationError: for both, for neither without a default, for an empty name or one
+            that is given twice.
+    """
+    if policies is None:
+        if (single := policy or default) is None:
+            raise ConfigurationError("--policy", policy, "a policy, or several with --policies")
+        return [single]
+    if policy is not None:
+        raise ConfigurationError(
+            "--policy with --policies", policy, "one of the two", "put it into the list"
+        )
+    wanted = names("--policies", policies)
+    for name in wanted:
+        if wanted.count(name) > 1:
+            raise ConfigurationError("--policies", policies, "each name once")
+    return wanted
+
+
+def run_all(
+    wanted: list[str], run: Run, *, horizon: float | None, warmup: float | None = None
+) -> list[Evaluation]:
+    """Evaluate policies on the same requests over the same time, in their order.
+
+    Args:
+        wanted: names.
+        run: evaluates one.
+        horizon: simulated seconds; None: the default of the workload, for all the one of the
+            policy that acts at the longest interval.
+        warmup: seconds that are not measured; None likewise.
+
+    Raises:
+        ConfigurationError: for two names of one policy; nothing has run then.
+    """
+    if len(wanted) == 1:
+        return [run(wanted[0], horizon=horizon, warmup=warmup)]
+    resolved = [resolve_policy(name) for name in wanted]
+    labels = [label for label, _ in resolved]
+    for name, label in zip(wanted, labels, strict=True):
+        if labels.count(label) > 1:
+            raise ConfigurationError(
+                "--policies", name, "each policy once", f"two of the names mean {label!r}"
+            )
+    intervals = [runs_of(policy).interval or 0.0 for _, policy in resolved]
+    found: dict[int, Evaluation] = {}
+    # Times are rounded to whole intervals: who acts at the longest sets them for the others.
+    for k in sorted(range(len(wanted)), key=lambda k: -intervals[k]):
+        found[k] = run(wanted[k], horizon=horizon, warmup=warmup)
+        horizon, warmup = found[k].horizon, found[k].warmup
+    return [found[k] for k in range(len(wanted))]
+
+
+def print_results(
+    results: list[Evaluation],
+    print_one: Callable[[Evaluation], None],
+    *,
+    as_table: bool,
+    as_json: bool,
+) -> None:
+    """One result as it is, or a row of each; as JSON one object, or a list under ``results``.
+
+    Args:
+        results: of policies on one workload.
+        print_one: shows one result in full.
+        as_table: whether they were asked for as a list.
+        as_json: whether JSON is asked for.
+    """
+    if as_json:
+        plain = [result.to_dict() for result in results]
+        print_json({"results": plain} if as_table else plain[0])
+    elif as_table:
+        _print_table(results)
+    else:
+        print_one(results[0])
+
+
+def _print_table(results: list[Evaluation]) -> None:
+    first = results[0]
+    columns = ["policy", "score", "revenue", *(["objective"] if first.slis else [])]
+    print_table(
+        (*columns, "TTFT p99", "TPOT p99", "abandoned"),
+        [
+            (
+                result.policy,
+                _with_interval(result.score),
+                f"{result.revenue_rate.mean:.2f}",
+                *([f"{result.objective.mean:.2f}"] if first.slis else []),
+                *(_number(v) for v in (result.ttft.p99, result.tpot.p99)),
+                _share(result.abandoned["share"]),
+            )
+            for result in results
+        ],
+    )
+    print_lines(
+        f"{first.instance}, {first.n_gpus} GPUs: score in shares of R* = {first.bound:.4f} "
+        f"({first.pricing}), revenue per GPU and second, latencies in s; ± is half a 95% interval",
+        f"{first.replications} x {first.horizon:g} s, warm-up {first.warmup:g} s, "
+        f"seed {first.seed}",
+        f"R* of {first.bound_of}"
+        + (f"; intervals are of {first.interval_of}" if first.requests_given else ""),
+    )
+
+
+def _with_interval(estimate: Estimate) -> str:
+    """A mean with half of its 95% interval, which one replication does not have."""
+    half = estimate.ci95[1] - estimate.mean
+    return f"{estimate.mean:.4f}" + (f"±{half:.4f}" if math.isfinite(half) else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
