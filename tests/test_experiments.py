@@ -246,7 +246,8 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     run.run(ONE)
     with (tmp_path / "counting.csv").open() as file:
         rows = list(csv.DictReader(file))
-    kept = read_rows(cell_file(tmp_path / "cells", study, study.cells(quick=True, seed=3)[0]))
+    cell = study.cells(quick=True, seed=3)[0]
+    kept = read_rows(cell_file(tmp_path / "cells", study, cell), cell)
     assert [float(row["draw"]) for row in rows[:3]] == [row["draw"] for row in kept]
     assert (tmp_path / "counting.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "paper.md").read_text()

@@ -22,7 +22,14 @@ FOLDERS = {
 # A part may import the parts of lower rows, and itself.
 LAYERS = [
     {"errors", "whole_files", "versions"},
-    {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
+    {
+        "result_cache",
+        "plain_records",
+        "instance_files",
+        "length_distributions",
+        "arrival_patterns",
+        "hardware_sources",
+    },
     {"instance"},
     {"changing_traffic", "kv_limit", "rank_correction"},
     {"presets"},

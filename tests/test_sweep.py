@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 
 import pytest
 
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("torch")
-
-import torch
-from stable_baselines3 import PPO
 
 import llm_sched_env as lse
 from llm_sched_env.agents.checkpoint import Checkpoint, load_policy
@@ -42,8 +38,9 @@ def swept(configurations, out, *, part=PART, spreading=ONE, on_part=None):
 
 
 def weights(path):
-    parameters = PPO.load(io.BytesIO(Checkpoint.load(path).model)).policy.state_dict()
-    return torch.cat([value.flatten() for value in parameters.values()]).tolist()
+    """Of the learner, in their order, with the moments of its optimiser."""
+    learner = Checkpoint.load(path).learner
+    return [learner[name].tolist() for name in sorted(learner) if name.startswith("policy")]
 
 
 @pytest.fixture(scope="module")
