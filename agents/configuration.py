@@ -235,7 +235,8 @@ class TrainingConfiguration:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
-        tuples: dict[str, Any] = {k: tuple(data[k]) for k in _TUPLES if k in data}
+        # What is no list stays as it is, and is refused.
+        tuples = {k: tuple(data[k]) for k in _TUPLES if isinstance(data.get(k), list)}
         return cls(**{**data, **tuples})
 
 

@@ -74,6 +74,17 @@ def test_finished_runs_are_left_alone(whole):
     assert [run.checkpoint.stat().st_mtime_ns for run in again] == before
 
 
+def test_a_run_that_was_killed_before_its_last_evaluation_is_finished(tmp_path):
+    run = swept([small(100)], tmp_path)[0]
+    whole = Checkpoint.load(run.checkpoint)
+    dataclasses.replace(whole, held_out={}).save(run.checkpoint)
+    assert run.next_target() == 100
+    swept([small(100)], tmp_path)
+    again = Checkpoint.load(run.checkpoint)
+    assert (again.held_out, again.steps) == (whole.held_out, whole.steps)
+    assert run.next_target() is None
+
+
 def test_a_stopped_sweep_goes_on_to_the_same_agents(whole, tmp_path):
     configurations = [run.configuration for run in whole]
 

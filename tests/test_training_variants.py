@@ -91,7 +91,9 @@ def test_the_learner_of_a_checkpoint_is_the_one_that_was_saved(name, tmp_path):
     moments = [key for key in again if key.endswith("exp_avg_sq")]
     assert bool(moments) == (name != "ars")
     if name == "ars":
-        assert model.weights.numpy().tobytes() == again["policy:action_net.0.weight"].tobytes()
+        layer = [again[f"policy:action_net.0.{part}"].ravel() for part in ("weight", "bias")]
+        assert model.weights.numpy().tobytes() == np.concatenate(layer).tobytes()
+        assert model.weights.any()
 
 
 def test_names_of_variants_are_checked():
