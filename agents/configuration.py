@@ -30,6 +30,7 @@ _COUNTS = (
     "buffer_steps",
     "frame_stack",
     "group_size",
+    "imitation_steps",
     "evaluation_every",
     "checkpoint_every",
 )
