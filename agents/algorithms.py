@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +80,6 @@ def make_model(configuration: TrainingConfiguration, venv: VecEnv, out: Path) ->
     if configuration.center == "plan" and configuration.control == "interval":
         _start_at_the_center(model.policy, configuration.initial_log_std)
     return model
-
-
-def load_model(
-    configuration: TrainingConfiguration, saved: bytes, venv: VecEnv, replay: Path
-) -> BaseAlgorithm:
-    """A model to go on with, and its replay buffer where it has one."""
-    algorithm, _ = _ALGORITHMS[configuration.algorithm]
-    model: Any = algorithm.load(io.BytesIO(saved), env=venv, device="cpu")
-    if keeps_replay(configuration) and replay.exists():
-        model.load_replay_buffer(replay)
-    loaded: BaseAlgorithm = model
-    return loaded
 
 
 def keeps_replay(configuration: TrainingConfiguration) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ _CHOICES = {
     "reward_reference": ("none", "center", "group"),
 }
 _COUNTS = (
+    "n_gpus",
     "total_steps",
     "n_envs",
     "rollout_steps",
@@ -28,11 +30,25 @@ _COUNTS = (
     "buffer_steps",
     "frame_stack",
     "group_size",
+    "imitation_steps",
     "evaluation_every",
     "checkpoint_every",
 )
 # What seeds NumPy and Torch has 32 bits, and a resumed run adds its steps.
 _GREATEST_SEED = 2**31 - 1
+_TEXTS = ("gate", "router", "pools", "start")
+_NUMBERS = (
+    "residual_scale",
+    "learning_rate",
+    "gae_lambda",
+    "clip_range",
+    "entropy_coefficient",
+    "evaluation_warmup",
+)
+_POSITIVE_NUMBERS = ("interval", "horizon", "half_life", "evaluation_horizon")
+_MOST_LAYERS, _MOST_UNITS, _MOST_FRAMES = 16, 8192, 100
+# A name of a registered policy: no import path and no file, since checkpoints hold it too.
+_POLICY_NAME = re.compile(r"[\w.+-]+")
 _TUPLES = ("controls", "hidden_units", "references")
 # Rows times GPUs of an evaluation: what a cluster earns varies like one over their root.
 _EVALUATED_GPUS = 1600
@@ -110,9 +126,53 @@ class TrainingConfiguration:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(name, value, "an integer >= 1")
-        if not is_finite_number(self.half_life, positive=True):
-            raise ConfigurationError("half_life", self.half_life, "a finite number of seconds > 0")
+        for name in (*_NUMBERS, *_POSITIVE_NUMBERS):
+            value, positive = getattr(self, name), name in _POSITIVE_NUMBERS
+            if not is_finite_number(value, positive=positive):
+                bound = "> 0" if positive else ">= 0"
+                raise ConfigurationError(name, value, f"a finite number {bound}")
+        self._check_texts()
+        self._check_network()
         self._check_combinations()
+
+    def _check_texts(self) -> None:
+        if not isinstance(self.instance, dict):
+            raise ConfigurationError("instance", self.instance, "plain data of an instance")
+        for name in _TEXTS:
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(name, getattr(self, name), "a text")
+        for name in ("controls", "references"):
+            values = getattr(self, name)
+            if not _is_list(values) or not all(isinstance(value, str) for value in values):
+                raise ConfigurationError(name, values, "a tuple of texts")
+        policies = [*self.references, *([self.imitate] if self.imitate != "" else [])]
+        for policy in policies:
+            if not isinstance(policy, str) or not _POLICY_NAME.fullmatch(policy):
+                raise ConfigurationError(
+                    "policy of a training",
+                    policy,
+                    "the name of a registered policy",
+                    "register it in the entry-point group llm_sched_env.policies",
+                )
+        if not isinstance(self.tensorboard, bool):
+            raise ConfigurationError("tensorboard", self.tensorboard, "True or False")
+
+    def _check_network(self) -> None:
+        units = self.hidden_units
+        if (
+            not _is_list(units)
+            or len(units) > _MOST_LAYERS
+            or (self.network == "per-class" and not units)
+            or not all(type(n) is int and 0 < n <= _MOST_UNITS for n in units)
+        ):
+            raise ConfigurationError(
+                "hidden_units", units, f"up to {_MOST_LAYERS} integers from 1 to {_MOST_UNITS}"
+            )
+        if self.frame_stack > _MOST_FRAMES:
+            raise ConfigurationError("frame_stack", self.frame_stack, f"at most {_MOST_FRAMES}")
+        log_std = self.initial_log_std
+        if isinstance(log_std, bool) or not isinstance(log_std, (int, float)) or abs(log_std) > 100:
+            raise ConfigurationError("initial_log_std", log_std, "a number from -100 to 100")
 
     def _check_combinations(self) -> None:
         at_events = self.control == "event"
@@ -178,5 +238,10 @@ class TrainingConfiguration:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
-        tuples: dict[str, Any] = {k: tuple(data[k]) for k in _TUPLES if k in data}
+        # What is no list stays as it is, and is refused.
+        tuples = {k: tuple(data[k]) for k in _TUPLES if isinstance(data.get(k), list)}
         return cls(**{**data, **tuples})
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))

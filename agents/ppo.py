@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
 
-from llm_sched_env.agents.algorithms import load_model, make_model
+from llm_sched_env.agents.algorithms import keeps_replay, make_model
 from llm_sched_env.agents.checkpoint import Checkpoint, Row
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import clone
+from llm_sched_env.agents.learner import restore_learner, restore_replay
 from llm_sched_env.agents.normaliser import restore_normaliser
 from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
@@ -61,15 +64,11 @@ def train(
     # A resumed run must not replay the episodes of its first part.
     steps_done = saved.steps if saved is not None else 0
     venv.seed(configuration.seed + steps_done)
-    if saved is None:
-        model = make_model(configuration, venv, out)
-        if configuration.imitate:
-            clone(model, normaliser, configuration)
-    elif saved.model is None or saved.normaliser is None:
-        raise CheckpointError(f"checkpoint {path}: got one without its optimiser, cannot resume")
-    else:
-        restore_normaliser(normaliser, saved.normaliser)
-        model = load_model(configuration, saved.model, venv, out / REPLAY_NAME)
+    model = make_model(configuration, venv, out)
+    if saved is not None:
+        _restore(saved, model, normaliser, out)
+    elif configuration.imitate:
+        clone(model, normaliser, configuration)
     callback = EvaluateReportSave(configuration, normaliser, path, record, on_update)
     remaining = configuration.total_steps - steps_done
     if remaining > 0:
@@ -82,6 +81,19 @@ def train(
     finished = callback.checkpoint(model)
     dataclasses.replace(finished, held_out=held_out(finished)).save(path)
     return path
+
+
+def _restore(saved: Checkpoint, model: BaseAlgorithm, normaliser: VecNormalize, out: Path) -> None:
+    """Put a fresh model and normaliser where the training was."""
+    if saved.learner is None or saved.normaliser is None:
+        raise CheckpointError(
+            f"checkpoint {out / CHECKPOINT_NAME}: got one without its optimiser, cannot resume"
+        )
+    restore_normaliser(normaliser, saved.normaliser)
+    restore_learner(model, saved.learner, saved.steps)
+    replay = out / REPLAY_NAME
+    if keeps_replay(saved.configuration) and replay.exists():
+        restore_replay(model, replay)
 
 
 def held_out(checkpoint: Checkpoint) -> Row:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.agents.archives import UNREADABLE
 from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
 from llm_sched_env.agents.learned_rule import LearnedRule, rounded
 from llm_sched_env.agents.paired_runs import scores_of_pairs
@@ -31,7 +32,12 @@ from llm_sched_env.agents.training_scenarios import (
     TrainingScenario,
     random_scenario,
 )
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import (
+    CheckpointError,
+    ConfigurationError,
+    checked_integer,
+    is_finite_number,
+)
 from llm_sched_env.instance import Instance
 from llm_sched_env.rank_correction import (
     CLASS_FEATURES,
@@ -389,27 +395,36 @@ def _start(configuration: RuleTraining, out: Path, initial: RankCorrection | Non
 
 
 def _resumed(configuration: RuleTraining, out: Path) -> _Progress:
-    with np.load(out / STATE_NAME) as state:
+    file = out / STATE_NAME
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            state = dict(arrays)
         saved = json.loads(str(state["settings"]))
-        wanted = configuration.to_dict()
-        if saved["configuration"] != wanted:
-            other = sorted(k for k in wanted if saved["configuration"].get(k) != wanted[k])
-            raise ConfigurationError(
-                f"training in {out} with other",
-                ", ".join(other),
-                "the settings of the run that is there",
-                "choose another folder",
-            )
         generation = int(state["generation"])
-        momentum = Momentum(state["mean"], float(state["square"]), generation)
-        return _Progress(
+        progress = _Progress(
             state["weights"],
             state["average"],
-            momentum,
+            Momentum(state["mean"], float(state["square"]), generation),
             generation,
-            saved["seconds"],
-            saved["curve"],
+            float(saved["seconds"]),
+            list(saved["curve"]),
         )
+        trained = dict(saved["configuration"])
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"training {file}: got no state that `llmsched train-rule` wrote "
+            f"({' '.join(str(error).split())}); choose another folder"
+        ) from None
+    wanted = configuration.to_dict()
+    if trained != wanted:
+        other = sorted(k for k in wanted if trained.get(k) != wanted[k])
+        raise ConfigurationError(
+            f"training in {out} with other",
+            ", ".join(other),
+            "the settings of the run that is there",
+            "choose another folder",
+        )
+    return progress
 
 
 def _save(configuration: RuleTraining, out: Path, progress: _Progress) -> None:

@@ -8,8 +8,6 @@ come out wherever and however often it was stopped, and a kill loses the running
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.result_cache import result_key
 from llm_sched_env.spreading import Spreading
 from llm_sched_env.whole_files import write_whole
 
@@ -42,11 +41,14 @@ class TrainingRun:
 
     def next_target(self) -> int | None:
         """Up to which step the next part trains, None at the end; raises CheckpointError."""
-        done = Checkpoint.load(self.checkpoint).steps if self.checkpoint.exists() else 0
+        saved = Checkpoint.load(self.checkpoint) if self.checkpoint.exists() else None
+        done = saved.steps if saved is not None else 0
         total = self.configuration.total_steps
         # A part ends with a whole rollout, a little after its target.
         following = (done // self.part_steps + 1) * self.part_steps
-        return None if done >= total else min(total, following)
+        if saved is not None and done >= total and saved.held_out:
+            return None
+        return min(total, following)
 
 
 def training_runs(
@@ -82,8 +84,7 @@ def training_runs(
 def _folder_name(configuration: TrainingConfiguration, part_steps: int) -> str:
     content = configuration.to_dict() | {"part_steps": part_steps}
     del content["total_steps"]
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
-    key = hashlib.sha256(text.encode()).hexdigest()[:10]
+    key = result_key(content)[:10]
     name = "".join(c if c.isalnum() else "-" for c in str(configuration.instance["name"]))
     return f"{name}-n{configuration.n_gpus}-seed{configuration.seed}-{key}"
 

@@ -14,6 +14,7 @@ from llm_sched_env.agents.controller import Controller
 from llm_sched_env.agents.kept_weights import kept_weights
 from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.envs.decision_space import action_count
+from llm_sched_env.envs.observation import event_observation_space, observation_space
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.instance import Instance
 from llm_sched_env.planning import FluidPlan
@@ -76,10 +77,23 @@ class TrainedPolicy:
             masks = info["action_mask"][None].astype(np.bool_)
         return self._controller.act(observation[None], masks)[0]
 
+    def _require_features(self, found: int) -> None:
+        """Raise CheckpointError unless the moments are of the observations trained on."""
+        configuration = self.checkpoint.configuration
+        trained = Instance.from_dict(configuration.instance)
+        at_events = configuration.control == "event"
+        space = (event_observation_space if at_events else observation_space)(trained)
+        if (found,) != space.shape:
+            raise CheckpointError(
+                f"checkpoint: got moments of {found} features, expected {space.shape[0]}, as its "
+                "configuration has; use a file that `llmsched train` wrote"
+            )
+
     def controller(self, instance: Instance, plan: FluidPlan, n_gpus: int) -> Controller:
         """The network for this instance, which can act in many clusters at a time."""
         configuration, weights = self.checkpoint.configuration, self.checkpoint.weights
         moments = [np.asarray(self.checkpoint.observation[name]) for name in ("mean", "var")]
+        self._require_features(len(moments[0]))
         center, table = None, None
         actions: spaces.Space[Any] = spaces.Discrete(action_count(instance))
         if configuration.control == "interval":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ from llm_sched_env.agents.algorithms import acting_weights, interval_configurati
 from llm_sched_env.agents.checkpoint import Checkpoint, Row, package_versions
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.controller import Controller
+from llm_sched_env.agents.learner import learner_arrays, save_replay
 from llm_sched_env.agents.normaliser import normaliser_statistics, observation_moments
 from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.agents.training_evaluation import SELECTION_SEED, PairedEvaluation, difference
 from llm_sched_env.planning import plan
-from llm_sched_env.whole_files import write_whole
 
-REPLAY_NAME = "replay.pkl"
+REPLAY_NAME = "replay.npz"
 
 
 @dataclass
@@ -143,8 +142,6 @@ class EvaluateReportSave(BaseCallback):
 
     def checkpoint(self, model: BaseAlgorithm) -> Checkpoint:
         """Everything as it is now."""
-        buffer = io.BytesIO()
-        model.save(buffer)
         self.record.seconds = self._seconds()
         return Checkpoint(
             weights=self.record.weights,
@@ -157,17 +154,14 @@ class EvaluateReportSave(BaseCallback):
             evaluations=self.record.evaluations,
             held_out={},
             versions=package_versions(),
-            model=buffer.getvalue(),
+            learner=learner_arrays(model),
             normaliser=normaliser_statistics(self._venv),
         )
 
     def save(self, model: BaseAlgorithm) -> None:
         """Write the checkpoint, and transitions beside it where they are replayed."""
         if keeps_replay(self._configuration):
-            replaying: Any = model
-            transitions = io.BytesIO()
-            replaying.save_replay_buffer(transitions)
-            write_whole(self._path.with_name(REPLAY_NAME), transitions.getvalue())
+            save_replay(model, self._path.with_name(REPLAY_NAME))
         self.checkpoint(model).save(self._path)
 
     def _update(self) -> int:

@@ -25,6 +25,7 @@ from llm_sched_env.agents.training_evaluation import PairedEvaluation
 from llm_sched_env.agents.variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.result_cache import keep_result, read_result, unusable
 from llm_sched_env.whole_files import write_whole
 
 REPORT_SEED = 2_000_004
@@ -41,6 +42,20 @@ _QUICK_STEPS = 6_400
 _EVENT_GPUS = 5
 _EVENT_HORIZON = 400.0
 _RESULT_NAME = "result.json"
+_KIND = "training result"
+_RESULT_KEYS = {
+    "variant",
+    "instance",
+    "n_gpus",
+    "steps",
+    "seconds",
+    "cpu_seconds",
+    "weights_steps",
+    "agent_bytes",
+    "evaluations",
+    "report",
+    "versions",
+}
 
 Result = dict[str, Any]
 
@@ -140,11 +155,14 @@ def finished_results(wanted: list[Cell], folder: Path) -> list[Result]:
 
 
 def _finished(cell: Cell, folder: Path) -> Result | None:
+    """The result of this cell; None if it is not finished or was asked with other settings."""
     file = folder / _RESULT_NAME
-    if not file.exists():
+    kept = read_result(file, _KIND)
+    if kept is None or kept.of != cell.settings():
         return None
-    result: Result = json.loads(file.read_text(encoding="utf-8"))
-    return result if result["settings"] == cell.settings() else None
+    if not isinstance(kept.result, dict) or kept.result.keys() != _RESULT_KEYS:
+        raise unusable(file, _KIND, "it lacks a part of the result")
+    return kept.result
 
 
 def _compute(cell: Cell, folder: Path) -> Result:
@@ -161,7 +179,6 @@ def _compute(cell: Cell, folder: Path) -> Result:
     saved = Checkpoint.load(path)
     write_curve(saved, folder)
     result = {
-        "settings": cell.settings(),
         "variant": cell.variant,
         "instance": configuration.instance["name"],
         "n_gpus": configuration.n_gpus,
@@ -174,7 +191,7 @@ def _compute(cell: Cell, folder: Path) -> Result:
         "report": _report(cell, saved),
         "versions": saved.versions,
     }
-    write_whole(folder / _RESULT_NAME, json.dumps(result, indent=1, allow_nan=False).encode())
+    keep_result(folder / _RESULT_NAME, _KIND, cell.settings(), result)
     return result
 
 

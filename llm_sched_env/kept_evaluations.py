@@ -1,17 +1,17 @@
-"""Which evaluations are finished? One file each, named by a hash of all that decides its result."""
+"""Finished evaluations in the result cache, each known by a hash of all that decides its result."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.plain_records import from_plain, to_plain
 from llm_sched_env.ray_cluster import installation_digest
+from llm_sched_env.result_cache import keep_result, read_result, result_key, unusable
 from llm_sched_env.results import Evaluation
-from llm_sched_env.whole_files import write_whole
+
+_KIND = "evaluation"
 
 
 def evaluation_file(folder: Path, actors: Sequence[Any], content: Any) -> Path | None:
@@ -27,25 +27,29 @@ def evaluation_file(folder: Path, actors: Sequence[Any], content: Any) -> Path |
         return None
     import joblib
 
-    key = f"{installation_digest()} {joblib.hash((actors, content), 'sha1')}"
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()}.pickle"
+    key = result_key([installation_digest(), joblib.hash((actors, content), "sha1")])
+    return folder / f"{key}.json"
 
 
 def read_evaluation(file: Path | None) -> Evaluation | None:
-    """The result, or None where it is not finished."""
-    if file is None or not file.exists():
+    """The result, or None where it is not finished.
+
+    Raises:
+        ConfigurationError: for a file that is damaged, or was written for another evaluation.
+    """
+    kept = read_result(file, _KIND) if file is not None else None
+    if file is None or kept is None:
         return None
+    if kept.of != file.stem:
+        raise unusable(file, _KIND, "it is the result of another evaluation")
     try:
-        result = pickle.loads(file.read_bytes())
-    except (pickle.UnpicklingError, EOFError, AttributeError) as error:
-        raise ConfigurationError(
-            "kept evaluation", str(file), "what `llmsched compare` wrote", f"remove it ({error})"
-        ) from None
-    assert isinstance(result, Evaluation)
+        result: Evaluation = from_plain(Evaluation, kept.result, "evaluation")
+    except ValueError as error:
+        raise unusable(file, _KIND, error) from None
     return result
 
 
 def keep_evaluation(file: Path | None, result: Evaluation) -> None:
     """Keep a finished evaluation where it can be known again."""
     if file is not None:
-        write_whole(file, pickle.dumps(result))
+        keep_result(file, _KIND, file.stem, to_plain(Evaluation, result))

@@ -56,7 +56,7 @@ def test_an_untrained_agent_is_the_plan(tmp_path):
 
 def test_checkpoint_is_whole_and_self_contained(checkpoint):
     with zipfile.ZipFile(checkpoint) as archive:
-        assert set(archive.namelist()) == {"model.zip", "weights.npz", "metadata.json"}
+        assert set(archive.namelist()) == {"learner.npz", "weights.npz", "metadata.json"}
         metadata = json.loads(archive.read("metadata.json"))
     assert metadata["configuration"]["instance"]["name"] == "overload"
     assert metadata["normaliser"]["observation"]["count"] > 100

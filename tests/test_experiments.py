@@ -64,6 +64,24 @@ def test_finished_cells_are_not_computed_again(study, tmp_path):
     assert len(study.computed()) == 12
 
 
+def test_a_damaged_cell_is_told_before_anything_runs(study, tmp_path):
+    cells, folder = study.cells(quick=True, seed=0), tmp_path / "cells"
+    rows = run_cells(study, cells[:2], folder, spreading=ONE)
+    file, other = (cell_file(folder, study, cell) for cell in cells[:2])
+    whole = file.read_bytes()
+    list_in_row = json.loads(whole)
+    list_in_row["result"][0]["k"] = [1]
+    for content in (b"", whole[:-5], other.read_bytes(), json.dumps(list_in_row).encode()):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=r"^kept study cell: .*remove it") as caught:
+            run_cells(study, cells, folder, spreading=ONE)
+        assert "\n" not in str(caught.value)
+    assert sorted(study.computed()) == [0, 1]
+    file.unlink()
+    assert run_cells(study, cells, folder, spreading=ONE)[: len(rows)] == rows
+    assert sorted(study.computed()) == [0, 0, 1, 2, 3]
+
+
 def test_parallel_and_serial_runs_leave_the_same_bytes(study, tmp_path):
     pytest.importorskip("matplotlib")
     for jobs in (1, 2):
@@ -246,7 +264,8 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     run.run(ONE)
     with (tmp_path / "counting.csv").open() as file:
         rows = list(csv.DictReader(file))
-    kept = read_rows(cell_file(tmp_path / "cells", study, study.cells(quick=True, seed=3)[0]))
+    cell = study.cells(quick=True, seed=3)[0]
+    kept = read_rows(cell_file(tmp_path / "cells", study, cell), cell)
     assert [float(row["draw"]) for row in rows[:3]] == [row["draw"] for row in kept]
     assert (tmp_path / "counting.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "paper.md").read_text()

@@ -23,7 +23,14 @@ FOLDERS = {
 LAYERS = [
     {"errors", "versions", "timing"},
     {"whole_files", "user_code"},
-    {"instance_files", "length_distributions", "arrival_patterns", "hardware_sources"},
+    {
+        "result_cache",
+        "plain_records",
+        "instance_files",
+        "length_distributions",
+        "arrival_patterns",
+        "hardware_sources",
+    },
     {"length_moments"},
     {"instance"},
     {"changing_traffic", "kv_limit", "rank_correction"},

@@ -83,7 +83,7 @@ def test_a_killed_worker_is_one_line_and_leaves_finished_cells(way, tmp_path):
     with pytest.raises(WorkerError, match="ended without a result") as caught:
         run_cells(study, cells, folder, spreading=way)
     assert "\n" not in str(caught.value)
-    finished = {json.loads(path.read_text())["cell"]["k"] for path in folder.rglob("*.json")}
+    finished = {json.loads(path.read_text())["of"]["k"] for path in folder.rglob("*.json")}
     assert finished >= {2, 4, 7, 1}
     study.deadly = None
     assert len(run_cells(study, cells, folder, spreading=Spreading(jobs=1))) == 3 * 8

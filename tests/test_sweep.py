@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 
 import pytest
 
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("torch")
-
-import torch
-from stable_baselines3 import PPO
 
 import llm_sched_env as lse
 from llm_sched_env.agents.checkpoint import Checkpoint, load_policy
@@ -42,8 +38,9 @@ def swept(configurations, out, *, part=PART, spreading=ONE, on_part=None):
 
 
 def weights(path):
-    parameters = PPO.load(io.BytesIO(Checkpoint.load(path).model)).policy.state_dict()
-    return torch.cat([value.flatten() for value in parameters.values()]).tolist()
+    """Of the learner, in their order, with the moments of its optimiser."""
+    learner = Checkpoint.load(path).learner
+    return [learner[name].tolist() for name in sorted(learner) if name.startswith("policy")]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +72,17 @@ def test_finished_runs_are_left_alone(whole):
     again = swept(configurations, whole[0].folder.parent, on_part=trained.append)
     assert (trained, again) == ([], whole)
     assert [run.checkpoint.stat().st_mtime_ns for run in again] == before
+
+
+def test_a_run_that_was_killed_before_its_last_evaluation_is_finished(tmp_path):
+    run = swept([small(100)], tmp_path)[0]
+    whole = Checkpoint.load(run.checkpoint)
+    dataclasses.replace(whole, held_out={}).save(run.checkpoint)
+    assert run.next_target() == 100
+    swept([small(100)], tmp_path)
+    again = Checkpoint.load(run.checkpoint)
+    assert (again.held_out, again.steps) == (whole.held_out, whole.steps)
+    assert run.next_target() is None
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_agents(whole, tmp_path):

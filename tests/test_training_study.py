@@ -70,6 +70,19 @@ def test_a_cell_with_other_settings_is_trained_anew(study, tmp_path):
     assert finished_results([tiny("plan")], tmp_path) == []
 
 
+def test_a_damaged_result_is_told_and_stays(study, tmp_path):
+    _, folder, _ = study
+    shutil.copytree(folder / "plan", tmp_path / "plan")
+    file = tmp_path / "plan" / "result.json"
+    content = json.loads(file.read_bytes())
+    del content["result"]["report"]
+    for damaged in (json.dumps(content).encode(), file.read_bytes()[:-3]):
+        file.write_bytes(damaged)
+        with pytest.raises(ConfigurationError, match="kept training result"):
+            run_cells([tiny("plan")], tmp_path)
+        assert file.read_bytes() == damaged
+
+
 def test_the_report_is_what_evaluate_says_of_the_small_file(study):
     wanted, folder, results = study
     for cell, result in zip(wanted, results, strict=True):

@@ -23,6 +23,7 @@ from llm_sched_env.agents.imitation import (
     demonstrate,
     with_measured_interval,
 )
+from llm_sched_env.agents.learner import learner_arrays, restore_learner, restore_replay
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.reference_rewards import BeyondGroup, BeyondReference
 from llm_sched_env.agents.residual_actions import centered_action, residual_action
@@ -73,6 +74,26 @@ def test_every_variant_trains_ships_and_acts(name, tmp_path):
     again = lse.evaluate(str(small_file), "overload", 3, **times)
     assert agent.scores == again.scores
     assert np.isfinite(agent.score.mean)
+
+
+@pytest.mark.parametrize("name", ["trunk", "recurrent", "per-class", "event", "sac", "tqc", "ars"])
+def test_the_learner_of_a_checkpoint_is_the_one_that_was_saved(name, tmp_path):
+    """Networks, optimisers, counts: each tensor to the last bit, in a fresh model."""
+    saved = Checkpoint.load(train(small(name, imitate=""), tmp_path))
+    model = make_model(saved.configuration, make_environment(saved.configuration), tmp_path)
+    restore_learner(model, saved.learner, saved.steps)
+    assert model.num_timesteps == saved.steps
+    again = learner_arrays(model)
+    assert again.keys() == saved.learner.keys()
+    for key, array in again.items():
+        assert (array.dtype, array.shape) == (saved.learner[key].dtype, saved.learner[key].shape)
+        assert array.tobytes() == saved.learner[key].tobytes(), key
+    moments = [key for key in again if key.endswith("exp_avg_sq")]
+    assert bool(moments) == (name != "ars")
+    if name == "ars":
+        layer = [again[f"policy:action_net.0.{part}"].ravel() for part in ("weight", "bias")]
+        assert model.weights.numpy().tobytes() == np.concatenate(layer).tobytes()
+        assert model.weights.any()
 
 
 def test_names_of_variants_are_checked():
@@ -241,15 +262,14 @@ def test_the_discount_at_events_goes_by_the_measured_time_between_decisions():
 
 def test_a_resumed_sac_keeps_its_transitions(tmp_path):
     train(small("sac", total_steps=200), tmp_path)
-    assert (tmp_path / "replay.pkl").exists()
+    assert (tmp_path / "replay.npz").exists()
     path = train(small("sac", total_steps=300), tmp_path, resume=True)
     saved = Checkpoint.load(path)
     assert saved.steps == 300
-    from stable_baselines3 import SAC
-
-    model = SAC("MlpPolicy", make_environment(small("sac")), device="cpu")
-    model.load_replay_buffer(tmp_path / "replay.pkl")
+    model = make_model(small("sac"), make_environment(small("sac")), tmp_path)
+    restore_replay(model, tmp_path / "replay.npz")
     assert model.replay_buffer.pos * 4 == 300
+    assert (model.replay_buffer.rewards[:75] != 0).any()
 
 
 @pytest.mark.parametrize("seed", [3, None])

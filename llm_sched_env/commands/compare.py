@@ -33,6 +33,7 @@ from llm_sched_env.commands.options import (
     trace_paths,
 )
 from llm_sched_env.comparison import (
+    DEFAULT_HORIZON,
     Competitor,
     Scenario,
     check_cells,
@@ -158,8 +159,12 @@ def register(app: typer.Typer) -> None:
         print_note(f"wrote results.csv, table.md, figure.png, report.html to {folder}")
 
 
-def _check_runs(pricing: str, horizon: float, warmup: float, replications: int, seed: int) -> None:
+def _check_runs(
+    pricing: str, horizon: float | None, warmup: float | None, replications: int, seed: int
+) -> None:
     """What every evaluation will ask, asked before the folder is made."""
+    horizon = DEFAULT_HORIZON if horizon is None else horizon
+    warmup = 0.0 if warmup is None else warmup
     if pricing not in PRICINGS:
         raise ConfigurationError("--pricing", pricing, " or ".join(PRICINGS))
     if not is_finite_number(horizon, positive=True):

@@ -31,10 +31,12 @@ def run_cells(
 
     Raises:
         StudyError: if a cell cannot be computed; those that were finished stay.
+        ConfigurationError: if a file of a finished cell is damaged; nothing has run then.
     """
     # Found here, not in the workers: sources may be edited during a long run.
     files = [cell_file(folder, study, cell) for cell in cells]
-    missing = [pair for pair in zip(cells, files, strict=True) if not pair[1].exists()]
+    kept = [read_rows(file, cell) for cell, file in zip(cells, files, strict=True)]
+    missing = [(cells[k], files[k]) for k, rows in enumerate(kept) if rows is None]
     missing.sort(key=lambda pair: study.cost(pair[0]), reverse=True)
     done = len(cells) - len(missing)
     if on_cell is not None:
@@ -47,7 +49,11 @@ def run_cells(
         if on_cell is not None:
             on_cell(done)
     # Read back also what was computed just now: rows are the same whether they were kept or not.
-    return [row for file in files for row in _finished(file)]
+    return [
+        row
+        for cell, file, rows in zip(cells, files, kept, strict=True)
+        for row in (_finished(file, cell) if rows is None else rows)
+    ]
 
 
 def _compute(study: Study, cell: Cell) -> list[Row]:
@@ -58,8 +64,8 @@ def _compute(study: Study, cell: Cell) -> list[Row]:
         raise StudyError(f"{study.name} cell {cell}: {error}") from None
 
 
-def _finished(file: Path) -> list[Row]:
-    rows = read_rows(file)
+def _finished(file: Path, cell: Cell) -> list[Row]:
+    rows = read_rows(file, cell)
     if rows is None:
         raise StudyError(f"{file}: got no finished cell; leave the folder alone during a run")
     return rows

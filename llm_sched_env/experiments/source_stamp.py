@@ -29,8 +29,8 @@ _EXPERIMENTS = Path(__file__).parent
 _PACKAGE = _EXPERIMENTS.parent
 # What cannot change a row; everything else counts, so that nothing is forgotten.
 _ELSEWHERE = {"commands", "experiments", "cli.py", "__main__.py", "report.py", "comparison.py"}
-_ELSEWHERE |= {"spreading.py", "ray_cluster.py", "kept_evaluations.py", "whole_files.py"}
-_ELSEWHERE |= {"user_code.py", "timing.py"}
+_ELSEWHERE |= {"spreading.py", "ray_cluster.py", "whole_files.py", "user_code.py", "timing.py"}
+_ELSEWHERE |= {"kept_evaluations.py", "result_cache.py", "plain_records.py"}
 _FRAMEWORK = (
     "cell_runs",
     "cell_store",
