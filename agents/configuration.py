@@ -171,7 +171,11 @@ class TrainingConfiguration:
         if self.frame_stack > _MOST_FRAMES:
             raise ConfigurationError("frame_stack", self.frame_stack, f"at most {_MOST_FRAMES}")
         log_std = self.initial_log_std
-        if isinstance(log_std, bool) or not isinstance(log_std, (int, float)) or abs(log_std) > 100:
+        if (
+            isinstance(log_std, bool)
+            or not isinstance(log_std, (int, float))
+            or not -100 <= log_std <= 100
+        ):
             raise ConfigurationError("initial_log_std", log_std, "a number from -100 to 100")
 
     def _check_combinations(self) -> None:
