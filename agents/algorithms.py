@@ -23,7 +23,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from llm_sched_env.agents.class_network import PerClassPolicy, class_parameters
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.envs.configuration import IntervalConfiguration
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 
 

@@ -17,9 +17,9 @@ from llm_sched_env.agents.archives import UNREADABLE, arrays_content, read_array
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.normaliser import check_moments, checked_moments
 from llm_sched_env.errors import CheckpointError, is_finite_number
-from llm_sched_env.instance import Instance
-from llm_sched_env.plain_records import from_plain, to_plain
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.files.records import from_plain, to_plain
+from llm_sched_env.model.instance import Instance
 
 if TYPE_CHECKING:
     from llm_sched_env.agents.trained_policy import TrainedPolicy

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_sched_env.agents.checkpoint import Checkpoint, Row
-from llm_sched_env.whole_files import save_figure, write_rows
+from llm_sched_env.files.atomic import save_figure, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ import numpy as np
 
 from llm_sched_env.agents.paired_runs import scores_of_pairs
 from llm_sched_env.agents.training_scenarios import TrainingScenario
-from llm_sched_env.rank_correction import (
+from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
     CORRECTIONS,
     STATE_FEATURES,

@@ -20,11 +20,11 @@ from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.policies import PythonPolicy, resolve_policy
-from llm_sched_env.simulation.random_streams import replication_seed
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import PythonPolicy, resolve_policy
+from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _TEACHING_SEED = 2_000_003
 _MEASURED_STEPS = 6_400

@@ -11,15 +11,15 @@ import numpy as np
 
 from llm_sched_env.agents.paired_runs import corrected_rule
 from llm_sched_env.errors import CheckpointError, LLMSchedError
-from llm_sched_env.rank_correction import (
+from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
     CORRECTIONS,
     STATE_FEATURES,
     RankCorrection,
     weight_shapes,
 )
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 SHIPPED = Path(__file__).with_name("rules")
 """Folder of the rules that come with the package."""

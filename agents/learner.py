@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from llm_sched_env.agents.archives import UNREADABLE, arrays_content, read_arrays
 from llm_sched_env.errors import CheckpointError
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.files.atomic import write_whole
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_sched_env.errors import CheckpointError, is_finite_number
-from llm_sched_env.plain_records import from_plain
+from llm_sched_env.files.records import from_plain
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecNormalize

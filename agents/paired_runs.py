@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from llm_sched_env.agents.training_scenarios import FORESIGHT, TrainingScenario
-from llm_sched_env.planned_runs import parameters_of_plan, plan_changes, run_under_plans
+from llm_sched_env.model.priority_network import RankCorrection
 from llm_sched_env.planning import plan
-from llm_sched_env.rank_correction import RankCorrection
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.rolling_horizon import parameters_of_plan, plan_changes, run_under_plans
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 FORESIGHT_ALONE = DispatchRule("bid-price", "bid-price", "dynamic", foresight=FORESIGHT)

@@ -24,7 +24,7 @@ from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
 from llm_sched_env.agents.training_record import REPLAY_NAME, EvaluateReportSave, TrainingRecord
 from llm_sched_env.errors import CheckpointError
-from llm_sched_env.whole_files import make_folder
+from llm_sched_env.files.atomic import make_folder
 
 CHECKPOINT_NAME = "agent.zip"
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.agents.training_scenarios import TrainingScenario
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.workloads.trace import Trace
 
 _STREAM = 5_190_644

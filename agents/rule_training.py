@@ -38,8 +38,11 @@ from llm_sched_env.errors import (
     checked_integer,
     is_finite_number,
 )
-from llm_sched_env.instance import Instance
-from llm_sched_env.rank_correction import (
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.versions import versions
+from llm_sched_env.files.atomic import make_folder, write_whole
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
     CORRECTIONS,
     HIDDEN_INPUTS,
@@ -47,9 +50,6 @@ from llm_sched_env.rank_correction import (
     RankCorrection,
     weight_shapes,
 )
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import make_folder, write_whole
 from llm_sched_env.workloads.trace import Trace
 
 RULE_NAME, STATE_NAME = "rule.json", "training.npz"

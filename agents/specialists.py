@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from llm_sched_env.agents.learned_rule import SHIPPED, load_rule
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _FOLDER = SHIPPED / "specialists"
 

@@ -17,9 +17,9 @@ from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.result_cache import result_key
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.whole_files import write_whole
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.files.result_cache import result_key
 
 DEFAULT_PART_STEPS = 500_000
 Files = dict[str, bytes]

@@ -16,7 +16,7 @@ from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.envs.decision_space import action_count
 from llm_sched_env.envs.observation import event_observation_space, observation_space
 from llm_sched_env.errors import CheckpointError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 
 

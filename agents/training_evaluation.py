@@ -14,11 +14,11 @@ from llm_sched_env.envs.cluster_vector import default_threads
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.evaluation import evaluate
-from llm_sched_env.measurement import measured_arrivals
+from llm_sched_env.evaluation.evaluate import evaluate
+from llm_sched_env.evaluation.measurement import measured_arrivals
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.results import Estimate
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 
 SELECTION_SEED, HELD_OUT_SEED = 2_000_001, 2_000_002
 """Seeds of :func:`llm_sched_env.evaluate` on which agents are chosen, and on which none was."""

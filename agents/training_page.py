@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_sched_env.agents.curve_files import draw_difference
 from llm_sched_env.agents.training_evaluation import difference
-from llm_sched_env.whole_files import save_figure, write_rows, write_whole
+from llm_sched_env.files.atomic import save_figure, write_rows, write_whole
 
 TABLE, FIGURE, ROWS = "table.md", "figure.png", "rows.csv"
 _FIRST = "trunk-reservation"

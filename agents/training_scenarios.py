@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
-from llm_sched_env.instance import Hardware, Instance, RequestClass
+from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.instance import Hardware, Instance, RequestClass
 from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, base, dolly15k
-from llm_sched_env.simulation.layout import RequestStream
+from llm_sched_env.simulation.state.layout import RequestStream
 
 # A stream of its own: no other part of the project draws instances from this key.
 _STREAM = 7_417_231

@@ -24,9 +24,9 @@ from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import PairedEvaluation
 from llm_sched_env.agents.variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.files.result_cache import keep_result, read_result, unusable
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.result_cache import keep_result, read_result, unusable
-from llm_sched_env.whole_files import write_whole
 
 REPORT_SEED = 2_000_004
 """Of :func:`llm_sched_env.evaluate`: requests on which no weights were chosen."""

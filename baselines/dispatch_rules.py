@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llm_sched_env.policies import RegisteredPolicy
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import RegisteredPolicy
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 
 def _registered(

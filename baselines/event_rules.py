@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _WAIT = 0
 _Q_PREFILL, _X, _, _Y_MIXED, _Y_SOLO = range(5)  # rows of info["counts"]

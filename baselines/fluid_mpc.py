@@ -14,11 +14,11 @@ import numpy as np
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.envs.observation import read_occupancy
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning.horizon_program import HorizonOptimum, HorizonProgram
 from llm_sched_env.planning.slot_ranks import reserves_at_prices
-from llm_sched_env.policies import RegisteredPolicy
+from llm_sched_env.policies.registry import RegisteredPolicy
 
 INTERVAL = 1.0
 STEP_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -19,7 +19,7 @@ from typing import Any
 import ciw
 
 from llm_sched_env.benchmarks.occupancy_gate import OccupancyGate
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 
 _PREFILL, _DECODE = 1, 2  # Ciw counts its nodes from 1

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 
 # Above this many GPUs the warm-up alone takes Ciw minutes: its cost of an event grows with n.

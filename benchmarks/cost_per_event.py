@@ -9,9 +9,9 @@ from pathlib import Path
 from llm_sched_env.benchmarks.contenders import FLOOR
 from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.rounds import Spread, pinned, speeds
-from llm_sched_env.instance import Instance
+from llm_sched_env.files.atomic import save_figure
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
-from llm_sched_env.whole_files import save_figure
 
 # Near the plan from the start: the largest clusters would take minutes to fill.
 WARMUP_SECONDS = 2.0

@@ -12,7 +12,7 @@ from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, 
 from llm_sched_env.benchmarks.vector_speed import N_GPUS, NUM_ENVS, AnyVectorEnv, VectorRow
 from llm_sched_env.envs.event_env import LLMSchedEventEnv
 from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 _BASELINE = "SyncVectorEnv"
 _FIRST_STEPS = 1.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 GATE_AND_ROUTE = DispatchRule(gate="occupancy", router="solo-first", pools="static")

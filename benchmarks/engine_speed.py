@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 from llm_sched_env.benchmarks.contenders import CONTENDERS, ENGINE, Contender
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 
 WARMUP_SECONDS = 30.0

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.simulation.random_streams import exponential, stream_keys, uniform
+from llm_sched_env.simulation.events.random_streams import exponential, stream_keys, uniform
 
 
 @numba.njit(error_model="numpy", nogil=True)

@@ -18,7 +18,7 @@ from itertools import accumulate, count
 
 from llm_sched_env.benchmarks.occupancy_gate import OccupancyGate
 from llm_sched_env.benchmarks.random_set import RandomSet
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 
 

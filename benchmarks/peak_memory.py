@@ -14,9 +14,9 @@ from pathlib import Path
 
 from llm_sched_env.benchmarks.engine_cluster import GATE_AND_ROUTE
 from llm_sched_env.errors import WorkerError
-from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.fresh_state import cluster_bytes
-from llm_sched_env.simulation.memory import require_memory
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.simulation.state.fresh_state import cluster_bytes
+from llm_sched_env.simulation.state.memory import require_memory
 
 # Near the plan from the start, so that a short run has every place filled.
 _SIMULATED_SECONDS = 5.0

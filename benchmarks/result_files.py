@@ -12,7 +12,7 @@ from llm_sched_env.benchmarks.engine_speed import WARMUP_SECONDS, SpeedRow
 from llm_sched_env.benchmarks.peak_memory import MemoryUse
 from llm_sched_env.benchmarks.rounds import Spread
 from llm_sched_env.benchmarks.vector_speed import VectorRow
-from llm_sched_env.whole_files import write_rows, write_whole
+from llm_sched_env.files.atomic import write_rows, write_whole
 
 SPEED_HEADER = ("n", "contender", "model", "events/s", "least", "greatest", "engine / it")
 VECTOR_HEADER = ("contender", "env steps/s", "least", "greatest", "it / SyncVectorEnv")

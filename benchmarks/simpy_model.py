@@ -21,7 +21,7 @@ import simpy
 
 from llm_sched_env.benchmarks.occupancy_gate import OccupancyGate
 from llm_sched_env.benchmarks.random_set import RandomSet
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 
 Process = Generator[simpy.Event, Any, None]

@@ -14,10 +14,10 @@ from llm_sched_env.envs.interval_env import LLMSchedEnv
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.simulation.engine import advance
-from llm_sched_env.simulation.layout import EVENT
-from llm_sched_env.simulation.row_claims import packed
+from llm_sched_env.simulation.runtime.row_claims import packed
+from llm_sched_env.simulation.state.layout import EVENT
 
 NUM_ENVS, N_GPUS = 64, 20
 _BASELINE = "SyncVectorEnv"

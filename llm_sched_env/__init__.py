@@ -14,11 +14,13 @@ from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
     from llm_sched_env import presets
-    from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
+    from llm_sched_env.calibration.fit import calibrate
     from llm_sched_env.errors import LLMSchedError
-    from llm_sched_env.evaluation import evaluate
-    from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass, load_hardware
-    from llm_sched_env.length_distributions import LengthDistribution, ObservedLengths
+    from llm_sched_env.evaluation.evaluate import evaluate
+    from llm_sched_env.evaluation.results import Evaluation
+    from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+    from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass, load_hardware
+    from llm_sched_env.model.length_distributions import LengthDistribution, ObservedLengths
     from llm_sched_env.planning import (
         DecodeFairness,
         FluidPath,
@@ -29,9 +31,7 @@ if TYPE_CHECKING:
         fluid_path,
         plan,
     )
-    from llm_sched_env.results import Evaluation
-    from llm_sched_env.simulation.rules import DispatchRule
-    from llm_sched_env.workloads.calibration import calibrate
+    from llm_sched_env.simulation.scheduling.rules import DispatchRule
     from llm_sched_env.workloads.generated import requests_of_run
     from llm_sched_env.workloads.length_fits import fit_output_lengths
     from llm_sched_env.workloads.trace import Trace
@@ -43,28 +43,28 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "ArrivalModulation": "llm_sched_env.arrival_patterns",
-    "ArrivalProfile": "llm_sched_env.arrival_patterns",
+    "ArrivalModulation": "llm_sched_env.model.arrival_rates",
+    "ArrivalProfile": "llm_sched_env.model.arrival_rates",
     "DecodeFairness": "llm_sched_env.planning",
-    "DispatchRule": "llm_sched_env.simulation.rules",
-    "Evaluation": "llm_sched_env.results",
+    "DispatchRule": "llm_sched_env.simulation.scheduling.rules",
+    "Evaluation": "llm_sched_env.evaluation.results",
     "FluidPath": "llm_sched_env.planning",
     "FluidPlan": "llm_sched_env.planning",
-    "Hardware": "llm_sched_env.instance",
-    "Instance": "llm_sched_env.instance",
+    "Hardware": "llm_sched_env.model.instance",
+    "Instance": "llm_sched_env.model.instance",
     "LLMSchedError": "llm_sched_env.errors",
-    "LengthDistribution": "llm_sched_env.length_distributions",
-    "ObservedLengths": "llm_sched_env.length_distributions",
+    "LengthDistribution": "llm_sched_env.model.length_distributions",
+    "ObservedLengths": "llm_sched_env.model.length_distributions",
     "PrefillFairness": "llm_sched_env.planning",
-    "Prices": "llm_sched_env.instance",
-    "RequestClass": "llm_sched_env.instance",
+    "Prices": "llm_sched_env.model.instance",
+    "RequestClass": "llm_sched_env.model.instance",
     "ServiceLevel": "llm_sched_env.planning",
     "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
-    "calibrate": "llm_sched_env.workloads.calibration",
-    "evaluate": "llm_sched_env.evaluation",
+    "calibrate": "llm_sched_env.calibration.fit",
+    "evaluate": "llm_sched_env.evaluation.evaluate",
     "fit_output_lengths": "llm_sched_env.workloads.length_fits",
-    "load_hardware": "llm_sched_env.instance",
+    "load_hardware": "llm_sched_env.model.instance",
     "fluid_path": "llm_sched_env.planning",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",

@@ -31,8 +31,8 @@ from llm_sched_env.commands import (
     train_study,
 )
 from llm_sched_env.errors import LLMSchedError
-from llm_sched_env.user_code import user_error_line
-from llm_sched_env.versions import version_line
+from llm_sched_env.evaluation.versions import version_line
+from llm_sched_env.plugins.user_code import user_error_line
 
 try:  # newer releases of Typer carry their own Click
     from typer._click.exceptions import ClickException

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from twin import Gpu, Request, Twin, _tokens
 
-from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.planning import FluidPlan
-from llm_sched_env.rank_correction import (
+from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.model.priority_network import (
     CORRECTIONS,
     LATE_SECONDS,
     LATER_SECONDS,
@@ -24,6 +23,7 @@ from llm_sched_env.rank_correction import (
     ClassProfile,
     RankCorrection,
 )
+from llm_sched_env.planning import FluidPlan
 
 
 class CorrectedTwin(Twin):

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.layout import RequestStream
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import RequestStream
 
 NOBODY = DispatchRule("credit", "solo-first", "dynamic")
 

@@ -6,9 +6,14 @@ import math
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
-from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.simulation.scheduling.rules import (
+    ROUTERS_BY_PROBABILITY,
+    DispatchRule,
+    EventDispatch,
+)
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     DECODE_START,
@@ -19,7 +24,6 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import ROUTERS_BY_PROBABILITY, DispatchRule, EventDispatch
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 CAUSES = {ARRIVE, PREFILL_END, DECODE_END, LEAVE_PREFILL, LEAVE_DECODE}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 # Capacities and queues are met up to rounding.
 _NONE = 1e-12

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 
 OCCUPANCIES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")

@@ -12,8 +12,8 @@ from markov_simulation import OCCUPANCIES, POLICIES, simulate
 from scipy.stats import t
 
 import llm_sched_env as lse
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.results import Estimate
+from llm_sched_env.evaluation.results import Estimate
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 
 INSTANCES = {
     instance.name: instance

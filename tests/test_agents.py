@@ -107,7 +107,7 @@ def test_wrong_number_of_classes_is_one_clear_line(checkpoint):
 
 
 def test_a_comparison_checks_every_agent_before_it_runs(checkpoint):
-    from llm_sched_env.comparison import Competitor, Scenario, compare
+    from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare
 
     agent = Competitor("ppo", load_policy(checkpoint))
     done = []

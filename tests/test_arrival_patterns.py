@@ -13,13 +13,13 @@ from drawn_requests import drawn_requests
 from scipy import stats
 
 from llm_sched_env import evaluate, presets
-from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance, RequestClass
+from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.layout import ARRIVE
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import ARRIVE
 
 ALARM = 1e-3
 RATE = 40.0

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.errors import CalibrationError, ConfigurationError
-from llm_sched_env.hardware_sources import HardwareSource
-from llm_sched_env.instance import HardwareFile
-from llm_sched_env.workloads.iteration_laws import fit_affine_law, fit_mixed_line
-from llm_sched_env.workloads.iteration_times import (
+from llm_sched_env.calibration.iteration_laws import fit_affine_law, fit_mixed_line
+from llm_sched_env.calibration.iteration_times import (
     HEADER,
     IterationTimes,
     read_iteration_times,
 )
-from llm_sched_env.workloads.least_squares import Coefficient
+from llm_sched_env.calibration.least_squares import Coefficient
+from llm_sched_env.calibration.validity import validity
+from llm_sched_env.errors import CalibrationError, ConfigurationError
+from llm_sched_env.model.hardware_source import HardwareSource
+from llm_sched_env.model.instance import HardwareFile
 from llm_sched_env.workloads.locations import DATA_VARIABLE, data_folders
-from llm_sched_env.workloads.validity import validity
 
 C, A, B0 = 0.0105, 6.7e-5, 75.25
 TRUTH = {"c": C, "a": A, "b0": B0, "gamma": 1 / C, "alpha": C - A * B0}

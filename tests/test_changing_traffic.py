@@ -19,14 +19,14 @@ from llm_sched_env.experiments.traffic_scenarios import (
     scenario_names,
 )
 from llm_sched_env.planning.slot_prices import critical_scale
-from llm_sched_env.policies import registered_policies
+from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import (
     CHANGING_PRESETS,
     NAMED_INSTANCES,
     PAPER_PRICES,
     QWEN_8B_A100,
 )
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import sample_requests
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.locations import find_azure_2023

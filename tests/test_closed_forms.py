@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import overload
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.simulation.events.metrics import LATENCIES, Metrics, summarize_latency
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     DECODE_START,
@@ -28,9 +31,6 @@ from llm_sched_env.simulation.layout import (
     PREFILL_START,
     RequestStream,
 )
-from llm_sched_env.simulation.metrics import LATENCIES, Metrics, summarize_latency
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 
 FCFS = DispatchRule("fcfs", "coupled", "dynamic")
 NOTHING = 1e-9  # tokens: some 1e-13 s

@@ -14,18 +14,18 @@ from test_twin import assert_same_log, general_instance
 import llm_sched_env as lse
 from llm_sched_env.agents.paired_runs import corrected_rule
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.planned_runs import parameters_of_plan
-from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.rank_correction import (
+from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
     CORRECTIONS,
     STATE_FEATURES,
     RankCorrection,
     weight_shapes,
 )
-from llm_sched_env.simulation.layout import ARRIVE, DECODE_START, PREFILL_START
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.policies.rolling_horizon import parameters_of_plan
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation, SimulationBatch
+from llm_sched_env.simulation.state.layout import ARRIVE, DECODE_START, PREFILL_START
 
 ARRIVALS = 300
 HIDDEN = 5

@@ -13,12 +13,12 @@ from llm_sched_env.envs.interval_env import LLMSchedEnv
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies import registered_policies
+from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.simulation.engine import advance, draw_requests, start
-from llm_sched_env.simulation.gates import _class_by_occupancy
-from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState, RequestStream
-from llm_sched_env.simulation.rules import STATIC_POOLS, DispatchRule
+from llm_sched_env.simulation.scheduling.gates import _class_by_occupancy
+from llm_sched_env.simulation.scheduling.rules import STATIC_POOLS, DispatchRule
 from llm_sched_env.simulation.simulation import Simulation, SimulationBatch, sample_requests
+from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState, RequestStream
 
 RULES = {
     name: entry.make()

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env import evaluation, policy_runs
+from llm_sched_env import evaluation
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
-from llm_sched_env.policies import RegisteredPolicy, registered_policies, resolve_policy
-from llm_sched_env.results import Estimate
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.timing import Span, covered_seconds
+from llm_sched_env.evaluation.results import Estimate
+from llm_sched_env.policies import runs as policy_runs
+from llm_sched_env.policies.registry import RegisteredPolicy, registered_policies, resolve_policy
+from llm_sched_env.policies.timing import Span, covered_seconds
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 FAST = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 NAMES = {

@@ -13,8 +13,8 @@ from test_invariants import instances, streams
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.errors import PlanError
-from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     DECODE_START,

@@ -22,7 +22,7 @@ from llm_sched_env.envs.event_env import LLMSchedEventEnv
 from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
 from llm_sched_env.envs.observation import event_feature_names
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
-from llm_sched_env.simulation.layout import RequestStream
+from llm_sched_env.simulation.state.layout import RequestStream
 
 SMALL = {"instance": "overload", "n_gpus": 3, "horizon": 20.0}
 PAGE = (Path(__file__).parents[1] / "docs" / "event_control.md").read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ from llm_sched_env.baselines.event_rules import ROUTERS, EventRule
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
+from llm_sched_env.evaluation.results import Evaluation
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
-from llm_sched_env.policies import registered_policies
-from llm_sched_env.results import Evaluation
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import registered_policies
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 LOG_ENTRIES = 20_000

@@ -13,9 +13,9 @@ from exact_chain import IDLE, OCCUPANCIES, Chain, Lots, Policy, Solution, State
 from scipy.sparse.linalg import spsolve
 from scipy.stats import f, t
 
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 REPLICATIONS = 100

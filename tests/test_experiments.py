@@ -15,6 +15,8 @@ import pytest
 from counting_study import Counting
 
 from llm_sched_env.errors import ConfigurationError, StudyError
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments import source_stamp
 from llm_sched_env.experiments.cell_runs import run_cells
 from llm_sched_env.experiments.cell_store import cell_file, cell_key, read_rows
@@ -24,8 +26,6 @@ from llm_sched_env.experiments.paper_page import INTRODUCTION, is_quick, parts, 
 from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.study import seeds
 from llm_sched_env.experiments.study_files import StudyRun
-from llm_sched_env.results import Estimate
-from llm_sched_env.spreading import Spreading
 
 TESTS = Path(__file__).parent
 ONE = Spreading(jobs=1)
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     code = (
         "import sys; from pathlib import Path; from counting_study import Counting\n"
         "from llm_sched_env.experiments.study_files import StudyRun\n"
-        "from llm_sched_env.spreading import Spreading\n"
+        "from llm_sched_env.evaluation.executor import Spreading\n"
         "run = StudyRun(Counting(Path(sys.argv[1]), deadly=5), Path(sys.argv[2]))\n"
         "run.run(Spreading(1))"
     )

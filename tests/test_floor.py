@@ -9,7 +9,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.benchmarks.floor import Floor, draw_events
-from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.simulation.events.random_streams import stream_keys
 
 RATES = np.array([3.0, 0.0, 1.0, 2.5])
 KEYS = stream_keys(np.random.SeedSequence(7))[:2]

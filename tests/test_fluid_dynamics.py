@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance, RequestClass
+from llm_sched_env.evaluation.report import write_path_figure
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.planning import (
     DecodeFairness,
     FluidPath,
@@ -25,10 +26,9 @@ from llm_sched_env.planning import (
 )
 from llm_sched_env.planning.fluid_dynamics import FLUID_ROUTERS
 from llm_sched_env.planning.prefill_dynamics import share_out
-from llm_sched_env.report import write_path_figure
-from llm_sched_env.simulation.layout import OCCUPANCIES
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import OCCUPANCIES
 
 every_router = pytest.mark.parametrize("router", FLUID_ROUTERS)
 # Answers are so long that prefilled requests wait, and one class is less patient than the other.

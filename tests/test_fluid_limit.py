@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 from fluid_dynamics import fluid_path
 
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.layout import OCCUPANCIES
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import OCCUPANCIES
 
 GATE_AND_ROUTE = DispatchRule("occupancy", "solo-first", "static")
 SEEDS = {50: 64, 500: 48, 5000: 14}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.arrival_patterns import ArrivalProfile
 from llm_sched_env.baselines.fluid_mpc import FluidMPC
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies import resolve_policy
+from llm_sched_env.model.arrival_rates import ArrivalProfile
+from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
 
 SHORT = {"horizon": 120.0, "warmup": 30.0, "replications": 2, "seed": 4}

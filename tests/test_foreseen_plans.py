@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from llm_sched_env import evaluate, presets
-from llm_sched_env.arrival_patterns import ArrivalProfile
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
-from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.planned_runs import parameters_of_plan, plan_changes, run_under_plans
+from llm_sched_env.model.arrival_rates import ArrivalProfile
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.planning import plan
 from llm_sched_env.planning.foreseen_plans import foreseen_plans
-from llm_sched_env.simulation.random_streams import replication_seed
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.rolling_horizon import parameters_of_plan, plan_changes, run_under_plans
+from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 TRUNK = DispatchRule("bid-price", "bid-price", "dynamic")

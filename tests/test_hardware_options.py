@@ -14,10 +14,12 @@ from scipy import stats
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     LEAVE_PREFILL,
@@ -26,8 +28,6 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 
 COUPLED = DispatchRule("fcfs", "coupled", "dynamic")
 SOLO_FIRST = DispatchRule("fcfs", "solo-first", "dynamic")

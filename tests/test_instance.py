@@ -14,7 +14,7 @@ import pytest
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.presets import resolve_instance
 
 SUFFIXES = (".json", ".toml")

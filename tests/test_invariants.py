@@ -15,15 +15,9 @@ from hypothesis import strategies as st
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import PRICINGS, plan
-from llm_sched_env.simulation.layout import (
-    DECODE_START,
-    LEAVE_PREFILL,
-    PREFILL_START,
-    RequestStream,
-)
-from llm_sched_env.simulation.rules import (
+from llm_sched_env.simulation.scheduling.rules import (
     GATES,
     POOLS,
     ROUTERS,
@@ -31,6 +25,12 @@ from llm_sched_env.simulation.rules import (
     DispatchRule,
 )
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import (
+    DECODE_START,
+    LEAVE_PREFILL,
+    PREFILL_START,
+    RequestStream,
+)
 
 
 def rule_or_none(*parts: Any) -> DispatchRule | None:

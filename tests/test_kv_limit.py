@@ -10,7 +10,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.kv_limit import fitting_requests
+from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.simulation.simulation import sample_requests
 
 LAWS = {

@@ -15,9 +15,9 @@ import pytest
 from scipy import stats
 
 import llm_sched_env as lse
-from llm_sched_env import policies as registry
 from llm_sched_env.agents.learned_rule import LearnedRule
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments import source_stamp
 from llm_sched_env.experiments.cell_store import cell_key
 from llm_sched_env.experiments.estimates import mean_over_cells, ratio_over_cells
@@ -35,9 +35,9 @@ from llm_sched_env.experiments.leaderboard.differences import (
 )
 from llm_sched_env.experiments.leaderboard.standings import Standings, ranking
 from llm_sched_env.experiments.registry import STUDIES
-from llm_sched_env.policies import registered_policies, shipped_agents
-from llm_sched_env.rank_correction import RankCorrection
-from llm_sched_env.results import Estimate
+from llm_sched_env.model.priority_network import RankCorrection
+from llm_sched_env.policies import registry
+from llm_sched_env.policies.registry import registered_policies, shipped_agents
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = "outside_scheduler:LessThanPlanned"

@@ -13,7 +13,7 @@ from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.experiments.studies import changing_traffic, learned_rules
 from llm_sched_env.experiments.traffic_scenarios import REPLAY
-from llm_sched_env.policies import resolve_policy
+from llm_sched_env.policies.registry import resolve_policy
 
 
 def instance_of(n_classes: int) -> lse.Instance:

@@ -15,12 +15,12 @@ from event_books import Books
 from scipy import stats
 
 from llm_sched_env import presets
-from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance, RequestClass
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.instance import Instance, RequestClass
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import PRICINGS, plan
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 SIZE = 20_000

@@ -10,8 +10,8 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.length_moments import mean_whole_chunks
+from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.model.length_moments import mean_whole_chunks
 from llm_sched_env.simulation.simulation import sample_requests
 
 CHUNK, MEAN = 100, 500.0

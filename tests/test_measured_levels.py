@@ -15,17 +15,17 @@ from gymnasium.utils.env_checker import check_env
 
 import llm_sched_env as lse
 from llm_sched_env.cli import main
-from llm_sched_env.comparison import Competitor, Scenario, compare, rows
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
-from llm_sched_env.instance import Instance
-from llm_sched_env.measured_levels import token_time
+from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
+from llm_sched_env.evaluation.slo_attainment import token_time
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import Indicator, ServiceLevel, plan
 from llm_sched_env.presets import QWEN_8B_A100
-from llm_sched_env.simulation.layout import DECODE_END, DECODE_START, RequestStream
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import DECODE_END, DECODE_START, RequestStream
 
 FAST: dict[str, Any] = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 LEVELS = [

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import llm_sched_env as lse
 from llm_sched_env.cli import app
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.measurement import common_period
+from llm_sched_env.evaluation.measurement import common_period
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import QWEN_8B_A100
 from llm_sched_env.workloads.trace import Trace

@@ -12,9 +12,9 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError, InsufficientMemoryError
-from llm_sched_env.simulation import allocation, memory
-from llm_sched_env.simulation.fresh_state import cluster_bytes, fresh_state
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.state import allocation, memory
+from llm_sched_env.simulation.state.fresh_state import cluster_bytes, fresh_state
 
 GB = 10**9
 
@@ -111,7 +111,7 @@ def test_a_limit_of_the_process_counts():
         pytest.skip("only Linux tells how much of the limit is used")
     code = """
         import resource
-        from llm_sched_env.simulation import memory
+        from llm_sched_env.simulation.state import memory
         before = memory.available_bytes()
         resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
         assert memory.available_bytes() <= before * 1.1

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_sched_env.comparison import Competitor, Scenario, compare
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.policies import resolve_policy
+from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare
+from llm_sched_env.policies.registry import resolve_policy
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [

@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError, PlanError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.planning.fluid import mixed_pool_size
 

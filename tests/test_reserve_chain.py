@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_sched_env as lse
+from llm_sched_env.model.priority_network import CLASS_FEATURES
 from llm_sched_env.planning.reserve_chain import best_kept_slots
 from llm_sched_env.planning.slot_prices import slot_prices
 from llm_sched_env.planning.slot_ranks import slot_bids
-from llm_sched_env.rank_correction import CLASS_FEATURES
 
 FEATURE = CLASS_FEATURES.index("prefill reserve with giving up")
 

@@ -13,10 +13,10 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.kept_evaluations import keep_evaluation, read_evaluation
-from llm_sched_env.plain_records import from_plain, to_plain
-from llm_sched_env.result_cache import keep_result, read_result, result_key
-from llm_sched_env.results import Evaluation
+from llm_sched_env.evaluation.kept_evaluations import keep_evaluation, read_evaluation
+from llm_sched_env.evaluation.results import Evaluation
+from llm_sched_env.files.records import from_plain, to_plain
+from llm_sched_env.files.result_cache import keep_result, read_result, result_key
 
 FAST = {"horizon": 20.0, "warmup": 5.0}
 
@@ -225,7 +225,7 @@ def test_a_folder_or_too_large_a_file_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match="kept evaluation"):
         read_evaluation(tmp_path / "folder.json")
     keep_result(tmp_path / "a.json", "evaluation", "a", {})
-    monkeypatch.setattr("llm_sched_env.result_cache._MOST_BYTES", 10)
+    monkeypatch.setattr("llm_sched_env.files.result_cache._MOST_BYTES", 10)
     with pytest.raises(ConfigurationError, match="more than 10 bytes"):
         read_result(tmp_path / "a.json", "evaluation")
 

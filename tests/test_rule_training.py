@@ -24,8 +24,9 @@ from llm_sched_env.agents.replayed_scenarios import (
 from llm_sched_env.agents.rule_training import RULE_NAME, RuleTraining, train_rule
 from llm_sched_env.agents.training_scenarios import TrainingScenario
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.planning import plan
-from llm_sched_env.rank_correction import (
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.versions import versions
+from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
     CORRECTIONS,
     HIDDEN_INPUTS,
@@ -33,9 +34,8 @@ from llm_sched_env.rank_correction import (
     RankCorrection,
     weight_shapes,
 )
+from llm_sched_env.planning import plan
 from llm_sched_env.simulation.simulation import Simulation
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.versions import versions
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
 

@@ -23,7 +23,7 @@ from llm_sched_env.experiments.studies.workload import planned_classes
 from llm_sched_env.experiments.trace_lengths import fitted_lengths, length_cells
 from llm_sched_env.experiments.variants import with_classes, with_hardware
 from llm_sched_env.experiments.workloads import LAWS, MEANS, scaled_workload, with_output_law
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
 from llm_sched_env.presets import base, dolly15k, overload
 

@@ -10,12 +10,12 @@ from scipy.stats import chisquare
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import DecodeFairness, FluidPlan, plan
-from llm_sched_env.policies import resolve_policy
-from llm_sched_env.simulation.layout import DECODE_START, PREFILL_END, RequestStream
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import resolve_policy
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import DECODE_START, PREFILL_END, RequestStream
 
 WEIGHTED = DispatchRule("occupancy", "weighted-randomized", "static")
 # gamma tau_mix = 0.5: mixed GPUs are the faster ones, so prefills are cheap and decodes wait.

@@ -14,7 +14,7 @@ import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.slot_prices import critical_scale, delay_probability, slot_prices
 from llm_sched_env.planning.slot_ranks import reserves_at_prices, slot_bids
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 tokens = st.floats(20.0, 3000.0)

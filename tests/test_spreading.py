@@ -12,13 +12,14 @@ import pytest
 from counting_study import Counting
 
 import llm_sched_env as lse
-from llm_sched_env import ray_cluster, spreading
-from llm_sched_env.comparison import Competitor, Scenario, compare, rows
 from llm_sched_env.errors import ConfigurationError, PlanError, StudyError, WorkerError
+from llm_sched_env.evaluation import executor as spreading
+from llm_sched_env.evaluation import ray_cluster
+from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
 from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.policies import resolve_policy
-from llm_sched_env.ray_cluster import connect_to_ray, installation_digest
-from llm_sched_env.spreading import Spreading
+from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
 
 WAYS = ["joblib-1", "joblib-2", "ray-2"]

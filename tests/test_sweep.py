@@ -15,10 +15,10 @@ from llm_sched_env.agents.checkpoint import Checkpoint, load_policy
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.sweep import sweep, training_runs
-from llm_sched_env.comparison import Competitor, Scenario, compare, rows
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.kept_evaluations import evaluation_file
-from llm_sched_env.spreading import Spreading
+from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.kept_evaluations import evaluation_file
 
 SMALL = {"n_envs": 4, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
 PART = 150

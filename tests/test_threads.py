@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from llm_sched_env import presets
-from llm_sched_env.arrival_patterns import ArrivalModulation
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.arrival_rates import ArrivalModulation
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import plan
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 THREADS = [2, 3, 7]

@@ -16,7 +16,7 @@ from llm_sched_env.planning.arrival_paths import (
 )
 from llm_sched_env.planning.traffic_bound import WITHIN_STEPS, traffic_bound
 from llm_sched_env.presets import CHANGING_PRESETS
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import sample_requests
 
 THETA, SLOTS = 0.1, 16

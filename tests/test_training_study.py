@@ -27,7 +27,7 @@ from llm_sched_env.agents.training_study import (
 from llm_sched_env.agents.variants import VARIANTS, variant
 from llm_sched_env.cli import main
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies import shipped_agents
+from llm_sched_env.policies.registry import shipped_agents
 
 
 def tiny(name, steps=200):

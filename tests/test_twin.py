@@ -15,12 +15,14 @@ import pytest
 from twin import Twin
 
 from llm_sched_env import presets
-from llm_sched_env.arrival_patterns import ArrivalModulation, ArrivalProfile
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.simulation import Simulation
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     PREFILL_END,
@@ -28,8 +30,6 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import GATES, POOLS, ROUTERS, DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 
 ARRIVALS = 700  # expected in a run with random draws; about four log entries each
 LOG_ENTRIES = 8 * ARRIVALS

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env import policies
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.user_code import user_error_line
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.plugins.user_code import user_error_line
+from llm_sched_env.policies import registry as policies
 
 SHORT = ["--horizon", "20", "--warmup", "5", "--replications", "2", "--gpus", "3"]
 SOURCE = """\

@@ -14,7 +14,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import FileError
-from llm_sched_env.whole_files import make_folder, require_writable, whole_file, write_whole
+from llm_sched_env.files.atomic import make_folder, require_writable, whole_file, write_whole
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("llm_sched_env", "agents", "baselines", "benchmarks")
@@ -179,7 +179,7 @@ WRITERS = {"write_text", "write_bytes", "savefig", "to_csv", "tofile", "write_im
 
 
 def writing_calls(tree: ast.AST) -> list[tuple[int, str]]:
-    """Calls that write a file without :mod:`llm_sched_env.whole_files`."""
+    """Calls that write a file without :mod:`llm_sched_env.files.atomic`."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):

@@ -12,7 +12,7 @@ from scipy.stats import t
 import llm_sched_env as lse
 from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.heapq_loop import HeapqCluster
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 
 PLACES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 # The intervals of all quantities of a comparison hold together with this probability (Bonferroni).

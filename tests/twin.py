@@ -17,10 +17,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
-from llm_sched_env.kv_limit import fitting_requests
-from llm_sched_env.length_distributions import LengthDistribution
-from llm_sched_env.simulation.layout import (
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.model.length_distributions import LengthDistribution
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
     DECODE_START,
@@ -31,7 +32,6 @@ from llm_sched_env.simulation.layout import (
     REJECT,
     RequestStream,
 )
-from llm_sched_env.simulation.rules import DispatchRule
 
 # At equal times: completions, then abandonments, then credit timers, then arrivals.
 COMPLETION, ABANDONMENT, CREDIT_TIMER, ARRIVAL = range(4)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 from llm_sched_env.agents.learned_rule import SHIPPED, load_rule
-from llm_sched_env.policies import RegisteredPolicy
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import RegisteredPolicy
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 
 @cache

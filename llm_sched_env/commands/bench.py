@@ -25,7 +25,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_
 from llm_sched_env.presets import resolve_instance
 
 if TYPE_CHECKING:
-    from llm_sched_env.instance import Instance
+    from llm_sched_env.model.instance import Instance
 
 DEFAULT_CONTENDERS = "llm-sched-env,heapq,simpy,ciw,floor"
 

@@ -8,6 +8,14 @@ from typing import Annotated
 
 import typer
 
+from llm_sched_env.calibration.figure import (
+    require_figure_path,
+    write_calibration_figure,
+)
+from llm_sched_env.calibration.fit import TOLERANCE, Calibration
+from llm_sched_env.calibration.fit import calibrate as fit
+from llm_sched_env.calibration.least_squares import Coefficient
+from llm_sched_env.calibration.validity import Validity
 from llm_sched_env.commands.options import (
     JsonOption,
     print_json,
@@ -16,15 +24,7 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
 )
-from llm_sched_env.instance_files import require_table_suffix
-from llm_sched_env.workloads.calibration import TOLERANCE, Calibration
-from llm_sched_env.workloads.calibration import calibrate as fit
-from llm_sched_env.workloads.calibration_figure import (
-    require_figure_path,
-    write_calibration_figure,
-)
-from llm_sched_env.workloads.least_squares import Coefficient
-from llm_sched_env.workloads.validity import Validity
+from llm_sched_env.files.tables import require_table_suffix
 
 
 def register(app: typer.Typer) -> None:

@@ -32,7 +32,8 @@ from llm_sched_env.commands.options import (
     require_extra,
     trace_paths,
 )
-from llm_sched_env.comparison import (
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.evaluation.comparison import (
     DEFAULT_HORIZON,
     Competitor,
     Scenario,
@@ -44,12 +45,11 @@ from llm_sched_env.comparison import (
     settings_notes,
     write_csv,
 )
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.planning import PRICINGS
-from llm_sched_env.policies import resolve_agent, resolve_policy
+from llm_sched_env.policies.registry import resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.whole_files import write_whole
 from llm_sched_env.workloads.traces import load_traces
 
 DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate,trunk-reservation"
@@ -120,7 +120,7 @@ def register(app: typer.Typer) -> None:
             wanted = policies if "policies" in given else None
             run_board(out, wanted, agents, quick=quick, spreading=spreading, as_json=as_json)
             return
-        from llm_sched_env.report import write_figure, write_page
+        from llm_sched_env.evaluation.report import write_figure, write_page
 
         _check_runs(pricing, horizon, warmup, replications, seed)
         scenarios = _scenarios(instance, gpus, trace_paths(trace), trace_gpus)

@@ -33,10 +33,10 @@ from llm_sched_env.commands.several_policies import (
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation import evaluate as run
-from llm_sched_env.results import Evaluation
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.whole_files import require_writable
+from llm_sched_env.evaluation.evaluate import evaluate as run
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.results import Evaluation
+from llm_sched_env.files.atomic import require_writable
 from llm_sched_env.workloads.generated import requests_of_run
 
 

@@ -23,10 +23,10 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import checked_integer
+from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.registry import STUDIES, named_studies
 from llm_sched_env.experiments.study_files import StudyRun
-from llm_sched_env.spreading import Spreading
 
 RESULTS, QUICK_RESULTS = Path("results/paper"), Path("results/paper-quick")
 

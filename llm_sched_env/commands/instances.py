@@ -15,7 +15,7 @@ from llm_sched_env.commands.options import (
     print_table,
     trace_paths,
 )
-from llm_sched_env.instance import load_hardware
+from llm_sched_env.model.instance import load_hardware
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import NAMED_INSTANCES, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 

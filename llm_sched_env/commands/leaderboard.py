@@ -19,12 +19,12 @@ from llm_sched_env.commands.options import (
     print_table,
 )
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.report import write_page
 from llm_sched_env.experiments.leaderboard.board_files import FILES, BoardRun
 from llm_sched_env.experiments.leaderboard.entrants import Agent, entrants
 from llm_sched_env.experiments.leaderboard.grid import board_cases
 from llm_sched_env.experiments.leaderboard.standings import Standings, ranking
-from llm_sched_env.report import write_page
-from llm_sched_env.spreading import Spreading
 
 OPTIONS = ("out", "policies", "agents", "quick", "jobs", "backend", "ray_address", "as_json")
 """Options of ``compare`` that the board takes; the others it fixes."""

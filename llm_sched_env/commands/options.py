@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
-from llm_sched_env.whole_files import make_folder
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")

@@ -22,9 +22,9 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.planning import FluidPath, FluidPlan, fluid_path
 from llm_sched_env.planning import plan as solve
-from llm_sched_env.whole_files import write_rows
 
 STATIONS = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo")
 # Rows of the table on the terminal.
@@ -116,7 +116,7 @@ def _names(fluid: FluidPlan) -> list[str]:
 
 def _write(fluid: FluidPlan, found: FluidPath, out: Path) -> None:
     """A row a time, a column a station and class; the figure beside it."""
-    from llm_sched_env.report import write_path_figure
+    from llm_sched_env.evaluation.report import write_path_figure
 
     names = _names(fluid)
     columns = ["time", *(f"{station} {name}" for station in STATIONS for name in names)]

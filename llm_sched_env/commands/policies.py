@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from llm_sched_env.commands.options import JsonOption, print_json, print_table
-from llm_sched_env.policies import registered_policies, shipped_agents
+from llm_sched_env.policies.registry import registered_policies, shipped_agents
 
 
 def register(app: typer.Typer) -> None:

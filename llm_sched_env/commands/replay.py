@@ -26,7 +26,7 @@ from llm_sched_env.commands.several_policies import (
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation import evaluate
+from llm_sched_env.evaluation.evaluate import evaluate
 
 DEFAULT_POLICY = "trunk-reservation"
 

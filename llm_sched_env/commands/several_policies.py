@@ -10,9 +10,9 @@ import typer
 
 from llm_sched_env.commands.options import names, print_json, print_lines, print_table
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies import resolve_policy
-from llm_sched_env.policy_runs import runs_of
-from llm_sched_env.results import Estimate, Evaluation
+from llm_sched_env.evaluation.results import Estimate, Evaluation
+from llm_sched_env.policies.registry import resolve_policy
+from llm_sched_env.policies.runs import runs_of
 
 PolicyOption = Annotated[
     str | None,

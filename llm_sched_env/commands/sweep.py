@@ -24,8 +24,8 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.spreading import Spreading
 
 if TYPE_CHECKING:
     from llm_sched_env.agents.sweep import TrainingRun

@@ -16,7 +16,7 @@ from llm_sched_env.commands.options import (
     print_table,
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
-from llm_sched_env.whole_files import require_writable
+from llm_sched_env.files.atomic import require_writable
 from llm_sched_env.workloads.summary import TraceSummary, summarize
 
 

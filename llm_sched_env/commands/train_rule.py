@@ -21,8 +21,8 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.spreading import Spreading
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import instance_from_trace
 

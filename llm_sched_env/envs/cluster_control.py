@@ -12,10 +12,10 @@ from gymnasium import spaces
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.simulation.layout import EngineState
-from llm_sched_env.simulation.metrics import reset_metrics
-from llm_sched_env.simulation.random_streams import stream_keys
+from llm_sched_env.simulation.events.metrics import reset_metrics
+from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
+from llm_sched_env.simulation.state.layout import EngineState
 
 
 @dataclass(frozen=True)

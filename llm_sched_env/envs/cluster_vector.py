@@ -22,7 +22,7 @@ from llm_sched_env.envs.episodes import (
 from llm_sched_env.envs.rendering import RENDER_METADATA, checked_render_mode, show, warn_no_mode
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.planning import FluidPlan
-from llm_sched_env.simulation.row_threads import available_processors
+from llm_sched_env.simulation.runtime.row_threads import available_processors
 
 Control = TypeVar("Control", bound=ClusterControl[Any, Any, Any])
 Report = TypeVar("Report", bound=ClusterReport)

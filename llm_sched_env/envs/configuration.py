@@ -11,11 +11,11 @@ import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
+from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
 CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
 STARTS = ("empty", "plan")

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.compiled import entry_point
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.simulation.runtime.compiled import entry_point
 
 
 def action_count(instance: Instance) -> int:

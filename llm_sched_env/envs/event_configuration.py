@@ -8,10 +8,10 @@ from typing import Any
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.rules import EventDispatch
+from llm_sched_env.simulation.scheduling.rules import EventDispatch
 
 # Less might not move a clock of many hours.
 _LEAST_WAKE_INTERVAL = 1e-6

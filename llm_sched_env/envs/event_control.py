@@ -15,8 +15,8 @@ from llm_sched_env.envs.observation import event_observation_space
 from llm_sched_env.envs.reading import read_decisions
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.simulation.decision_batch import DecisionBatch
-from llm_sched_env.simulation.decisions import RUN_ON, STAND_STILL
-from llm_sched_env.simulation.layout import OCCUPANCIES, RequestStream
+from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
+from llm_sched_env.simulation.state.layout import OCCUPANCIES, RequestStream
 
 
 @dataclass(frozen=True)

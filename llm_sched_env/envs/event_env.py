@@ -11,7 +11,7 @@ from llm_sched_env.envs.cluster_env import ClusterEnv
 from llm_sched_env.envs.decision_space import DecisionSpace, action_names
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 
 class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):

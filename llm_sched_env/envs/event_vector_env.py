@@ -14,7 +14,7 @@ from llm_sched_env.envs.decision_space import DecisionSpaces, action_names
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 # A step is an event or two: less than it takes to wake a thread.
 _LEAST_PER_THREAD = 256

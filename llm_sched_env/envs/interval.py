@@ -16,8 +16,8 @@ from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
 from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.simulation.layout import RequestStream
 from llm_sched_env.simulation.simulation import SimulationBatch
+from llm_sched_env.simulation.state.layout import RequestStream
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from llm_sched_env.envs.actions import as_actions
 from llm_sched_env.envs.cluster_env import ClusterEnv
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import ServiceLevel
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 CLASS_FEATURES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo", "credit")
 CLUSTER_FEATURES = ("free slots", "GPUs open to solo decode", "to mixed decode", "to prefill")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.simulation.compiled import compiled, entry_point
-from llm_sched_env.simulation.decisions import is_possible, queue_of_action
 from llm_sched_env.simulation.engine import cluster_row
-from llm_sched_env.simulation.layout import N_AVAILABLE_SETS, EngineState
+from llm_sched_env.simulation.events.decisions import is_possible, queue_of_action
+from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.state.layout import N_AVAILABLE_SETS, EngineState
 
 HEAD_AGE_SCALE = 10.0
 """Seconds that a head has waited when its age is shown as 1/2: mean patience in the paper."""

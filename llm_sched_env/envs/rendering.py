@@ -10,7 +10,7 @@ import numpy as np
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.simulation.layout import OCCUPANCIES, EngineState
+from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
 RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": 1}

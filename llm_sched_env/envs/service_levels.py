@@ -13,8 +13,8 @@ import numpy as np
 
 from llm_sched_env.planning import FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_levels import PLANNED, Indicator, checked_indicator
-from llm_sched_env.simulation.compiled import compiled, entry_point
-from llm_sched_env.simulation.layout import EngineState
+from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.state.layout import EngineState
 
 _X, _Y_MIXED, _Y_SOLO, _Q_PREFILL = range(len(PLANNED))
 

@@ -14,7 +14,7 @@ from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads,
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import ServiceLevel
 
 _LEAST_PER_THREAD = 8

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 IDLE = -1
 """No prefill is running."""

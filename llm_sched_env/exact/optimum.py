@@ -19,7 +19,7 @@ from llm_sched_env.exact.value_iteration import (
     Sweep,
     iterate,
 )
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import resolve_instance
 

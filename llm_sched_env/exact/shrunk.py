@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from llm_sched_env.arrival_patterns import ArrivalModulation
-from llm_sched_env.changing_traffic import writing_classes
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.exact.tiny_system import require_markov
-from llm_sched_env.instance import Instance, Prices, RequestClass
+from llm_sched_env.model.arrival_rates import ArrivalModulation
+from llm_sched_env.model.instance import Instance, Prices, RequestClass
+from llm_sched_env.presets.time_varying import writing_classes
 
 
 def shrunk(instance: Instance, batch_slots: int, load: float = 1.0) -> Instance:

@@ -18,8 +18,8 @@ from llm_sched_env.exact.cluster_states import (
     count_clusters,
 )
 from llm_sched_env.exact.queue_states import QueueTables, count_rows, queue_tables
-from llm_sched_env.instance import Instance
-from llm_sched_env.length_distributions import EXPONENTIAL
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.length_distributions import EXPONENTIAL
 from llm_sched_env.planning import PRICINGS
 
 MOST_STATES = 8_000_000

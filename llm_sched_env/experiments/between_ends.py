@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion
 from llm_sched_env.experiments.row_selection import selected
 from llm_sched_env.experiments.study import Row
-from llm_sched_env.results import Estimate
 
 
 def systems(rows: list[Row]) -> list[list[Row]]:

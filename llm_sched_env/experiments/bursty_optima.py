@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.exact import Bounds, optimum, rule_bounds
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
@@ -19,10 +20,9 @@ from llm_sched_env.experiments.tiny_optima import (
     cluster_title,
     simulated,
 )
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.results import Estimate
 
 LEARNED, MORE = "learned", "simulated, more than trunk-reservation"
 BURSTS, STEADY = "bursts", "steady"

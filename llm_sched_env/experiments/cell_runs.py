@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from llm_sched_env.errors import LLMSchedError, StudyError
+from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.experiments.cell_store import cell_file, keep_rows, read_rows
 from llm_sched_env.experiments.study import Cell, Row, Study
-from llm_sched_env.spreading import Spreading
 
 
 def run_cells(

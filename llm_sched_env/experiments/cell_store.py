@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
-from llm_sched_env.result_cache import keep_result, read_result, result_key, unusable
-from llm_sched_env.versions import versions
+from llm_sched_env.files.result_cache import keep_result, read_result, result_key, unusable
 
 _KIND = "study cell"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_sched_env.results import Estimate
+from llm_sched_env.evaluation.results import Estimate
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from llm_sched_env.results import Estimate
+from llm_sched_env.evaluation.results import Estimate
 
 
 def jackknifed(statistic: Callable[[np.ndarray], float], samples: np.ndarray) -> Estimate:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.instance import Instance, RequestClass
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 
 RANGES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_sched_env.evaluation import evaluate
+from llm_sched_env.evaluation.evaluate import evaluate
+from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.experiments.study import Cell
-from llm_sched_env.results import Evaluation
 
 
 def simulated_cell(

@@ -22,15 +22,26 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.experiments.study import Study
-from llm_sched_env.policies import POLICY_GROUP, Policy
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.policies.registry import POLICY_GROUP, Policy
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _EXPERIMENTS = Path(__file__).parent
 _PACKAGE = _EXPERIMENTS.parent
 # What cannot change a row; everything else counts, so that nothing is forgotten.
-_ELSEWHERE = {"commands", "experiments", "cli.py", "__main__.py", "report.py", "comparison.py"}
-_ELSEWHERE |= {"spreading.py", "ray_cluster.py", "whole_files.py", "user_code.py", "timing.py"}
-_ELSEWHERE |= {"kept_evaluations.py", "result_cache.py", "plain_records.py"}
+_ELSEWHERE = {
+    "cli.py",
+    "__main__.py",
+    "commands",
+    "experiments",
+    "files",
+    "plugins",
+    "policies/timing.py",
+    "evaluation/comparison.py",
+    "evaluation/executor.py",
+    "evaluation/kept_evaluations.py",
+    "evaluation/ray_cluster.py",
+    "evaluation/report.py",
+}
 _FRAMEWORK = (
     "cell_runs",
     "cell_store",
@@ -91,7 +102,8 @@ def _digest(paths: Iterable[Path]) -> str:
 def _model_sources() -> Iterator[Path]:
     """Instances, plans, engine and evaluation."""
     for path in _files(_PACKAGE, "**/*"):
-        if path.relative_to(_PACKAGE).parts[0] not in {*_ELSEWHERE, *_PLAYERS}:
+        inside = path.relative_to(_PACKAGE)
+        if {inside.parts[0], inside.as_posix()}.isdisjoint({*_ELSEWHERE, *_PLAYERS}):
             yield path
 
 

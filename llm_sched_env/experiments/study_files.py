@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.experiments.cell_runs import run_cells
 from llm_sched_env.experiments.claims import Findings
 from llm_sched_env.experiments.paper_page import (
@@ -22,9 +24,7 @@ from llm_sched_env.experiments.paper_page import (
 from llm_sched_env.experiments.registry import STUDIES
 from llm_sched_env.experiments.source_stamp import source_stamp
 from llm_sched_env.experiments.study import Cell, Row, Study
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import save_figure, write_whole
+from llm_sched_env.files.atomic import save_figure, write_whole
 
 PAGE = "paper.md"
 # More kinds of runs are told as a range.

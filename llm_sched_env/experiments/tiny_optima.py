@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from llm_sched_env.evaluation import evaluate
+from llm_sched_env.evaluation.evaluate import evaluate
+from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.exact import Bounds, Optimum, optimum, rule_bounds
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.disagreement import disagreement
@@ -14,12 +15,11 @@ from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.experiments.study import Cell, Row, seeds
 from llm_sched_env.experiments.variants import with_hardware
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
-from llm_sched_env.policies import registered_policies
+from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.results import Evaluation
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
 BEST_RESERVE = "trunk-reservation with the best reserve"

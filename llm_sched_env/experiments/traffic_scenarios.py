@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_sched_env.evaluation import evaluate
+from llm_sched_env.evaluation.evaluate import evaluate
+from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.planning import plan
 from llm_sched_env.planning.arrival_paths import recorded_arrivals
 from llm_sched_env.planning.slot_prices import critical_scale
@@ -17,8 +18,7 @@ from llm_sched_env.presets import (
     CHANGING_PRESETS,
     resolve_instance,
 )
-from llm_sched_env.results import Evaluation
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import sample_requests
 from llm_sched_env.workloads.locations import find_azure_2023
 from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from llm_sched_env.instance import Instance, Prices, RequestClass
+from llm_sched_env.model.instance import Instance, Prices, RequestClass
 
 
 def with_hardware(instance: Instance, **changes: Any) -> Instance:

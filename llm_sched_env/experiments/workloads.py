@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llm_sched_env.experiments.variants import with_classes
-from llm_sched_env.instance import Instance
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.presets import resolve_instance
 
 MEANS = {"prompt_tokens": "P", "output_tokens": "D", "arrival_rate": "rates"}

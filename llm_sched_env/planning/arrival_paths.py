@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 # Points of a step at which a profile is integrated.
 _PARTS = 64

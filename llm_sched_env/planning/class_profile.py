@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile
 from llm_sched_env.planning.reserve_chain import best_kept_slots
 from llm_sched_env.planning.slot_prices import SlotPrices, critical_scale, slot_prices
 from llm_sched_env.planning.slot_ranks import ranks_at_prices, slot_bids
-from llm_sched_env.rank_correction import CLASS_FEATURES, ClassProfile
 
 if TYPE_CHECKING:
     from llm_sched_env.planning.fluid import FluidPlan

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
-from llm_sched_env.instance import Instance
-from llm_sched_env.kv_limit import fitting_requests
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.model.priority_network import ClassProfile
 from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.level_program import solve_with_levels
 from llm_sched_env.planning.linear_program import (
@@ -28,7 +29,6 @@ from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.rank_correction import ClassProfile
 
 PRICINGS = ("bundled", "separate")
 VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_sched_env.errors import PlanError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 _SAFE = (1e-3, 1e6)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 OPEN, SHARE, SHUT = range(3)
 # Ranks that agree to this tie; queues and free capacity below this are empty and none.

@@ -13,7 +13,7 @@ from llm_sched_env.planning.service_levels import (
     ServiceLevel,
     TokenTime,
 )
-from llm_sched_env.user_code import import_attribute, user_code
+from llm_sched_env.plugins.user_code import import_attribute, user_code
 
 SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
     level.name: level for level in (PrefillFairness, DecodeFairness, TokenTime)

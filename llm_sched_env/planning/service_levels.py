@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
-from llm_sched_env.instance import Instance
-from llm_sched_env.user_code import user_code
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.plugins.user_code import user_code
 
 PLANNED = ("x", "y_mixed", "y_solo", "q_prefill")
 """Rows of the occupancy that an indicator reads; q_decode is 0 in plans with service levels."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 
 if TYPE_CHECKING:
     from llm_sched_env.planning.fluid import FluidPlan

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.arrival_paths import ArrivalPath, whole_steps
 from llm_sched_env.planning.linear_program import objective
 

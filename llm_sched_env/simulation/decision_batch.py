@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.instance import Instance
-from llm_sched_env.simulation.decisions import RUN_ON, STAND_STILL
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.simulation.engine import advance_to_decisions
-from llm_sched_env.simulation.event_loop import FINISHED, NEEDS_CAPACITY
-from llm_sched_env.simulation.rules import EventDispatch
+from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
+from llm_sched_env.simulation.events.event_loop import FINISHED, NEEDS_CAPACITY
+from llm_sched_env.simulation.scheduling.rules import EventDispatch
 from llm_sched_env.simulation.simulation import SimulationBatch
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.arrivals import (
+from llm_sched_env.simulation.events.arrivals import (
     fill_request,
     schedule_next_arrival,
     start_modulation,
 )
-from llm_sched_env.simulation.atomics import atomic_add, atomic_load
-from llm_sched_env.simulation.compiled import compiled, entry_point
-from llm_sched_env.simulation.decisions import STAND_STILL, run_to_decision
-from llm_sched_env.simulation.event_loop import run_until
-from llm_sched_env.simulation.layout import EngineState, Workload
-from llm_sched_env.simulation.prefetch import prefetch_cluster, prefetch_requests
-from llm_sched_env.simulation.row_claims import claim_row
-from llm_sched_env.simulation.start import fill_to_plan, start_empty
+from llm_sched_env.simulation.events.decisions import STAND_STILL, run_to_decision
+from llm_sched_env.simulation.events.event_loop import run_until
+from llm_sched_env.simulation.runtime.atomics import atomic_add, atomic_load
+from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.runtime.prefetch import prefetch_cluster, prefetch_requests
+from llm_sched_env.simulation.runtime.row_claims import claim_row
+from llm_sched_env.simulation.state.layout import EngineState, Workload
+from llm_sched_env.simulation.state.start import fill_to_plan, start_empty
 
 
 @compiled
@@ -186,7 +186,7 @@ def advance_to_decisions(
         workload: what arrives.
         logs: event logs, shape (N, L).
         actions: possible ones, RUN_ON or STAND_STILL, shape (N,).
-        wake_interval: seconds; see :func:`llm_sched_env.simulation.decisions.run_to_decision`.
+        wake_interval: seconds; see :func:`.events.decisions.run_to_decision`.
         until: seconds, shape (N,).
         status: receives DECISION, FINISHED or NEEDS_CAPACITY, shape (N,); stays where nothing is
             done.

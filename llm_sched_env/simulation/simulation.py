@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.instance import Instance
-from llm_sched_env.rank_correction import ClassProfile, RankCorrection
-from llm_sched_env.simulation import allocation, layout
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.priority_network import ClassProfile, RankCorrection
 from llm_sched_env.simulation.engine import advance, draw_requests, start
-from llm_sched_env.simulation.fresh_state import fresh_state
-from llm_sched_env.simulation.layout import EngineState, RequestStream
-from llm_sched_env.simulation.metrics import Metrics, read_metrics, reset_metrics
-from llm_sched_env.simulation.random_streams import stream_keys
-from llm_sched_env.simulation.request_stream import checked_stream
-from llm_sched_env.simulation.row_claims import MOST_ROWS
-from llm_sched_env.simulation.row_threads import RowThreads
-from llm_sched_env.simulation.rule_parameters import (
+from llm_sched_env.simulation.events.metrics import Metrics, read_metrics, reset_metrics
+from llm_sched_env.simulation.events.random_streams import stream_keys
+from llm_sched_env.simulation.runtime.row_claims import MOST_ROWS
+from llm_sched_env.simulation.runtime.row_threads import RowThreads
+from llm_sched_env.simulation.scheduling.rule_parameters import (
     CONTROLLED_RANKS,
     forget_all_arrivals,
     set_class_profile,
     set_correction,
     set_rule_parameters,
 )
-from llm_sched_env.simulation.rules import DispatchRule, EventDispatch
-from llm_sched_env.simulation.workload import (
+from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
+from llm_sched_env.simulation.state import allocation, layout
+from llm_sched_env.simulation.state.fresh_state import fresh_state
+from llm_sched_env.simulation.state.layout import EngineState, RequestStream
+from llm_sched_env.simulation.state.request_stream import checked_stream
+from llm_sched_env.simulation.state.workload import (
     bills_own_tokens,
     workload_tables,
 )
@@ -309,7 +309,7 @@ class SimulationBatch:
     def events(self, k: int) -> np.ndarray:
         """The event log of cluster k, a record array (time, kind, request index, GPU).
 
-        Kinds are ``ARRIVE`` to ``REJECT`` of :mod:`llm_sched_env.simulation.layout`.
+        Kinds are ``ARRIVE`` to ``REJECT`` of :mod:`llm_sched_env.simulation.state.layout`.
         """
         logged = int(self.states.clock["logged"][k, 0])
         if logged > self._logs.shape[1]:

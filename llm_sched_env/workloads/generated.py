@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.random_streams import replication_seed
+from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.simulation import sample_requests
 from llm_sched_env.workloads.trace import Trace
 

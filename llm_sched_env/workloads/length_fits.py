@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.instance import Instance
-from llm_sched_env.length_distributions import LengthDistribution
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.workloads.divergence import Divergence, divergences
 from llm_sched_env.workloads.length_laws import Sample
 from llm_sched_env.workloads.trace import Trace

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_sched_env.length_distributions import GREATEST_CV, LEAST_CV
+from llm_sched_env.model.length_distributions import GREATEST_CV, LEAST_CV
 
 _STEPS = 30
 _NO_GAP = 1e-12

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
-from llm_sched_env.simulation.layout import RequestStream
+from llm_sched_env.simulation.state.layout import RequestStream
 
 
 class Source(NamedTuple):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
-from llm_sched_env.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.length_distributions import ObservedLengths
-from llm_sched_env.presets import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.length_distributions import ObservedLengths
 from llm_sched_env.workloads.formats import CANONICAL
 from llm_sched_env.workloads.summary import TraceSummary, reading_notes, summarize
 from llm_sched_env.workloads.trace import Source, Trace, merged

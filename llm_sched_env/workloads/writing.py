@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 import numpy as np
 
 from llm_sched_env.errors import TraceError
-from llm_sched_env.whole_files import whole_file
+from llm_sched_env.files.atomic import whole_file
 from llm_sched_env.workloads.formats import CANONICAL, END_MARK
 
 if TYPE_CHECKING:

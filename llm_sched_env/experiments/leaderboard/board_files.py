@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.experiments.cell_runs import run_cells
 from llm_sched_env.experiments.cell_store import cell_file
 from llm_sched_env.experiments.leaderboard.board import Leaderboard
@@ -17,11 +19,9 @@ from llm_sched_env.experiments.leaderboard.entrants import Entrant
 from llm_sched_env.experiments.leaderboard.standings import Standings
 from llm_sched_env.experiments.study import Cell, Row
 from llm_sched_env.experiments.study_files import csv_bytes
-from llm_sched_env.policies import registered_policies, shipped_agents
-from llm_sched_env.simulation.rules import DispatchRule
-from llm_sched_env.spreading import Spreading
-from llm_sched_env.versions import versions
-from llm_sched_env.whole_files import save_figure, write_whole
+from llm_sched_env.files.atomic import save_figure, write_whole
+from llm_sched_env.policies.registry import registered_policies, shipped_agents
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 FILES = ("results.csv", "differences.csv", "ranking.md", "leaderboard.md", "leaderboard.png")
 

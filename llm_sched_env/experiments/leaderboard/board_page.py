@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.leaderboard.differences import (
     BEST,
     FALSE_DISCOVERIES,
@@ -22,7 +23,6 @@ from llm_sched_env.experiments.leaderboard.standings import (
 )
 from llm_sched_env.experiments.paper_page import table_lines
 from llm_sched_env.experiments.study import Row
-from llm_sched_env.results import Estimate
 
 FULL, UNFIT = "<!-- leaderboard -->", "<!-- leaderboard, not for the documentation -->"
 END = "<!-- end of leaderboard -->"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.estimates import mean_over_cells, ratio_over_cells
 from llm_sched_env.experiments.leaderboard.standings import Place, Standings
 from llm_sched_env.experiments.study import Row
-from llm_sched_env.results import Estimate
 
 ABOVE, NOISE, BELOW = "above", "within noise", "below"
 BEST, TRUNK, CREDIT = "best rule", "trunk-reservation", "credit-gate"

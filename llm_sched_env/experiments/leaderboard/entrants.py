@@ -13,7 +13,7 @@ from typing import Any
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.experiments.leaderboard.grid import Case
 from llm_sched_env.experiments.source_stamp import policy_stamp
-from llm_sched_env.policies import (
+from llm_sched_env.policies.registry import (
     POLICY_GROUP,
     is_checkpoint,
     registered_policies,
@@ -21,7 +21,7 @@ from llm_sched_env.policies import (
     resolve_policy,
     shipped_agents,
 )
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 RULE, TRAINED, OUTSIDE = "rule", "trained", "outside"
 """Kinds: registered and not trained, trained, and by import path."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llm_sched_env.experiments.random_instances import random_instance, slowest_decode
 from llm_sched_env.experiments.study import seeds
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
 
 SEED = 2026

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.estimates import mean_over_cells
 from llm_sched_env.experiments.study import Row
-from llm_sched_env.results import Estimate
 
 Place = tuple[str, int]
 """An instance's name and a cluster size."""

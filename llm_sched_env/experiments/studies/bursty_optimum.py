@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.between_ends import (
     gap_claim,
     middle,
@@ -25,7 +26,6 @@ from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.row_selection import selected
 from llm_sched_env.experiments.study import Cell, Row, Study
 from llm_sched_env.experiments.tiny_optima import EXACT, OPTIMUM, SIMULATED, TRUNK, run_settings
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import (
     DIFFERS,
     UNDECIDED,
@@ -23,8 +24,7 @@ from llm_sched_env.experiments.traffic_scenarios import (
     scenario_names,
     simulate_scenario,
 )
-from llm_sched_env.policies import registered_policies
-from llm_sched_env.results import Estimate
+from llm_sched_env.policies.registry import registered_policies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.estimates import decay_exponent, jackknifed
 from llm_sched_env.experiments.random_instances import random_instance, slowest_decode
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.presets import azure2023, resolve_instance
-from llm_sched_env.results import Estimate
 from llm_sched_env.workloads.locations import find_azure_2023
 
 if TYPE_CHECKING:

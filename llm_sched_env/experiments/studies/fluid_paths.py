@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.estimates import decay_exponent
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.planning import fluid_path, plan
-from llm_sched_env.results import Estimate
-from llm_sched_env.simulation.random_streams import replication_seed
-from llm_sched_env.simulation.rules import DispatchRule
+from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 
 if TYPE_CHECKING:

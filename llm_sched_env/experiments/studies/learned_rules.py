@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.random_instances import random_instance
 from llm_sched_env.experiments.row_selection import column, selected
@@ -13,7 +14,6 @@ from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, s
 from llm_sched_env.experiments.specialist_policies import SPECIALIST, shown_name, specialist
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.estimates import jackknifed
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.planning import FluidPlan, plan
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

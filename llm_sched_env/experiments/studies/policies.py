@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings
 from llm_sched_env.experiments.estimates import share_of
 from llm_sched_env.experiments.random_instances import random_instance, slowest_decode
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 from llm_sched_env.planning.linear_program import needs_decode_queue
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

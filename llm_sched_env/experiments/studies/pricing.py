@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate, Evaluation
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import column, selected
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
 from llm_sched_env.experiments.study import Cell, Row, Study, seeds
 from llm_sched_env.experiments.variants import with_prices
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
 from llm_sched_env.presets import PAPER_PRICES, resolve_instance
-from llm_sched_env.results import Estimate, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import numpy as np
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import column, selected
 from llm_sched_env.experiments.study import Cell, Row, Study
-from llm_sched_env.instance import Instance
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
 from llm_sched_env.planning.service_levels import PLANNED, ServiceLevel

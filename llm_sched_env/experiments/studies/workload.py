@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
 from llm_sched_env.experiments.row_selection import column, selected
 from llm_sched_env.experiments.simulated_runs import simulate, simulated_cell, simulation_cost
@@ -14,7 +15,6 @@ from llm_sched_env.experiments.trace_lengths import fitted_lengths, length_cells
 from llm_sched_env.experiments.workloads import LAWS, MEANS, scaled_workload, with_output_law
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import PRESETS, resolve_instance
-from llm_sched_env.results import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

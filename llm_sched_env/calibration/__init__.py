@@ -1,0 +1,1 @@
+"""From measured iteration times to a hardware file."""

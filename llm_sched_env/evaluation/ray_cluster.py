@@ -1,0 +1,87 @@
+"""Which Ray cluster computes, and is the same code installed there?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.versions import versions
+from llm_sched_env.simulation.runtime.row_threads import available_processors
+
+_SECONDS_TO_ANSWER = 5.0
+_QUIET: dict[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
+# An editable install maps these folders from beside the package.
+_MAPPED = ("agents", "baselines", "benchmarks")
+
+
+def connect_to_ray(address: str | None, processors: int | None) -> None:
+    """Connect this process to a cluster, once; it stays connected until it ends.
+
+    Args:
+        address: ``HOST:PORT``, ``auto``, ``local`` or None, as
+            :class:`llm_sched_env.evaluation.executor.Spreading` has it.
+        processors: that a cluster started here gets; None: those of this process.
+
+    Raises:
+        ConfigurationError: where no cluster answers at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    chosen = address or os.environ.get("RAY_ADDRESS") or ""
+    try:
+        if place := re.fullmatch(r"([\w.-]+):(\d{1,5})", chosen):
+            # Where nobody answers, Ray itself tries for five minutes and then ends the process.
+            socket.create_connection((place[1], int(place[2])), _SECONDS_TO_ANSWER).close()
+            ray.init(chosen, **_QUIET)
+        elif chosen == "auto":
+            ray.init("auto", **_QUIET)
+        elif chosen == "local" or (not chosen and not _joined()):
+            ray.init("local", num_cpus=processors or available_processors(), **_QUIET)
+        elif chosen:
+            raise ConfigurationError(
+                "Ray address", chosen, "HOST:PORT of a running cluster's head, auto or local"
+            )
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            "Ray address", chosen, "HOST:PORT of a running cluster's head", str(error)
+        ) from None
+
+
+def _joined() -> bool:
+    """Whether this machine belongs to a cluster; this process is then connected to it."""
+    import ray
+
+    try:
+        ray.init("auto", **_QUIET)
+    except ConnectionError:
+        return False
+    return True
+
+
+@cache
+def installation_digest() -> str:
+    """SHA-256 over this package's sources and the versions below it, as installed here."""
+    digest = hashlib.sha256(repr([*versions().values()]).encode())
+    root = Path(__file__).parents[1]
+    sources = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
+    for name in _MAPPED:
+        spec = find_spec(f"llm_sched_env.{name}")
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            sources |= {f"{name}/{path.name}": path for path in Path(folder).glob("*.py")}
+    for name, path in sorted(sources.items()):
+        digest.update(name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,264 @@
+"""The one result record of an evaluation, and how replications become intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.simulation.events.metrics import Latency, plain_latency
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over replications with its 95% interval (Student t); NaN ends if there is none."""
+
+    mean: float
+    ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, values: np.ndarray, *, requests_given: bool = False) -> Estimate:
+        """Estimate from one value per replication, shape (K,).
+
+        One replication has no interval, nor have equal ones of requests that are given: repeating
+        the same run says nothing of sampling error.
+        """
+        from scipy.stats import t
+
+        mean, n = float(np.mean(values)), len(values)
+        if n < 2 or (requests_given and np.ptp(values) == 0.0):
+            return cls(mean, (math.nan, math.nan))
+        half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+        return cls(mean, (mean - half, mean + half))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``None`` for what is not known."""
+        mean, *ends = (v if math.isfinite(v) else None for v in (self.mean, *self.ci95))
+        return {"mean": mean, "ci95": ends}
+
+
+@dataclass(frozen=True)
+class MeasuredLevel:
+    """A service level as measured.
+
+    Attributes:
+        measured: the indicator at each replication's time averages, in its unit.
+        planned: the indicator in the plan that steers the policy.
+        limit: the greatest allowed value, or None.
+        kept: whether the measured mean is within the limit; None without one.
+        price: currency per GPU, second and unit, or None.
+        penalty: price times measured, currency per GPU and second; 0 without a price.
+    """
+
+    measured: Estimate
+    planned: float
+    limit: float | None
+    kept: bool | None
+    price: float | None
+    penalty: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        estimates = {name: getattr(self, name).to_dict() for name in ("measured", "penalty")}
+        return {**asdict(self), **estimates}
+
+
+@dataclass(frozen=True)
+class DecisionTime:
+    """How long a Python policy thinks about one action, milliseconds of wall time."""
+
+    median: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: np.ndarray) -> DecisionTime:
+        """From the seconds of every decision of all replications."""
+        return cls(*(1e3 * np.quantile(seconds, [0.5, 0.99])).tolist())
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """What happened to one class; counts are sums over replications, after the warm-up.
+
+    initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode + inside, where
+    ``initial`` counts the requests present when the warm-up ended and ``rejected`` those that
+    need more KV tokens than a GPU has.
+    """
+
+    name: str
+    initial: int
+    arrived: int
+    rejected: int
+    admitted: int
+    prefilled: int
+    completed: int
+    abandoned_prefill: int
+    abandoned_decode: int
+    inside: int
+    throughput: float  # completions per GPU and second
+    revenue_rate: float  # per GPU and second
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = asdict(self)
+        for name in ("ttft", "tpot", "e2e"):
+            plain[name] = plain_latency(getattr(self, name))
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A policy's result on an instance; rates per GPU and second, occupancies per GPU.
+
+    Attributes:
+        policy: its name.
+        instance: the instance's name.
+        n_gpus: cluster size.
+        pricing: ``bundled`` or ``separate``, of ``revenue_rate``, ``score`` and ``bound``.
+        bound: R* of the requests and seconds that are measured.
+        bound_of: which these are, in words that follow "R* of".
+        requests_given: whether all replications have the same requests, those of a trace.
+        score: revenue rate / R*.
+        revenue_rate: in the pricing asked for, of the requests of ``bound_of``.
+        objective: revenue rate less the penalties of the service levels.
+        bundled_revenue_rate: equation (22).
+        separate_revenue_rate: equation (23).
+        occupancy: time averages by station, each of shape (I,).
+        occupancy_standard_error: their standard errors over replications.
+        slis: service levels by name.
+        classes: results by class.
+        ttft: time to first token, from arrival to the end of the prefill, s.
+        tpot: time per output token, from the first token to completion over tokens, s.
+        token_time: seconds in decode slots per output token, without the wait for a slot that is
+            in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
+        e2e: arrival to completion, s.
+        events: arrivals, completions and abandonments of all replications, warm-up included.
+        wall_seconds: duration of the whole evaluation, with planning, loading and compiling.
+        simulation_seconds: wall time in which at least one replication ran, from its first event
+            to its last, decisions of a Python policy included: no planning, loading or compiling.
+        decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
+        note: what a reader must know, such as an overloaded plan without abandonment.
+    """
+
+    policy: str
+    instance: str
+    n_gpus: int
+    pricing: str
+    horizon: float
+    warmup: float
+    replications: int
+    seed: int
+    bound: float
+    bound_of: str
+    requests_given: bool
+    score: Estimate
+    revenue_rate: Estimate
+    bundled_revenue_rate: Estimate
+    separate_revenue_rate: Estimate
+    objective: Estimate
+    token_time: Estimate
+    slis: dict[str, MeasuredLevel]
+    scores: tuple[float, ...]
+    occupancy: dict[str, np.ndarray]
+    occupancy_standard_error: dict[str, np.ndarray]
+    classes: tuple[ClassResult, ...]
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
+    events: int
+    wall_seconds: float
+    simulation_seconds: float
+    versions: dict[str, str]
+    note: str = ""
+    decision_milliseconds: DecisionTime | None = None
+
+    @property
+    def interval_of(self) -> str:
+        """What differs between replications, so what intervals over them cover."""
+        if self.requests_given:
+            return "patience and routing; the requests are given"
+        return "requests, patience and routing"
+
+    @property
+    def coverage(self) -> str:
+        """What R* and the interval of the score cover, in a line."""
+        line = f"R* of {self.bound_of}"
+        if self.replications < 2 or not self.requests_given:
+            return line
+        if math.isfinite(self.score.ci95[0]):
+            return f"{line}; the interval is of {self.interval_of}"
+        return f"{line}; no interval: the requests are given and every run is the same"
+
+    @property
+    def events_per_second(self) -> float:
+        """Events of all replications per second of :attr:`simulation_seconds`.
+
+        Replications that run at the same time count together.
+        """
+        return self.events / self.simulation_seconds
+
+    @property
+    def abandoned(self) -> dict[str, Any]:
+        """Requests that gave up, by queue, and their share of the arrivals."""
+        prefill = sum(c.abandoned_prefill for c in self.classes)
+        decode = sum(c.abandoned_decode for c in self.classes)
+        arrived = sum(c.arrived for c in self.classes)
+        share = (prefill + decode) / arrived if arrived else None
+        return {"prefill_queue": prefill, "decode_queue": decode, "share": share}
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """The account of every request: arrived, completed, rejected, abandoned, inside."""
+        names = ("initial", "arrived", "completed", "rejected", "inside")
+        counts = {name: sum(getattr(c, name) for c in self.classes) for name in names}
+        gave_up = self.abandoned
+        return {**counts, "abandoned": gave_up["prefill_queue"] + gave_up["decode_queue"]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, one JSON object."""
+        estimates = (
+            "score",
+            "revenue_rate",
+            "bundled_revenue_rate",
+            "separate_revenue_rate",
+            "objective",
+            "token_time",
+        )
+        return {
+            "policy": self.policy,
+            "instance": self.instance,
+            "n_gpus": self.n_gpus,
+            "pricing": self.pricing,
+            "horizon": self.horizon,
+            "warmup": self.warmup,
+            "replications": self.replications,
+            "seed": self.seed,
+            "bound": self.bound,
+            "bound_of": self.bound_of,
+            "interval_of": self.interval_of,
+            **{name: getattr(self, name).to_dict() for name in estimates},
+            "slis": {name: level.to_dict() for name, level in self.slis.items()},
+            "scores": list(self.scores),
+            "occupancy": {k: v.tolist() for k, v in self.occupancy.items()},
+            "occupancy_standard_error": {
+                k: [x if math.isfinite(x) else None for x in v.tolist()]
+                for k, v in self.occupancy_standard_error.items()
+            },
+            "classes": [c.to_dict() for c in self.classes],
+            **{name: plain_latency(getattr(self, name)) for name in ("ttft", "tpot", "e2e")},
+            "requests": self.requests,
+            "abandoned": self.abandoned,
+            "events": self.events,
+            "events_per_second": self.events_per_second,
+            "wall_seconds": self.wall_seconds,
+            "decision_milliseconds": (
+                asdict(self.decision_milliseconds) if self.decision_milliseconds else None
+            ),
+            "versions": self.versions,
+            "note": self.note,
+        }

@@ -1,0 +1,84 @@
+"""What do the service levels of a plan come to in a run?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llm_sched_env.evaluation.results import Estimate, MeasuredLevel
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning.service_levels import checked_indicator
+from llm_sched_env.simulation.events.metrics import Metrics
+
+# A mean this close to its limit keeps it: rounding.
+_ROUNDING = 1e-9
+
+
+def measured_indicators(
+    slis: Sequence[ServiceLevel], instance: Instance, runs: Sequence[Metrics]
+) -> np.ndarray:
+    """Each indicator at each run's time averages; shape (L, R)."""
+    occupancies = [_measured_occupancy(instance, metrics) for metrics in runs]
+    values = np.zeros((len(slis), len(runs)))
+    for k, level in enumerate(slis):
+        indicator = checked_indicator(level, instance)
+        values[k] = [indicator.value(occupancy) for occupancy in occupancies]
+    return values
+
+
+def penalty_rates(slis: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarray:
+    """Price times indicator for values of shape (L, R); currency per GPU and second."""
+    prices = np.array([[level.price or 0.0] for level in slis]).reshape(-1, 1)
+    penalties: np.ndarray = prices * values
+    return penalties
+
+
+def measured_levels(
+    slis: Sequence[ServiceLevel], fluid_plan: FluidPlan, values: np.ndarray
+) -> dict[str, MeasuredLevel]:
+    """Each service level by name; values as :func:`measured_indicators` returns them."""
+    found = {}
+    for level, own, penalties in zip(slis, values, penalty_rates(slis, values), strict=True):
+        measured, kept = Estimate.of(own), None
+        if level.limit is not None:
+            kept = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
+        found[level.name] = MeasuredLevel(
+            measured=measured,
+            planned=fluid_plan.slis[level.name].value,
+            limit=level.limit,
+            kept=kept,
+            price=level.price,
+            penalty=Estimate.of(penalties),
+        )
+    return found
+
+
+def token_time(instance: Instance, metrics: Metrics) -> float:
+    """Seconds in decode slots per output token of one run; NaN without any.
+
+    At two speeds the tokens follow from where the decodes were; under the affine law they are
+    those of the requests that were completed.
+    """
+    hardware = instance.hardware
+    y_mixed, y_solo = (float(metrics.occupancy[name].sum()) for name in ("y_mixed", "y_solo"))
+    if hardware.iteration_law == "two-speed":
+        tokens = y_mixed / hardware.tau_mixed + y_solo / hardware.tau_solo
+    else:
+        tokens = float(metrics.output_tokens.sum()) / metrics.gpu_seconds
+    return (y_mixed + y_solo) / tokens if tokens > 0 else float("nan")
+
+
+def _measured_occupancy(instance: Instance, metrics: Metrics) -> np.ndarray:
+    """Time averages per GPU in the rows of ``PLANNED``, shape (4, I).
+
+    As in plans, q_prefill of a class without abandonment is the growth of its queue, 1/s.
+    """
+    x, y_mixed, y_solo, q_prefill = (
+        metrics.occupancy[name] for name in ("x", "y_mixed", "y_solo", "q_prefill")
+    )
+    counts = metrics.counts
+    joined = counts["arrived"] - counts["rejected"] - counts["admitted"]
+    growth = joined / metrics.gpu_seconds
+    return np.array([x, y_mixed, y_solo, np.where(instance.patience_rates > 0, q_prefill, growth)])

@@ -1,0 +1,111 @@
+"""Requests that fit: arrival rates and mean lengths of those that a limit of KV tokens lets in.
+
+A request whose prompt and output together exceed the KV tokens of a GPU is rejected on arrival.
+The rest arrives less often and is shorter, and it is this rest that is planned for and billed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.instance import Instance, RequestClass
+from llm_sched_env.model.length_distributions import EXPONENTIAL
+from llm_sched_env.model.length_moments import continuous_law, partial_moments
+
+# Gauss-Legendre nodes on each of so many equal parts of the probabilities of prompt lengths.
+_NODES, _PARTS = 16, 64
+# Ends of chunks at which parts are cut; beyond, so many chunks make one more or less small.
+_MOST_CHUNKS = 4096
+
+
+def fitting_requests(instance: Instance) -> Instance:
+    """The instance of the requests that are not rejected; itself without a KV limit.
+
+    Rates and means are those of the requests that fit; length distributions, which only shape
+    what is drawn, are left out.
+
+    Raises:
+        ConfigurationError: if no request of any class fits.
+    """
+    hardware = instance.hardware
+    if hardware.kv_tokens is None:
+        return instance
+    chunk = hardware.chunk_tokens if hardware.chunking == "ceil" else None
+    classes = tuple(_fitting_class(c, float(hardware.kv_tokens), chunk) for c in instance.classes)
+    if not any(c.arrival_rate > 0 for c in classes):
+        raise ConfigurationError(
+            "hardware kv_tokens",
+            hardware.kv_tokens,
+            "room for some request",
+            "raise it or shorten the lengths",
+        )
+    return dataclasses.replace(instance, classes=classes)
+
+
+def _fitting_class(own: RequestClass, limit: float, chunk: int | None) -> RequestClass:
+    """The class without what does not fit; with its prefill iterations if chunks are whole."""
+    if own.observed_lengths is not None:
+        return _fitting_rows(own, limit)
+    prompts, weights = _prompt_quantiles(own, limit, chunk)
+    room = np.maximum(limit - prompts, 0.0)
+    share, tokens = partial_moments(own.output_lengths, own.output_tokens, room)
+    fits = float(weights @ share)
+    plain = dataclasses.replace(own, prompt_lengths=EXPONENTIAL, output_lengths=EXPONENTIAL)
+    if fits <= 0.0:
+        return dataclasses.replace(plain, arrival_rate=0.0)
+    # A class of empty requests would have no rates: keep its means above zero.
+    least = np.finfo(float).tiny
+    chunks = None if chunk is None else float(weights @ (share * np.ceil(prompts / chunk))) / fits
+    return dataclasses.replace(
+        plain,
+        arrival_rate=own.arrival_rate * fits,
+        prompt_tokens=max(least, float(weights @ (share * prompts)) / fits),
+        output_tokens=max(least, float(weights @ tokens) / fits),
+        prefill_iterations=chunks,
+    )
+
+
+def _fitting_rows(own: RequestClass, limit: float) -> RequestClass:
+    """Of observed requests, those that fit."""
+    assert own.observed_lengths is not None
+    fits = own.observed_lengths.within(limit)
+    if not fits.any():
+        return dataclasses.replace(own, arrival_rate=0.0)
+    lengths = own.observed_lengths.picked(fits)
+    least = np.finfo(float).tiny
+    return dataclasses.replace(
+        own,
+        arrival_rate=own.arrival_rate * float(fits.mean()),
+        prompt_tokens=max(least, float(lengths.prompt_tokens.mean())),
+        output_tokens=max(least, float(lengths.output_tokens.mean())),
+        observed_lengths=lengths,
+    )
+
+
+def _prompt_quantiles(
+    own: RequestClass, limit: float, chunk: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt lengths up to the limit and their probabilities; none straddles an end of a chunk."""
+    law, mean = own.prompt_lengths, own.prompt_tokens
+    if law.values is not None:
+        values = np.array(law.values)
+        fitting = values[values <= limit]
+        return fitting, np.full(len(fitting), 1.0 / len(values))
+    if law.kind == "deterministic":
+        return np.array([mean]), np.array([1.0 if mean <= limit else 0.0])
+    below, _ = partial_moments(law, mean, np.array([limit]))
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    # Quantiles grow without bound near probability 1 when the limit is wide: nodes crowd there.
+    cuts = np.arange(_PARTS + 1) / _PARTS
+    if chunk is not None:
+        ends = chunk * np.arange(1, min(_MOST_CHUNKS, int(limit / chunk) + 1))
+        shares = partial_moments(law, mean, ends.astype(float))[0] / below[0]
+        cuts = np.unique(np.concatenate([cuts, 1.0 - np.maximum(0.0, 1.0 - shares) ** 0.25]))
+    widths = np.diff(cuts)[:, None]
+    t = (cuts[:-1, None] + (nodes + 1.0) / 2.0 * widths).ravel()
+    probabilities = below[0] * (1.0 - (1.0 - t) ** 4)
+    weights = (weights / 2.0 * widths).ravel() * below[0] * 4.0 * (1.0 - t) ** 3
+    return np.minimum(continuous_law(law, mean).ppf(probabilities), limit), weights

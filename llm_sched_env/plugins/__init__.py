@@ -1,0 +1,1 @@
+"""Loading what users name by import path, and saying where their exceptions arose."""

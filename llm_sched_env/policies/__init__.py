@@ -1,0 +1,1 @@
+"""The registry of policies, and how a policy runs."""

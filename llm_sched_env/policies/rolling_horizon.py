@@ -1,0 +1,63 @@
+"""A compiled rule goes by a plan: one for a whole run or, with foresight, each in its time."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning.foreseen_plans import foreseen_plans
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.simulation import SimulationBatch
+
+
+def parameters_of_plan(rule: DispatchRule, plan: FluidPlan, n_gpus: int) -> dict[str, Any]:
+    """What a simulation needs from a plan beside controls, for this rule on n GPUs."""
+    return {
+        "ranks": plan.slot_ranks(n_gpus),
+        "weights": plan.decode_weights,
+        "profile": None if rule.correction is None else plan.class_profile(n_gpus),
+    }
+
+
+class PlanChange(NamedTuple):
+    """Arguments of :meth:`SimulationBatch.replan`, and when."""
+
+    time: float
+    arguments: dict[str, Any]
+
+
+@lru_cache(maxsize=16)
+def plan_changes(
+    rule: DispatchRule, fixed: FluidPlan, n_gpus: int, horizon: float
+) -> tuple[PlanChange, ...]:
+    """When another plan than the fixed one comes into force; none without foresight."""
+    if rule.foresight is None:
+        return ()
+    known: dict[int, dict[str, Any]] = {}
+    changes, in_force = [], fixed
+    for start, plan in foreseen_plans(fixed, horizon, rule.foresight):
+        if plan is in_force:
+            continue
+        in_force = plan
+        if id(plan) not in known:
+            known[id(plan)] = {
+                "controls": plan.controls(n_gpus),
+                "rates": plan.instance.arrival_rates,
+                **parameters_of_plan(rule, plan, n_gpus),
+            }
+        changes.append(PlanChange(start, known[id(plan)]))
+    return tuple(changes)
+
+
+def run_under_plans(
+    batch: SimulationBatch, changes: tuple[PlanChange, ...], since: float, until: float
+) -> None:
+    """Advance all clusters of a batch from ``since``, where they are, to ``until``, seconds."""
+    for change in changes:
+        if since <= change.time < until:
+            batch.run(np.full(batch.n_clusters, change.time))
+            batch.replan(**change.arguments)
+    batch.run(np.full(batch.n_clusters, until))

@@ -1,0 +1,183 @@
+"""A GPU as an iteration clock: requests end at fixed marks, only the speed changes.
+
+A decode of D tokens that starts at clock V ends at mark V + D, a prefill of P prompt tokens at
+V + P/C, whatever the speed does in between (MODEL section 1). The speed depends on whether a
+prefill runs and, under the affine law (1), on the number of decodes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llm_sched_env.simulation.events.completion_tree import set_completion_time
+from llm_sched_env.simulation.runtime.compiled import compiled
+from llm_sched_env.simulation.state.layout import EngineState
+
+
+@compiled
+def iterations_now(state: EngineState, gpu: int, time: float) -> float:
+    """The GPU's clock at ``time``."""
+    record = state.gpus[gpu]
+    return record.iterations + (time - record.updated_time) * record.iteration_rate
+
+
+@compiled
+def prefill_iterations(state: EngineState, prompt_tokens: float) -> float:
+    """Iterations of a prefill: P / C, rounded up if chunks are whole."""
+    iterations = prompt_tokens / state.settings[0].chunk_tokens
+    return math.ceil(iterations) if state.settings[0].whole_chunks else iterations
+
+
+@compiled
+def set_speed(state: EngineState, gpu: int) -> None:
+    """The speed of the GPU's present mode and, if affine, number of decodes."""
+    settings = state.settings[0]
+    record = state.gpus[gpu]
+    mixed = record.prefill_request >= 0
+    if settings.affine:
+        tokens = record.decodes + (settings.chunk_tokens if mixed else 0.0)
+        above = max(0.0, tokens - settings.flat_tokens)
+        seconds = settings.solo_seconds + settings.token_seconds * above
+    else:
+        seconds = settings.mixed_seconds if mixed else settings.solo_seconds
+    record.iteration_seconds = seconds
+    record.iteration_rate = 1.0 / seconds
+
+
+@compiled
+def rebase(state: EngineState, gpu: int, time: float) -> None:
+    """Count the iterations so far, before the speed changes."""
+    record = state.gpus[gpu]
+    record.iterations = iterations_now(state, gpu, time)
+    record.updated_time = time
+
+
+@compiled
+def reschedule(state: EngineState, gpu: int) -> None:
+    """Note that a GPU's marks or speed have changed; the event loop re-keys it once, at the end."""
+    record = state.gpus[gpu]
+    if record.is_rescheduled:
+        return
+    record.is_rescheduled = 1
+    clock = state.clock[0]
+    state.rescheduled[clock.rescheduled_size] = gpu
+    clock.rescheduled_size += 1
+
+
+@compiled
+def reschedule_gpus(state: EngineState) -> None:
+    """Set the next completion of every GPU that was noted."""
+    clock = state.clock[0]
+    for k in range(clock.rescheduled_size):
+        gpu = state.rescheduled[k]
+        record = state.gpus[gpu]
+        record.is_rescheduled = 0
+        mark = record.prefill_mark
+        if record.decodes > 0:
+            mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
+        time = np.inf
+        if mark < np.inf:
+            remaining = max(0.0, mark - record.iterations)
+            time = record.updated_time + remaining * record.iteration_seconds
+        set_completion_time(state, gpu, time)
+    clock.rescheduled_size = 0
+
+
+@compiled
+def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: float) -> None:
+    """Start (request >= 0) or end (-1, mark inf) a prefill: its decodes change speed."""
+    rebase(state, gpu, time)
+    record = state.gpus[gpu]
+    record.prefill_request = request
+    record.prefill_mark = mark
+    set_speed(state, gpu)
+    reschedule(state, gpu)
+    to_mixed = 1 if request >= 0 else -1
+    for i in range(len(state.classes)):
+        change = state.class_decodes[gpu, i] * to_mixed
+        if change != 0:
+            state.classes[i].y_mixed += change
+            state.classes[i].y_solo -= change
+            state.totals[i].y_mixed_area -= change * time
+            state.totals[i].y_solo_area += change * time
+
+
+@compiled
+def count_decode(state: EngineState, gpu: int, i: int, change: int, time: float) -> None:
+    """A decode of class i starts (1) or ends (-1) on a GPU, already in or out of its marks."""
+    state.class_decodes[gpu, i] += change
+    if state.gpus[gpu].prefill_request >= 0:
+        state.classes[i].y_mixed += change
+        state.totals[i].y_mixed_area -= change * time
+    else:
+        state.classes[i].y_solo += change
+        state.totals[i].y_solo_area -= change * time
+    if state.settings[0].affine:
+        rebase(state, gpu, time)
+        set_speed(state, gpu)
+        reschedule(state, gpu)
+
+
+@compiled
+def _ends_before(state: EngineState, mark_a: float, a: int, mark_b: float, b: int) -> bool:
+    """Order of decode ends on one GPU; equal marks: the request that arrived first."""
+    if mark_a != mark_b:
+        return mark_a < mark_b
+    return state.requests[a].index < state.requests[b].index
+
+
+@compiled
+def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None:
+    """Add a decode to the GPU's mark heap."""
+    base = gpu * state.settings[0].batch_slots
+    record = state.gpus[gpu]
+    place = np.int64(record.decodes)
+    record.decodes += 1
+    while place > 0:
+        parent = (place - 1) >> 1
+        parent_mark = state.decode_marks[base + parent]
+        parent_request = state.decode_requests[base + parent]
+        if not _ends_before(state, mark, request, parent_mark, parent_request):
+            break
+        state.decode_marks[base + place] = parent_mark
+        state.decode_requests[base + place] = parent_request
+        place = parent
+    state.decode_marks[base + place] = mark
+    state.decode_requests[base + place] = request
+    if place == 0:
+        reschedule(state, gpu)
+
+
+@compiled
+def pop_decode(state: EngineState, gpu: int) -> int:
+    """Take the first decode to end off the GPU's mark heap and return its request."""
+    base = gpu * state.settings[0].batch_slots
+    record = state.gpus[gpu]
+    first = state.decode_requests[base]
+    reschedule(state, gpu)
+    record.decodes -= 1
+    size = np.int64(record.decodes)
+    mark = state.decode_marks[base + size]
+    request = state.decode_requests[base + size]
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        child_mark = state.decode_marks[base + child]
+        child_request = state.decode_requests[base + child]
+        if child + 1 < size:
+            other_mark = state.decode_marks[base + child + 1]
+            other_request = state.decode_requests[base + child + 1]
+            if _ends_before(state, other_mark, other_request, child_mark, child_request):
+                child, child_mark, child_request = child + 1, other_mark, other_request
+        if not _ends_before(state, child_mark, child_request, mark, request):
+            break
+        state.decode_marks[base + place] = child_mark
+        state.decode_requests[base + place] = child_request
+        place = child
+    state.decode_marks[base + place] = mark
+    state.decode_requests[base + place] = request
+    return first

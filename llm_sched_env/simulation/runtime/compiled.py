@@ -1,0 +1,62 @@
+"""How the engine is compiled: decorators for inner functions and for what Python calls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from llm_sched_env.simulation.runtime.interpreted import interpreted
+
+_numba_config: Any = numba.config
+COMPILED: bool = not _numba_config.DISABLE_JIT
+"""False with NUMBA_DISABLE_JIT=1."""
+
+# Without reference counting: the engine allocates nothing, and its arrays outlive each call.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+@cache
+def engine_source_digest() -> str:
+    """SHA-256 over every source file of the engine, the stamp of its on-disk cache."""
+    digest = hashlib.sha256()
+    engine = Path(__file__).parents[1]
+    for path in sorted(engine.rglob("*.py")):
+        digest.update(path.relative_to(engine).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an inner function; it is inlined into each entry point that calls it."""
+    decorator: Any = numba.njit(forceinline=True, **_INNER, **_OPTIONS)
+    return decorator(function)
+
+
+def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an inner function that is called, not inlined: rarely run, or called often."""
+    decorator: Any = numba.njit(**_INNER, **_OPTIONS)
+    return decorator(function)
+
+
+def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that Python calls, and cache the machine code on disk.
+
+    Numba stamps a cached function with its own file only, so a change in a callee's file would
+    go unnoticed; the stamp set here covers the whole engine.
+    """
+    if not COMPILED:
+        return interpreted(function)
+    decorator: Any = numba.njit(cache=True, **_OPTIONS)
+    dispatcher = decorator(function)
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        own = Path(function.__code__.co_filename).read_bytes()
+        stamp = engine_source_digest() + hashlib.sha256(own).hexdigest()
+        cache_file._source_stamp = stamp  # noqa: SLF001 - no public way
+    return dispatcher

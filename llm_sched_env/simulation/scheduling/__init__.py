@@ -1,0 +1,1 @@
+"""Which request starts where: gates, routers, pools, rules."""

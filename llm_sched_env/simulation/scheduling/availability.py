@@ -1,0 +1,137 @@
+"""Which GPUs can take a decode or a prefill right now: three sets with O(1) random choice.
+
+- ``SOLO_DECODE``: a free decode slot on a GPU of the solo pool (dynamic pools: one without a
+  running prefill);
+- ``MIXED_DECODE``: a free decode slot on a GPU of the mixed pool (dynamic: one with a prefill);
+- ``PREFILL``: a GPU allowed to prefill, without a prefill, with a free slot.
+
+A static mixed pool reserves one slot per GPU for prefill, so it takes at most B - 1 decodes.
+With a limit of KV tokens a GPU must also have room for the request that is placed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.simulation.events.random_streams import ROUTING, random_below
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.runtime.prefetch import is_large, prefetch_gpu
+from llm_sched_env.simulation.scheduling.rules import DYNAMIC_POOLS
+from llm_sched_env.simulation.state.layout import (
+    MIXED_DECODE,
+    N_AVAILABLE_SETS,
+    PREFILL,
+    SOLO_DECODE,
+    EngineState,
+)
+
+
+@compiled
+def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> None:
+    size = state.available_sizes[which]
+    if member:
+        state.available[which, size] = gpu
+        state.available_positions[gpu, which] = size
+        state.available_sizes[which] = size + 1
+    else:
+        place = state.available_positions[gpu, which]
+        last = state.available[which, size - 1]
+        state.available[which, place] = last
+        state.available_positions[last, which] = place
+        state.available_sizes[which] = size - 1
+
+
+@compiled
+def _change_membership(state: EngineState, gpu: int, old: int, new: int) -> None:
+    for which in range(N_AVAILABLE_SETS):
+        bit = 1 << which
+        if (old ^ new) & bit:
+            _set_membership(state, which, gpu, (new & bit) != 0)
+
+
+@compiled
+def update_available(state: EngineState, gpu: int) -> None:
+    """Bring the three sets in line with one GPU's slots, mode and pool."""
+    settings = state.settings[0]
+    record = state.gpus[gpu]
+    prefilling = record.prefill_request >= 0
+    free = record.decodes + (1 if prefilling else 0) < settings.batch_slots
+    if settings.pools == DYNAMIC_POOLS:
+        solo = free and not prefilling
+        mixed = free and prefilling
+        prefill = solo
+    elif gpu < state.clock[0].mixed_pool_size:
+        solo = False
+        mixed = record.decodes < settings.batch_slots - 1
+        prefill = free and not prefilling
+    else:
+        solo = free
+        mixed = False
+        prefill = False
+    new = (solo << SOLO_DECODE) | (mixed << MIXED_DECODE) | (prefill << PREFILL)
+    old = record.membership
+    if new != old:
+        record.membership = new
+        _change_membership(state, gpu, old, new)
+
+
+@compiled
+def random_available(state: EngineState, which: int, tokens: float) -> int:
+    """A random member of a set with room for ``tokens`` of KV cache, or -1.
+
+    Uniform over the set; draws only if it has several members. With a limit of KV tokens the
+    first that has room from a uniformly random place on.
+    """
+    size = state.available_sizes[which]
+    if size == 0:
+        return -1
+    place = np.int64(0)
+    if size > 1:
+        clock = state.clock[0]
+        key = state.keys[ROUTING]
+        place = random_below(key, clock.routing_draws, size)
+        clock.routing_draws += 1
+        if is_large(state):
+            # Where the next draw will fall, unless the set changes there.
+            prefetch_gpu(
+                state, state.available[which, random_below(key, clock.routing_draws, size)]
+            )
+    if len(state.kv_reserved) > 0:
+        most = state.settings[0].kv_tokens - tokens
+        return _first_with_room(state.available[which, :size], place, state.kv_reserved, most)
+    return state.available[which, place]
+
+
+@compiled_apart
+def _first_with_room(
+    members: np.ndarray, place: int, kv_reserved: np.ndarray, most: float
+) -> np.int32:
+    """The first GPU from a place of a set on, in a circle, with at most so many tokens reserved."""
+    for step in range(len(members)):
+        gpu = members[(place + step) % len(members)]
+        if kv_reserved[gpu] <= most:
+            return gpu
+    return np.int32(-1)
+
+
+@compiled
+def least_reserved(state: EngineState, which: int) -> float:
+    """The fewest KV tokens reserved on a GPU of a non-empty set; 0 without a limit of them."""
+    if len(state.kv_reserved) == 0:
+        return 0.0
+    least = np.inf
+    for place in range(state.available_sizes[which]):
+        least = min(least, state.kv_reserved[state.available[which, place]])
+    return least
+
+
+@compiled
+def reserve_tokens(state: EngineState, gpu: int, tokens: float) -> None:
+    """Count KV tokens of what was just placed on a GPU, or (negative) has just left it."""
+    if len(state.kv_reserved) == 0:
+        return
+    record = state.gpus[gpu]
+    if record.decodes == 0 and record.prefill_request < 0:
+        state.kv_reserved[gpu] = 0.0  # no rounding is left on an empty GPU
+    else:
+        state.kv_reserved[gpu] += tokens

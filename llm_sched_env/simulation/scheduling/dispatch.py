@@ -1,0 +1,315 @@
+"""Dispatch: admit waiting requests to prefill and place finished prefills, until nothing fits.
+
+Decode-first rules place waiting decodes, then admit; ``prefill_first`` admits, then places.
+Under weighted routing a pool's free slot picks the class by lot (class_lines.py). ``event_gpu`` is
+the GPU whose completion is being handled (-1: none): a coupled decode stays on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.simulation.events.random_streams import ROUTING, uniform
+from llm_sched_env.simulation.events.statistics import log_event
+from llm_sched_env.simulation.events.waiting import leave_queue
+from llm_sched_env.simulation.gpu.virtual_clock import (
+    count_decode,
+    iterations_now,
+    pop_decode,
+    prefill_iterations,
+    push_decode,
+    set_prefill,
+)
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.scheduling.availability import (
+    random_available,
+    reserve_tokens,
+    update_available,
+)
+from llm_sched_env.simulation.scheduling.class_lines import (
+    choose_line_by_bid,
+    choose_line_by_weight,
+    class_line,
+)
+from llm_sched_env.simulation.scheduling.corrected_dispatch import (
+    choose_corrected_class,
+    choose_corrected_line,
+    correct_ranks,
+    goes_before_decodes,
+    gpu_for_decode,
+)
+from llm_sched_env.simulation.scheduling.gates import choose_class, spend_credit
+from llm_sched_env.simulation.scheduling.rules import (
+    BID_PRICE_ROUTER,
+    CORRECTED_BID_PRICE_ROUTER,
+    COUPLED_ROUTER,
+    PREFILL_AWARE_ROUTER,
+    RANDOMIZED_ROUTER,
+    SOLO_FIRST_ROUTER,
+    WEIGHTED_RANDOMIZED_ROUTER,
+)
+from llm_sched_env.simulation.state.layout import (
+    DECODE_START,
+    MIXED_DECODE,
+    MIXED_LINE,
+    N_DECODE_POOLS,
+    PREFILL,
+    PREFILL_START,
+    SOLO_DECODE,
+    SOLO_LINE,
+    EngineState,
+)
+
+
+@compiled
+def prefill_tokens(state: EngineState, request: int) -> float:
+    """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
+    record = state.requests[request]
+    if state.settings[0].router == COUPLED_ROUTER:
+        return record.prompt_tokens + record.output_tokens
+    return record.prompt_tokens
+
+
+@compiled
+def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
+    """Put a request into the prefill slot of a GPU, which turns mixed."""
+    record = state.requests[request]
+    i = record.request_class
+    iterations = prefill_iterations(state, record.prompt_tokens)
+    set_prefill(state, gpu, request, iterations_now(state, gpu, time) + iterations, time)
+    reserve_tokens(state, gpu, prefill_tokens(state, request))
+    state.classes[i].x += 1
+    state.totals[i].x_area -= time
+    state.totals[i].admitted += 1
+    update_available(state, gpu)
+    log_event(state, log, time, PREFILL_START, record.index, gpu)
+
+
+@compiled
+def end_prefill(state: EngineState, gpu: int, time: float) -> int:
+    """Take the prefill of a GPU out of its slot and return its request."""
+    request = state.gpus[gpu].prefill_request
+    i = state.requests[request].request_class
+    set_prefill(state, gpu, -1, np.inf, time)
+    reserve_tokens(state, gpu, -prefill_tokens(state, request))
+    state.classes[i].x -= 1
+    state.totals[i].x_area += time
+    return request
+
+
+@compiled
+def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
+    """Put a request into a decode slot of a GPU."""
+    record = state.requests[request]
+    mark = iterations_now(state, gpu, time) + record.output_tokens
+    push_decode(state, gpu, request, mark)
+    count_decode(state, gpu, record.request_class, 1, time)
+    reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
+    update_available(state, gpu)
+    log_event(state, log, time, DECODE_START, record.index, gpu)
+
+
+@compiled
+def end_decode(state: EngineState, gpu: int, time: float) -> int:
+    """Take the first decode to end off a GPU and return its request."""
+    request = pop_decode(state, gpu)
+    record = state.requests[request]
+    count_decode(state, gpu, record.request_class, -1, time)
+    reserve_tokens(state, gpu, -(record.prompt_tokens + record.output_tokens))
+    return request
+
+
+@compiled
+def choose_line(state: EngineState, i: int) -> int:
+    """The decode line a finished prefill of class i joins; the routing probability decides."""
+    settings = state.settings[0]
+    line = SOLO_LINE
+    if settings.router in (RANDOMIZED_ROUTER, WEIGHTED_RANDOMIZED_ROUTER):
+        clock = state.clock[0]
+        draw = uniform(state.keys[ROUTING], clock.routing_draws)
+        clock.routing_draws += 1
+        line = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+    return class_line(state, line, i) if settings.class_lines else line
+
+
+@compiled_apart
+def _gpu_leaving_room(state: EngineState, tokens: float, time: float) -> int:
+    """A GPU for a decode: a mixed one first while somebody could be admitted, else a solo one.
+
+    So GPUs without a prefill stay free for one. If mixed iterations are the faster, always mixed.
+    """
+    settings = state.settings[0]
+    mixed_first = settings.mixed_seconds <= settings.solo_seconds
+    if not mixed_first and state.clock[0].waiting_prefills > 0:
+        mixed_first = choose_class(state, time) >= 0
+    gpu = random_available(state, MIXED_DECODE if mixed_first else SOLO_DECODE, tokens)
+    if gpu < 0:
+        gpu = random_available(state, SOLO_DECODE if mixed_first else MIXED_DECODE, tokens)
+    return gpu
+
+
+@compiled
+def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float, time: float) -> int:
+    """A GPU with a decode slot, and room for the tokens, for the head of a line, or -1."""
+    router = state.settings[0].router
+    if router == PREFILL_AWARE_ROUTER:
+        return _gpu_leaving_room(state, tokens, time)
+    if router == COUPLED_ROUTER:
+        return event_gpu
+    which = SOLO_DECODE
+    if router == RANDOMIZED_ROUTER and line == MIXED_LINE:
+        which = MIXED_DECODE
+    gpu = random_available(state, which, tokens)
+    if gpu < 0 and router == SOLO_FIRST_ROUTER:
+        gpu = random_available(state, MIXED_DECODE, tokens)
+    return gpu
+
+
+@compiled
+def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
+    for pool in range(N_DECODE_POOLS):
+        which = MIXED_DECODE if pool == MIXED_LINE else SOLO_DECODE
+        while True:
+            line = choose_line_by_weight(state, pool)
+            if line < 0:
+                break
+            entry = state.queues[len(state.classes) + line].head
+            record = state.requests[state.waiting[entry].request]
+            gpu = random_available(state, which, record.prompt_tokens + record.output_tokens)
+            start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+
+
+@compiled
+def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
+    if state.clock[0].waiting_decodes == 0:
+        return
+    for line in range(N_DECODE_POOLS):
+        queue = len(state.classes) + line
+        while state.queues[queue].head >= 0:
+            entry = state.queues[queue].head
+            record = state.requests[state.waiting[entry].request]
+            tokens = record.prompt_tokens + record.output_tokens
+            gpu = _gpu_for_line(state, line, event_gpu, tokens, time)
+            if gpu < 0:
+                break
+            start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+
+
+@compiled
+def _admit_head(state: EngineState, log: np.ndarray, i: int, time: float) -> bool:
+    """Start the prefill of the head of class i; False if no GPU has room for it."""
+    entry = state.queues[i].head
+    gpu = random_available(state, PREFILL, prefill_tokens(state, state.waiting[entry].request))
+    if gpu < 0:
+        return False
+    spend_credit(state, i, time)
+    start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
+    return True
+
+
+@compiled
+def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
+    while state.clock[0].waiting_prefills > 0 and state.available_sizes[PREFILL] > 0:
+        i = choose_class(state, time)
+        if i < 0 or not _admit_head(state, log, i, time):
+            return
+    state.clock[0].credit_time = np.inf
+
+
+@compiled_apart
+def _dispatch_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
+    """The same for weighted routing, apart so that the other rules do not pay for it."""
+    if state.settings[0].prefill_first == 0:
+        _place_by_weight(state, log, time)
+    _admit(state, log, time)
+    _place_by_weight(state, log, time)
+
+
+@compiled
+def _decode_head(state: EngineState, log: np.ndarray, line: int, time: float) -> bool:
+    """Start the decode of the head of a line on the GPU that leaves room for prefills, if any."""
+    entry = state.queues[len(state.classes) + line].head
+    record = state.requests[state.waiting[entry].request]
+    gpu = _gpu_leaving_room(state, record.prompt_tokens + record.output_tokens, time)
+    if gpu < 0:
+        return False
+    start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+    return True
+
+
+@compiled_apart
+def _serve_by_bid(state: EngineState, log: np.ndarray, time: float) -> None:
+    """Admit and place by rank, until neither a prefill nor a decode can start.
+
+    Decodes go first, but for classes whose prefill alone is worth more (precedes_decodes).
+    """
+    sizes = state.available_sizes
+    prefills_fit, decodes_fit = True, True  # until a head finds no room for its KV tokens
+    while True:
+        i, line = -1, -1
+        if prefills_fit and state.clock[0].waiting_prefills > 0 and sizes[PREFILL] > 0:
+            i = choose_class(state, time)
+        has_slot = sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
+        if decodes_fit and state.clock[0].waiting_decodes > 0 and has_slot:
+            line = choose_line_by_bid(state)
+        if i >= 0 and (line < 0 or state.parameters[i].precedes_decodes != 0):
+            prefills_fit = _admit_head(state, log, i, time)
+        elif line >= 0:
+            decodes_fit = _decode_head(state, log, line, time)
+        else:
+            return
+
+
+@compiled_apart
+def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) -> None:
+    """The same with ranks that are corrected anew before each start."""
+    sizes, clock = state.available_sizes, state.clock[0]
+    prefills_fit, decodes_fit = True, True
+    while True:
+        can_admit = prefills_fit and clock.waiting_prefills > 0 and sizes[PREFILL] > 0
+        has_slot = sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
+        can_place = decodes_fit and clock.waiting_decodes > 0 and has_slot
+        if not (can_admit or can_place):
+            return
+        free = correct_ranks(state, time)
+        i = choose_corrected_class(state, free)
+        line = choose_corrected_line(state, free) if can_place else -1
+        if can_admit and i >= 0 and (line < 0 or goes_before_decodes(state, i)):
+            prefills_fit = _admit_head(state, log, i, time)
+        elif line >= 0:
+            entry = state.queues[len(state.classes) + line].head
+            record = state.requests[state.waiting[entry].request]
+            tokens = record.prompt_tokens + record.output_tokens
+            gpu = gpu_for_decode(state, line, tokens, i >= 0)
+            decodes_fit = gpu >= 0
+            if decodes_fit:
+                start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+        else:
+            return
+
+
+@compiled
+def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
+    """Use every free slot that the rule allows to use now."""
+    settings = state.settings[0]
+    if settings.router == BID_PRICE_ROUTER:
+        _serve_by_bid(state, log, time)
+        return
+    if settings.router == CORRECTED_BID_PRICE_ROUTER:
+        _serve_by_corrected_bid(state, log, time)
+        return
+    if settings.router == WEIGHTED_RANDOMIZED_ROUTER:
+        _dispatch_by_weight(state, log, time)
+        return
+    # Prefill-first admits before it places. Under randomized routing with dynamic pools an
+    # admission turns a GPU mixed, which may open the mixed line's door: it places twice.
+    places = settings.prefill_first == 0
+    admits = True
+    while places or admits:
+        if places:
+            _place_decodes(state, log, event_gpu, time)
+            places = False
+        if admits:
+            _admit(state, log, time)
+            admits = False
+            places = settings.prefill_first == 1 or settings.router == RANDOMIZED_ROUTER

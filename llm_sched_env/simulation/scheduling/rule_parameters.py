@@ -1,0 +1,112 @@
+"""What does a rule need from the plan beside its controls? Ranks and weights of the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile, RankCorrection
+from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
+from llm_sched_env.simulation.state.layout import EngineState
+
+CONTROLLED_RANKS = ("priority", "reserve")
+"""First rows of a rule's ranks: fields of the class control, which controls may change."""
+FIXED_RANKS = ("decode_priority", "decode_reserve", "precedes_decodes")
+"""Further rows: fields of the class parameters."""
+WEIGHTS = ("solo_weight", "mixed_weight")
+"""Rows of a rule's weights: fields of the class parameters."""
+
+
+def set_rule_parameters(
+    states: EngineState,
+    rule: DispatchRule | EventDispatch,
+    instance: Instance,
+    ranks: np.ndarray | None,
+    weights: np.ndarray | None,
+) -> None:
+    """Write ranks and weights, as far as the rule has any, into the records of the classes.
+
+    Args:
+        states: one stacked cluster.
+        rule: whose.
+        instance: of the classes.
+        ranks: shape (5, I), rows as in :data:`CONTROLLED_RANKS` and :data:`FIXED_RANKS`; needed
+            for the gate ``bid-price``.
+        weights: shape (2, I), rows as in :data:`WEIGHTS`; needed for the router
+            ``weighted-randomized``.
+    """
+    controlled, fixed = np.split(_ranks(rule, instance, ranks), [len(CONTROLLED_RANKS)])
+    for field, row in zip(CONTROLLED_RANKS, controlled, strict=True):
+        states.control[field] = row
+    rows = [*fixed, *_weights(rule, instance, weights)]
+    for field, row in zip((*FIXED_RANKS, *WEIGHTS), rows, strict=True):
+        states.parameters[field] = row
+
+
+def _ranks(
+    rule: DispatchRule | EventDispatch, instance: Instance, ranks: np.ndarray | None
+) -> np.ndarray:
+    wanted = (len(CONTROLLED_RANKS) + len(FIXED_RANKS), instance.n_classes)
+    if rule.gate == "decode-per-prompt":
+        ratio = instance.output_tokens / instance.prompt_tokens
+        return np.vstack([ratio, np.zeros((wanted[0] - 1, wanted[1]))])
+    if rule.gate != "bid-price":
+        return np.zeros(wanted)
+    checked = np.asarray(np.nan if ranks is None else ranks, float)
+    if checked.shape != wanted or np.isnan(checked).any():
+        raise ConfigurationError(
+            "ranks", ranks, f"numbers of shape {wanted} for the gate bid-price", "the plan has them"
+        )
+    return checked
+
+
+def _weights(
+    rule: DispatchRule | EventDispatch, instance: Instance, weights: np.ndarray | None
+) -> np.ndarray:
+    wanted = (len(WEIGHTS), instance.n_classes)
+    if rule.router != "weighted-randomized":
+        return np.zeros(wanted)
+    checked = np.asarray(np.nan if weights is None else weights, float)
+    if checked.shape != wanted or not (np.isfinite(checked) & (checked >= 0)).all():
+        raise ConfigurationError(
+            "weights",
+            weights,
+            f"finite numbers >= 0 of shape {wanted} for the router weighted-randomized",
+            "the plan has them",
+        )
+    return checked
+
+
+def set_class_profile(states: EngineState, profile: ClassProfile | None) -> ClassProfile:
+    """Write what a correction of ranks needs into settings and classes."""
+    n_classes = states.classes.shape[1]
+    if profile is None or profile.features.shape != (n_classes, len(CLASS_FEATURES)):
+        raise ConfigurationError(
+            "profile",
+            profile,
+            f"one of {n_classes} classes for a rule with a correction",
+            "the plan has it",
+        )
+    for name in ("slot_scale", "rank_scale", "ahead_seconds"):
+        states.settings[name] = getattr(profile, name)
+    for name in (
+        "prefill_cost", "decode_cost", "prefill_time_priority", "planned_slots", "load_seconds",
+    ):  # fmt: skip
+        states.parameters[name] = getattr(profile, name)
+    return profile
+
+
+def forget_all_arrivals(states: EngineState) -> None:
+    """Estimates of arrival rates, seen and foreseen, as long as nothing is known: the means."""
+    for name in ("recent_rate", "late_rate", "soon_rate", "later_rate"):
+        states.control[name] = states.parameters["admissible_rate"]
+
+
+def set_correction(
+    states: EngineState, k: int, correction: RankCorrection, profile: ClassProfile
+) -> None:
+    """Give cluster k a network; it must have the hidden units that the states have room for."""
+    states.class_bias[k] = profile.features @ correction.static[:, :-1].T + correction.static[:, -1]
+    states.state_weights[k] = correction.state.T
+    states.output_weights[k] = correction.output_weights(profile.features)

@@ -1,0 +1,196 @@
+"""Dispatch rules: which gate admits, which router places, which pools exist, what has priority."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.model.priority_network import RankCorrection
+
+(
+    OCCUPANCY_GATE,
+    STRICT_OCCUPANCY_GATE,
+    CREDIT_GATE,
+    LARGEST_CREDIT_GATE,
+    FCFS_GATE,
+    PRIORITY_GATE,
+) = range(6)
+(
+    SOLO_FIRST_ROUTER,
+    RANDOMIZED_ROUTER,
+    COUPLED_ROUTER,
+    WEIGHTED_RANDOMIZED_ROUTER,
+    PREFILL_AWARE_ROUTER,
+    BID_PRICE_ROUTER,
+    CORRECTED_BID_PRICE_ROUTER,
+) = range(7)
+AGENT_GATE = AGENT_ROUTER = -1
+STATIC_POOLS, DYNAMIC_POOLS = range(2)
+
+GATES = {
+    "occupancy": OCCUPANCY_GATE,
+    "strict-occupancy": STRICT_OCCUPANCY_GATE,
+    "credit": CREDIT_GATE,
+    "largest-credit": LARGEST_CREDIT_GATE,
+    "fcfs": FCFS_GATE,
+    "bid-price": PRIORITY_GATE,
+    "decode-per-prompt": PRIORITY_GATE,
+}
+ROUTERS = {
+    "solo-first": SOLO_FIRST_ROUTER,
+    "randomized": RANDOMIZED_ROUTER,
+    "coupled": COUPLED_ROUTER,
+    "weighted-randomized": WEIGHTED_RANDOMIZED_ROUTER,
+    "prefill-aware": PREFILL_AWARE_ROUTER,
+    "bid-price": BID_PRICE_ROUTER,
+}
+ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
+"""Routers that choose a pool for a finished prefill by its class's solo probability."""
+_ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
+POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
+
+
+@dataclass(frozen=True)
+class DispatchRule:
+    """A compiled scheduler: gate x router x pools x priority (MODEL sections 6 and 7).
+
+    gate: which waiting class is admitted when a GPU can start a prefill.
+        ``occupancy``: smallest X_i / x_i* (printed gate-and-route, work-conserving);
+        ``strict-occupancy``: the same, but a class at or above n x_i* waits;
+        ``credit``: of the classes with credit, the longest waiting head;
+        ``largest-credit``: most credit first, ties by the longest waiting head;
+        ``fcfs``: the longest waiting head of all;
+        ``bid-price``: the class of the highest bid price of those whose reserve of free slots of
+        the cluster is there (trunk reservation);
+        ``decode-per-prompt``: the largest D/P (section 4.2).
+    router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
+        probability, one line per pool), ``weighted-randomized`` (the same, but a line per pool
+        and class, of which a free slot picks one by the plan's weights: section 13),
+        ``coupled`` (in the slot of its prefill), ``prefill-aware`` (mixed GPUs first while the
+        gate would admit somebody, so that GPUs without a prefill stay free for one, or if decodes
+        are faster beside a prefill; else solo GPUs first) or ``bid-price`` (a line per class, the
+        highest bid of those whose reserve is there; GPUs as ``prefill-aware``).
+    pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
+    prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
+        ``bid-price`` the ranks say which does.
+    credit_cap: admissions for which a class can save credit, under a gate that runs on it.
+    correction: of the ranks of the gate and the router ``bid-price``, a trained network that
+        adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
+    foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
+        gives it the plan of the mean rates of so many seconds from now on, once a second
+        (planning/foreseen_plans.py). None keeps one plan, that of the long-run rates.
+    """
+
+    gate: str = "occupancy"
+    router: str = "solo-first"
+    pools: str = "static"
+    prefill_first: bool = False
+    credit_cap: float = 3.0
+    correction: RankCorrection | None = None
+    foresight: float | None = None
+
+    def __post_init__(self) -> None:
+        for field, value, table in (
+            ("gate", self.gate, GATES),
+            ("router", self.router, ROUTERS),
+            ("pools", self.pools, POOLS),
+        ):
+            if value not in table:
+                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        if self.router == "coupled" and self.pools == "static":
+            raise ConfigurationError(
+                "router",
+                self.router,
+                "solo-first, randomized or weighted-randomized with static pools",
+                'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
+            )
+        if self.router == "coupled" and self.prefill_first:
+            raise ConfigurationError(
+                "prefill_first",
+                self.prefill_first,
+                "False with the coupled router",
+                "its decodes never wait, so there is no priority to give",
+            )
+        if self.router == "bid-price" and (self.gate != "bid-price" or self.prefill_first):
+            raise ConfigurationError(
+                "router",
+                self.router,
+                'a router that has no ranks with this gate or with "prefill_first"',
+                'use gate="bid-price" and prefill_first=False: its ranks say what goes first',
+            )
+        if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
+            raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")
+        if self.correction is not None and self.router != "bid-price":
+            raise ConfigurationError(
+                "correction",
+                f"one with the router {self.router}",
+                "a correction with the router bid-price",
+                "no other rule has ranks of prefills and decodes to correct",
+            )
+        if self.foresight is not None and not is_finite_number(self.foresight, positive=True):
+            raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
+
+    @property
+    def settings(self) -> dict[str, int | float]:
+        """The rule as the engine's settings."""
+        return {
+            "gate": GATES[self.gate],
+            "router": (
+                ROUTERS[self.router] if self.correction is None else CORRECTED_BID_PRICE_ROUTER
+            ),
+            "pools": POOLS[self.pools],
+            "prefill_first": int(self.prefill_first),
+            "class_lines": int(self.router in _ROUTERS_WITH_CLASS_LINES),
+            "credit_cap": self.credit_cap,
+        }
+
+
+EVENT_ROUTERS = {
+    "agent": AGENT_ROUTER,
+    "randomized": RANDOMIZED_ROUTER,
+    "coupled": COUPLED_ROUTER,
+}
+
+
+@dataclass(frozen=True)
+class EventDispatch:
+    """An agent admits and routes, one request at a time (docs/event_control.md).
+
+    router: where a finished prefill may decode. ``agent``: it waits in a line of its class until
+        the agent sends it to a solo or a mixed GPU; ``randomized``: the plan's solo probability
+        puts it in the line of its class of one pool, the agent says when it is served;
+        ``coupled``: in the slot of its prefill.
+    pools: as in :class:`DispatchRule`.
+    """
+
+    router: str = "agent"
+    pools: str = "static"
+    gate: ClassVar[str] = "agent"
+    correction: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        for field, value, table in (
+            ("router", self.router, EVENT_ROUTERS),
+            ("pools", self.pools, POOLS),
+        ):
+            if not isinstance(value, str) or value not in table:
+                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        if self.router == "coupled" and self.pools == "static":
+            raise ConfigurationError(
+                "router",
+                self.router,
+                "agent or randomized with static pools",
+                'use pools="dynamic": a coupled decode stays on the GPU of its prefill',
+            )
+
+    @property
+    def settings(self) -> dict[str, int | float]:
+        """The rule as the engine's settings."""
+        return {
+            "gate": AGENT_GATE,
+            "router": EVENT_ROUTERS[self.router],
+            "pools": POOLS[self.pools],
+            "prefill_first": 0,
+            "class_lines": 1,
+        }

@@ -1,0 +1,1 @@
+"""The arrays that simulated clusters are made of, and how a run begins."""

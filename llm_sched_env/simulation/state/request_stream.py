@@ -1,0 +1,37 @@
+"""Recorded request streams: validated once, before the engine trusts them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.simulation.state.layout import RequestStream
+
+
+def checked_stream(stream: RequestStream, n_classes: int) -> RequestStream:
+    """The stream with the engine's types; raises ConfigurationError if it cannot be replayed."""
+    sizes = [np.shape(array) for array in stream]
+    if len(set(sizes)) != 1 or len(sizes[0]) != 1 or sizes[0][0] == 0:
+        raise ConfigurationError("stream arrays of shape", sizes, "equal shapes (K,), K >= 1")
+    times, classes, prompts, outputs = (np.asarray(array) for array in stream)
+    if (
+        not np.issubdtype(classes.dtype, np.integer)
+        or not ((classes >= 0) & (classes < n_classes)).all()
+    ):
+        raise ConfigurationError(
+            "stream request_class", classes, f"integers from 0 to {n_classes - 1}"
+        )
+    times = times.astype(np.float64)
+    if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) < 0).any():
+        raise ConfigurationError(
+            "stream arrival_time", times, "finite, non-decreasing seconds >= 0", "sort it"
+        )
+    for field, tokens in (("prompt_tokens", prompts), ("output_tokens", outputs)):
+        if not (np.isfinite(tokens) & (tokens >= 0)).all():
+            raise ConfigurationError(f"stream {field}", tokens, "finite numbers >= 0")
+    return RequestStream(
+        np.ascontiguousarray(times),
+        np.ascontiguousarray(classes, dtype=np.int32),
+        np.ascontiguousarray(prompts, dtype=np.float64),
+        np.ascontiguousarray(outputs, dtype=np.float64),
+    )

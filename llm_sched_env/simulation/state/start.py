@@ -1,0 +1,139 @@
+"""How a run starts: empty, or near the fluid plan."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llm_sched_env.simulation.events.arrivals import schedule_next_arrival, start_modulation
+from llm_sched_env.simulation.events.lengths import draw_length
+from llm_sched_env.simulation.events.random_streams import INITIAL, uniform
+from llm_sched_env.simulation.events.waiting import join_queue, start_patience
+from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus, set_speed
+from llm_sched_env.simulation.runtime.compiled import compiled
+from llm_sched_env.simulation.scheduling.availability import random_available, update_available
+from llm_sched_env.simulation.scheduling.control import fill_credit, set_controls
+from llm_sched_env.simulation.scheduling.dispatch import start_decode, start_prefill
+from llm_sched_env.simulation.scheduling.rules import COUPLED_ROUTER
+from llm_sched_env.simulation.state.layout import (
+    MIXED_DECODE,
+    PREFILL,
+    SOLO_DECODE,
+    EngineState,
+    Workload,
+)
+
+# Requests present at the start are older than all others, in order of creation.
+_INITIAL_INDICES = 2**40
+
+
+@compiled
+def start_empty(state: EngineState, workload: Workload, controls: np.ndarray) -> None:
+    """Make a freshly allocated state ready to run: an idle cluster with full credit."""
+    set_controls(state, controls)
+    for gpu in range(len(state.gpus)):
+        set_speed(state, gpu)
+        update_available(state, gpu)
+    fill_credit(state)
+    start_modulation(state, workload)
+    schedule_next_arrival(state, workload)
+
+
+@compiled
+def _initial_request(state: EngineState, workload: Workload, i: int) -> int:
+    """A request of class i that is present at time 0.
+
+    Its remaining lengths are drawn from the class's distributions: exact for exponential ones.
+    """
+    clock = state.clock[0]
+    clock.free_size -= 1
+    request = state.free_requests[clock.free_size]
+    k = clock.initial_requests
+    clock.initial_requests += 1
+    record = state.requests[request]
+    record.index = k - _INITIAL_INDICES
+    record.request_class = i
+    record.arrival_time = 0.0
+    record.first_token_time = 0.0
+    key, values = state.keys[INITIAL], workload.length_values
+    record.prompt_tokens = draw_length(workload.lengths[0], values, i, key, 2 * k)
+    record.output_tokens = draw_length(workload.lengths[1], values, i, key, 2 * k + 1)
+    state.totals[i].initial += 1
+    return request
+
+
+@compiled
+def _discard(state: EngineState, request: int) -> None:
+    """Forget an initial request for which there is no room."""
+    clock = state.clock[0]
+    state.totals[state.requests[request].request_class].initial -= 1
+    state.free_requests[clock.free_size] = request
+    clock.free_size += 1
+
+
+@compiled
+def _rounded(state: EngineState, expected: float, draw_number: int) -> int:
+    """A random integer with the given mean, one of its two neighbours."""
+    draw = uniform(state.keys[INITIAL], -1 - draw_number)
+    return math.floor(expected + draw)
+
+
+@compiled
+def _place_initial(
+    state: EngineState, workload: Workload, log: np.ndarray, i: int, which: int
+) -> None:
+    """Create a request of class i in service on a GPU of a set, if one has room."""
+    if state.available_sizes[which] == 0:
+        return
+    request = _initial_request(state, workload, i)
+    record = state.requests[request]
+    tokens = record.prompt_tokens + record.output_tokens
+    gpu = random_available(state, which, tokens)
+    if gpu < 0 and which == SOLO_DECODE:
+        gpu = random_available(state, MIXED_DECODE, tokens)
+    if gpu < 0:
+        _discard(state, request)
+        return
+    if which == PREFILL:
+        start_prefill(state, log, gpu, request, 0.0)
+    else:
+        start_decode(state, log, gpu, request, 0.0)
+    reschedule_gpus(state)
+
+
+@compiled
+def _queue_initial(state: EngineState, workload: Workload, i: int, queue: int) -> None:
+    request = _initial_request(state, workload, i)
+    record = state.requests[request]
+    if record.prompt_tokens + record.output_tokens > state.settings[0].kv_tokens:
+        _discard(state, request)
+        return
+    start_patience(state, join_queue(state, request, queue, 0.0), 0.0)
+
+
+@compiled
+def fill_to_plan(
+    state: EngineState, workload: Workload, log: np.ndarray, occupancy: np.ndarray
+) -> None:
+    """Place requests as the fluid plan has them on average; shape of ``occupancy`` is (5, I).
+
+    Rows are the per-GPU q_prefill, x, q_decode, y_mixed, y_solo. Prefills and decodes for which
+    no slot, or no room for KV tokens, is left are not created; decodes take solo slots first. The
+    plan's waiting prefilled requests join the first decode line, or that of their class, or none
+    under a coupled router, which has no line. The caller provides enough request records.
+    """
+    coupled = state.settings[0].router == COUPLED_ROUTER
+    n = len(state.gpus)
+    n_classes = len(state.classes)
+    for i in range(n_classes):
+        for _ in range(_rounded(state, n * occupancy[1, i], 4 * i)):
+            _place_initial(state, workload, log, i, PREFILL)
+        for _ in range(_rounded(state, n * (occupancy[3, i] + occupancy[4, i]), 4 * i + 1)):
+            which = SOLO_DECODE if state.available_sizes[SOLO_DECODE] > 0 else MIXED_DECODE
+            _place_initial(state, workload, log, i, which)
+        waiting = _rounded(state, n * occupancy[0, i], 4 * i + 2)
+        prefilled = 0 if coupled else _rounded(state, n * occupancy[2, i], 4 * i + 3)
+        line = n_classes + (i if state.settings[0].class_lines else 0)
+        for k in range(waiting + prefilled):
+            _queue_initial(state, workload, i, i if k < waiting else line)
