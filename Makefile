@@ -29,25 +29,25 @@ compare: $(INSTALLED)
 
 # The table and figure of the last `make compare` go into the README.
 readme: $(INSTALLED)
-	$(BIN)/python docs/update_readme.py $(RESULTS)
+	$(BIN)/python -m research.pages.update_readme $(RESULTS)
 
 # Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.
 leaderboard: $(INSTALLED)
-	$(BIN)/llmsched compare --all --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
+	$(BIN)/python -m research leaderboard --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
 		$(if $(POLICIES),--policies $(POLICIES))
-	$(BIN)/python docs/update_leaderboard.py $(RESULTS)/leaderboard
+	$(BIN)/python -m research.pages.update_leaderboard $(RESULTS)/leaderboard
 
 # Every statement of the paper that can be computed, at full size: docs/paper.md, docs/paper/.
 paper: $(INSTALLED)
-	$(BIN)/llmsched experiment all --out $(RESULTS)/paper
-	$(BIN)/python docs/update_paper.py $(RESULTS)/paper
+	$(BIN)/python -m research experiment all --out $(RESULTS)/paper
+	$(BIN)/python -m research.pages.update_paper $(RESULTS)/paper
 
 # Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
 training: $(INSTALLED)
-	$(BIN)/llmsched train-study variants --out $(RESULTS)/training/variants
-	$(BIN)/llmsched train-study scale --out $(RESULTS)/training/scale
-	$(BIN)/python docs/update_training.py $(RESULTS)/training
+	$(BIN)/python -m research train-study variants --out $(RESULTS)/training/variants
+	$(BIN)/python -m research train-study scale --out $(RESULTS)/training/scale
+	$(BIN)/python -m research.pages.update_training $(RESULTS)/training
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q
@@ -74,7 +74,9 @@ format: $(LINTERS)
 typecheck: $(LINTERS)
 	rm -rf build/typecheck
 	$(BIN)/python -m pip install --quiet --no-deps --target build/typecheck .
-	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p llm_sched_env
+	cp -r research build/typecheck/
+	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+		-p llm_sched_env -p research
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

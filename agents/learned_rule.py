@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.agents.paired_runs import corrected_rule
 from llm_sched_env.errors import CheckpointError, LLMSchedError
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.priority_network import (
@@ -24,6 +24,11 @@ from llm_sched_env.simulation.scheduling.rules import DispatchRule
 SHIPPED = Path(__file__).with_name("rules")
 """Folder of the rules that come with the package."""
 
+FORESIGHT = 10.0
+"""Seconds; 5 to 15 earn the same, 30 less, but more where long decodes meet slow tides."""
+FORESIGHT_ALONE = DispatchRule("bid-price", "bid-price", "dynamic", foresight=FORESIGHT)
+"""A trained rule without its network: what is left is what was learned."""
+
 # What the weights belong to: with other features, or in another order, they mean nothing.
 _MEANING = {
     "class_features": list(CLASS_FEATURES),
@@ -31,6 +36,11 @@ _MEANING = {
     "corrections": list(CORRECTIONS),
 }
 _DIGITS = 5
+
+
+def corrected_rule(network: RankCorrection, foresight: float = FORESIGHT) -> DispatchRule:
+    """Trunk reservation with corrected ranks, and with the plan that known profiles call for."""
+    return dataclasses.replace(FORESIGHT_ALONE, correction=network, foresight=foresight)
 
 
 @dataclass(frozen=True)
@@ -86,14 +96,11 @@ class LearnedRule:
             loaded = cls(network=RankCorrection(**weights), **content)
             _ = loaded.rule  # a file without the settings that a rule needs is none
         except FileNotFoundError:
-            raise CheckpointError(
-                f"rule {path}: got no such file, allowed is what `llmsched train-rule` wrote; "
-                "check the path"
-            ) from None
+            raise CheckpointError(f"rule {path}: no such file; check the path") from None
         except (OSError, KeyError, TypeError, ValueError, AttributeError, LLMSchedError) as error:
             raise CheckpointError(
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
-                "allowed is what `llmsched train-rule` wrote"
+                "allowed is what `python -m research train-rule` wrote"
             ) from None
         else:
             return loaded

@@ -15,7 +15,6 @@ from llm_sched_env.commands import (
     calibrate,
     compare,
     evaluate,
-    experiment,
     instances,
     lengths,
     optimum,
@@ -27,8 +26,6 @@ from llm_sched_env.commands import (
     sweep,
     trace,
     train,
-    train_rule,
-    train_study,
 )
 from llm_sched_env.errors import LLMSchedError
 from llm_sched_env.evaluation.versions import version_line
@@ -52,10 +49,7 @@ COMMANDS = (
     optimum,
     evaluate,
     compare,
-    experiment,
     train,
-    train_rule,
-    train_study,
     sweep,
     strip,
     replay,
@@ -88,18 +82,30 @@ def global_options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with 0, or 2 for bad input.
+    """Run ``llmsched``; exits with 0, or 2 for bad input.
 
     Args:
         arguments: after the name of the program; default: those of the process.
     """
+    run(app, "llmsched", arguments)
+
+
+def run(commands: typer.Typer, program: str, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line: whatever a user can cause is one line on stderr and exit code 2.
+
+    Args:
+        commands: of the program.
+        program: its name.
+        arguments: after its name; default: those of the process.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words[: words.index("--")] if "--" in words else DEBUG in words
     try:
-        code = app([word for word in words if word != DEBUG] or ["--help"], standalone_mode=False)
+        given = [word for word in words if word != DEBUG] or ["--help"]
+        code = commands(given, standalone_mode=False)
         sys.stdout.flush()  # a full disk may show only now
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted", code=130)
+        _fail(program, "interrupted", code=130)
     except BrokenPipeError:
         _forget_output()
         sys.exit(1)
@@ -108,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if debug:
             traceback.print_exc()
-        _fail(line)
+        _fail(program, line)
     sys.exit(code or 0)
 
 
@@ -139,6 +145,6 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
-    print(f"llmsched: {' '.join(message.split())}", file=sys.stderr)
+def _fail(program: str, message: str, code: int = 2) -> NoReturn:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

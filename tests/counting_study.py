@@ -9,8 +9,8 @@ import numpy as np
 
 from llm_sched_env.errors import PlanError
 from llm_sched_env.evaluation.results import Estimate
-from llm_sched_env.experiments.claims import Claim, Criterion, Findings, exact
-from llm_sched_env.experiments.study import Study
+from research.framework.claims import Claim, Criterion, Findings, exact
+from research.framework.study import Study
 
 
 class Counting(Study):

@@ -10,14 +10,6 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.experiments.studies.changing_traffic import SPECIALISTS, ChangingTraffic
-from llm_sched_env.experiments.traffic_scenarios import (
-    REPLAY,
-    REPLAY_LOAD,
-    held_out_replay,
-    scenario_bounds,
-    scenario_names,
-)
 from llm_sched_env.planning.slot_prices import critical_scale
 from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import (
@@ -31,6 +23,14 @@ from llm_sched_env.simulation.simulation import sample_requests
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.locations import find_azure_2023
 from llm_sched_env.workloads.traces import instance_from_trace
+from research.setups.traffic_scenarios import (
+    REPLAY,
+    REPLAY_LOAD,
+    held_out_replay,
+    scenario_bounds,
+    scenario_names,
+)
+from research.studies.changing_traffic import SPECIALISTS, ChangingTraffic
 
 # Presets
 
@@ -166,7 +166,7 @@ def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
     cells = ChangingTraffic().cells(quick=False, seed=0)
     assert {cell["scenario"] for cell in cells} == set(scenario_names()) >= set(CHANGING_PRESETS)
     cases = {(cell["scenario"], cell["n_gpus"]) for cell in cells}
-    foresight = "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE"
+    foresight = "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE"
     wanted = {*registered_policies(), "hindsight bound", foresight}
     found = {(cell["scenario"], cell["n_gpus"], cell["policy"]) for cell in cells}
     trained = {(*case, policy) for case, policy in SPECIALISTS.items()}
@@ -179,7 +179,7 @@ def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
 def test_the_rule_without_its_network_has_a_name_of_its_own():
     cell = {
         "scenario": "phased", "n_gpus": 2, "seed": 1, "horizon": 60.0, "warmup": 10.0,
-        "replications": 1, "policy": "llm_sched_env.agents.paired_runs:FORESIGHT_ALONE",
+        "replications": 1, "policy": "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE",
     }  # fmt: skip
     (row,) = ChangingTraffic().compute(cell)
     assert row["policy"] == "foresight alone"

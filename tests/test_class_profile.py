@@ -9,11 +9,11 @@ import pytest
 from test_twin import KINDS, general_instance
 
 import llm_sched_env as lse
-from llm_sched_env.agents.training_scenarios import random_scenario
 from llm_sched_env.model.instance import Instance, Prices
 from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile
 from llm_sched_env.planning import plan
 from llm_sched_env.planning.slot_prices import critical_scale
+from research.rule_training.scenarios import random_scenario
 
 PER_CLASS = (
     "features", "prefill_cost", "decode_cost", "prefill_time_priority", "planned_slots",

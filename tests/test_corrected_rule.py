@@ -12,7 +12,7 @@ from corrected_twin import CorrectedTwin
 from test_twin import assert_same_log, general_instance
 
 import llm_sched_env as lse
-from llm_sched_env.agents.paired_runs import corrected_rule
+from llm_sched_env.agents.learned_rule import corrected_rule
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,

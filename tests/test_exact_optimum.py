@@ -26,7 +26,7 @@ from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.exact.value_iteration import LOST, Sweep, iterate
-from llm_sched_env.experiments.studies.exact_optimum import ExactOptimum
+from research.studies.exact_optimum import ExactOptimum
 
 IDLE = -1
 

@@ -17,15 +17,15 @@ from counting_study import Counting
 from llm_sched_env.errors import ConfigurationError, StudyError
 from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.evaluation.results import Estimate
-from llm_sched_env.experiments import source_stamp
-from llm_sched_env.experiments.cell_runs import run_cells
-from llm_sched_env.experiments.cell_store import cell_file, cell_key, read_rows
-from llm_sched_env.experiments.claims import Claim, Criterion, exact
-from llm_sched_env.experiments.estimates import decay_exponent, jackknifed, share_of
-from llm_sched_env.experiments.paper_page import INTRODUCTION, is_quick, parts, with_paragraph
-from llm_sched_env.experiments.registry import STUDIES
-from llm_sched_env.experiments.study import seeds
-from llm_sched_env.experiments.study_files import StudyRun
+from research.framework import source_stamp
+from research.framework.cell_runs import run_cells
+from research.framework.cell_store import cell_file, cell_key, read_rows
+from research.framework.claims import Claim, Criterion, exact
+from research.framework.estimates import decay_exponent, jackknifed, share_of
+from research.framework.paper_page import INTRODUCTION, is_quick, parts, with_paragraph
+from research.framework.registry import STUDIES
+from research.framework.study import seeds
+from research.framework.study_files import StudyRun
 
 TESTS = Path(__file__).parent
 ONE = Spreading(jobs=1)
@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     whole.mkdir()
     code = (
         "import sys; from pathlib import Path; from counting_study import Counting\n"
-        "from llm_sched_env.experiments.study_files import StudyRun\n"
+        "from research.framework.study_files import StudyRun\n"
         "from llm_sched_env.evaluation.executor import Spreading\n"
         "run = StudyRun(Counting(Path(sys.argv[1]), deadly=5), Path(sys.argv[2]))\n"
         "run.run(Spreading(1))"
@@ -133,19 +133,17 @@ def test_a_cell_is_known_by_its_data_its_sources_and_versions(study, monkeypatch
     assert key == cell_key(study, dict(reversed(cell.items())))
     assert key != cell_key(study, cell | {"work": 9})
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "llm_sched_env.experiments.cell_store.versions", lambda: {"llm-sched-env": "9.9"}
-        )
+        patched.setattr("research.framework.cell_store.versions", lambda: {"llm-sched-env": "9.9"})
         assert key != cell_key(study, cell)
-    monkeypatch.setattr("llm_sched_env.experiments.cell_store.source_stamp", lambda _: "other")
+    monkeypatch.setattr("research.framework.cell_store.source_stamp", lambda _: "other")
     assert key != cell_key(study, cell)
 
 
 def test_the_stamp_covers_what_computes_and_not_what_presents(tmp_path):
     source = (
         "import numpy as np\n"
-        "from llm_sched_env.experiments.simulated_runs import simulate\n"
-        "from llm_sched_env.experiments.claims import exact\n"
+        "from research.setups.simulated_runs import simulate\n"
+        "from research.framework.claims import exact\n"
         "SCALE: float = 2.0\n"
         "OTHER = 3.0\n"
         "class Example:\n"
@@ -278,7 +276,7 @@ def test_a_run_leaves_rows_figure_and_its_part_of_the_page(study, tmp_path):
     assert "- (2) differs: a quick run has fewer." in part
     for text in ("**Quick run**", "| 12 | 24 to 24 | **differs** |", "a\\|b", "A remark."):
         assert text in part, text
-    assert "`llmsched experiment counting --quick --seed 3` with llm-sched-env" in part
+    assert "`python -m research experiment counting --quick --seed 3` with llm-sched-env" in part
     before = contents(tmp_path)
     run.run(ONE)
     assert contents(tmp_path) == before

@@ -18,14 +18,18 @@ import llm_sched_env as lse
 from llm_sched_env.agents.learned_rule import LearnedRule
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.results import Estimate
-from llm_sched_env.experiments import source_stamp
-from llm_sched_env.experiments.cell_store import cell_key
-from llm_sched_env.experiments.estimates import mean_over_cells, ratio_over_cells
-from llm_sched_env.experiments.leaderboard import board, board_files, entrants, grid
-from llm_sched_env.experiments.leaderboard.board import Leaderboard
-from llm_sched_env.experiments.leaderboard.board_files import FILES
-from llm_sched_env.experiments.leaderboard.board_page import END, FULL, UNFIT
-from llm_sched_env.experiments.leaderboard.differences import (
+from llm_sched_env.model.priority_network import RankCorrection
+from llm_sched_env.policies import registry
+from llm_sched_env.policies.registry import registered_policies, shipped_agents
+from research.framework import source_stamp
+from research.framework.cell_store import cell_key
+from research.framework.estimates import mean_over_cells, ratio_over_cells
+from research.framework.registry import STUDIES
+from research.leaderboard import board, board_files, entrants, grid
+from research.leaderboard.board import Leaderboard
+from research.leaderboard.board_files import FILES
+from research.leaderboard.board_page import END, FULL, UNFIT
+from research.leaderboard.differences import (
     BEST,
     CREDIT,
     TRUNK,
@@ -33,11 +37,7 @@ from llm_sched_env.experiments.leaderboard.differences import (
     Differences,
     Tally,
 )
-from llm_sched_env.experiments.leaderboard.standings import Standings, ranking
-from llm_sched_env.experiments.registry import STUDIES
-from llm_sched_env.model.priority_network import RankCorrection
-from llm_sched_env.policies import registry
-from llm_sched_env.policies.registry import registered_policies, shipped_agents
+from research.leaderboard.standings import Standings, ranking
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = "outside_scheduler:LessThanPlanned"
@@ -246,7 +246,7 @@ def test_the_full_board_is_what_is_documented():
     assert len(cells) == sum(e.enters(case) for case in cases for e in competing)
     assert all(e.enters(case) for case in cases for e in competing if e.is_rule)
     assert json.loads(json.dumps(cells, allow_nan=False)) == cells
-    # What `llmsched compare --all` promises: about an hour of one processor.
+    # What `python -m research leaderboard` promises: about an hour of one processor.
     assert 20 * 60 < sum(map(study.cost, cells)) < 90 * 60
     python = [e.label for e in competing if not e.compiled]
     assert "fluid-mpc" in python

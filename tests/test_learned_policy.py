@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.agents import specialists
 from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.experiments.studies import changing_traffic, learned_rules
-from llm_sched_env.experiments.traffic_scenarios import REPLAY
 from llm_sched_env.policies.registry import resolve_policy
+from research.rule_training import specialists
+from research.setups.traffic_scenarios import REPLAY
+from research.studies import changing_traffic, learned_rules
 
 
 def instance_of(n_classes: int) -> lse.Instance:
@@ -73,7 +73,7 @@ def test_a_specialist_is_what_its_name_says(name: str) -> None:
     # Some went on from a specialist of the same traffic.
     assert file.configuration["initial"] in {"learned", f"agents/rules/specialists/{name}.json"}
     settings = {"horizon": 60.0, "warmup": 10.0, "replications": 1}
-    policy = f"llm_sched_env.agents.specialists:{name}"
+    policy = f"research.rule_training.specialists:{name}"
     by_path = lse.evaluate(policy, instance, n_gpus, **settings)
     assert by_path.scores == lse.evaluate(file.rule, instance, n_gpus, **settings).scores
 
@@ -87,4 +87,4 @@ def test_the_studies_name_the_specialists_that_ship() -> None:
 
 def test_a_specialist_that_does_not_ship_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no_such_5"):
-        lse.evaluate("llm_sched_env.agents.specialists:no_such_5", "base", 5, horizon=10.0)
+        lse.evaluate("research.rule_training.specialists:no_such_5", "base", 5, horizon=10.0)

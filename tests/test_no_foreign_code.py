@@ -277,10 +277,12 @@ def test_a_checkpoint_imports_nothing(checkpoint, tmp_path, monkeypatch):
 
 def test_a_pickle_as_the_state_of_a_rule_training_is_refused(trap, tmp_path):
     import llm_sched_env as lse
-    from llm_sched_env.agents.rule_training import RuleTraining, train_rule
+    from research.rule_training.trainer import RuleTraining, train_rule
 
     training = RuleTraining(lse.presets.overload().to_dict(), 2, generations=1, scenarios=2)
     for content in (trap[0], object_arrays(trap[0]), b""):
         (tmp_path / "training.npz").write_bytes(content)
-        with pytest.raises(CheckpointError, match="no state that `llmsched train-rule` wrote"):
+        with pytest.raises(
+            CheckpointError, match="no state that `python -m research train-rule` wrote"
+        ):
             train_rule(training, tmp_path)

@@ -11,18 +11,7 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.agents import evolution
-from llm_sched_env.agents.evolution import Momentum, Population, sampled_gradient
-from llm_sched_env.agents.learned_rule import LearnedRule, load_rule, rounded
-from llm_sched_env.agents.paired_runs import corrected_rule, scores_of_pairs
-from llm_sched_env.agents.replayed_scenarios import (
-    SECONDS,
-    SPEEDS,
-    fingerprint,
-    replayed_scenario,
-)
-from llm_sched_env.agents.rule_training import RULE_NAME, RuleTraining, train_rule
-from llm_sched_env.agents.training_scenarios import TrainingScenario
+from llm_sched_env.agents.learned_rule import LearnedRule, corrected_rule, load_rule, rounded
 from llm_sched_env.errors import CheckpointError, ConfigurationError
 from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.evaluation.versions import versions
@@ -38,6 +27,17 @@ from llm_sched_env.planning import plan
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
+from research.rule_training import evolution
+from research.rule_training.evolution import Momentum, Population, sampled_gradient
+from research.rule_training.paired_runs import scores_of_pairs
+from research.rule_training.replayed_scenarios import (
+    SECONDS,
+    SPEEDS,
+    fingerprint,
+    replayed_scenario,
+)
+from research.rule_training.scenarios import TrainingScenario
+from research.rule_training.trainer import RULE_NAME, RuleTraining, train_rule
 
 TINY = RuleTraining(
     lse.presets.overload().to_dict(), 2, generations=5, scenarios=2, pairs=2, hidden_units=3,

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.experiments.row_selection import column, selected
-from llm_sched_env.experiments.studies import (
+from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
+from llm_sched_env.presets import base, dolly15k, overload
+from research.framework.row_selection import column, selected
+from research.setups.trace_lengths import fitted_lengths, length_cells
+from research.setups.variants import with_classes, with_hardware
+from research.setups.workloads import LAWS, MEANS, scaled_workload, with_output_law
+from research.studies import (
     hardware,
     memory_speed,
     pricing,
     shadow_prices,
     sli_convergence,
 )
-from llm_sched_env.experiments.studies.workload import planned_classes
-from llm_sched_env.experiments.trace_lengths import fitted_lengths, length_cells
-from llm_sched_env.experiments.variants import with_classes, with_hardware
-from llm_sched_env.experiments.workloads import LAWS, MEANS, scaled_workload, with_output_law
-from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
-from llm_sched_env.presets import base, dolly15k, overload
+from research.studies.workload import planned_classes
 
 PREFILL, DECODE, TIME = "prefill-fairness", "decode-fairness", "token-time"
 

@@ -18,9 +18,9 @@ from llm_sched_env.evaluation import ray_cluster
 from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
 from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
-from llm_sched_env.experiments.cell_runs import run_cells
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
+from research.framework.cell_runs import run_cells
 
 WAYS = ["joblib-1", "joblib-2", "ray-2"]
 

@@ -10,11 +10,11 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.executor import Spreading
-from llm_sched_env.experiments.random_instances import RANGES, random_instance, slowest_decode
-from llm_sched_env.experiments.registry import STUDIES
-from llm_sched_env.experiments.studies import fluid_paths
-from llm_sched_env.experiments.studies.occupancy import one_sided_split
-from llm_sched_env.experiments.study_files import StudyRun
+from research.framework.registry import STUDIES
+from research.framework.study_files import StudyRun
+from research.setups.random_instances import RANGES, random_instance, slowest_decode
+from research.studies import fluid_paths
+from research.studies.occupancy import one_sided_split
 
 # Random instances
 

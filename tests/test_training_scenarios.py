@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.agents.training_scenarios import (
+from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_prices import critical_scale
+from llm_sched_env.presets import PATIENCE_RATE
+from research.rule_training.scenarios import (
     AROUND_PRESETS,
     BURSTS,
     LOADS,
@@ -22,9 +25,6 @@ from llm_sched_env.agents.training_scenarios import (
     TrainingScenario,
     random_scenario,
 )
-from llm_sched_env.planning import plan
-from llm_sched_env.planning.slot_prices import critical_scale
-from llm_sched_env.presets import PATIENCE_RATE
 
 NUMBERS = range(200)
 PRESETS = (lse.presets.base(), lse.presets.dolly15k())

@@ -13,21 +13,21 @@ pytest.importorskip("sb3_contrib")
 pytest.importorskip("torch")
 
 import llm_sched_env as lse
-from llm_sched_env.agents import training_study
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.training_page import markdown_table, write_page
-from llm_sched_env.agents.training_study import (
+from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.cli import main
+from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.policies.registry import shipped_agents
+from research.agent_training import study as training_study
+from research.agent_training.page import markdown_table, write_page
+from research.agent_training.study import (
     REPORT_SEED,
     Cell,
     cells,
     finished_results,
     run_cells,
 )
-from llm_sched_env.agents.variants import VARIANTS, variant
-from llm_sched_env.cli import main
-from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.policies.registry import shipped_agents
 
 
 def tiny(name, steps=200):

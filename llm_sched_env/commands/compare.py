@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from llm_sched_env.commands.leaderboard import check_options, run_board
 from llm_sched_env.commands.options import (
     BackendOption,
     InstancesOption,
@@ -63,21 +62,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command(
         "compare",
-        epilog="Example: llmsched compare --instance base,overload --gpus 5,20 --out results; "
-        "llmsched compare --all --policies my_package.my_module:MyPolicy --out board",
+        epilog="Example: llmsched compare --instance base,overload --gpus 5,20 --out results",
     )
     def compare_command(
-        context: typer.Context,
         out: Annotated[Path, typer.Option(help="Folder for results.csv, figure and report.")],
-        whole_board: Annotated[
-            bool,
-            typer.Option(
-                "--all",
-                help="The leaderboard: every registered policy on fixed instances and sizes. "
-                "--policies: registered names restrict it to them, package.module:Name enters "
-                "beside the others.",
-            ),
-        ] = False,
         instance: InstancesOption = "base,overload",
         gpus: Annotated[str, typer.Option(help="Cluster sizes, comma-separated.")] = "5,20,50,200",
         policies: Annotated[
@@ -100,9 +88,6 @@ def register(app: typer.Typer) -> None:
         warmup: Annotated[float | None, typer.Option(help="Seconds not measured (300).")] = None,
         replications: ReplicationsOption = 8,
         seed: SeedOption = 0,
-        quick: Annotated[
-            bool, typer.Option("--quick", help="With --all: a few small cases, half a minute.")
-        ] = False,
         jobs: WorkersOption = None,
         backend: BackendOption = "joblib",
         ray_address: RayAddressOption = None,
@@ -110,16 +95,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare policies and agents; writes results.csv, table.md, figure.png, report.html.
 
-        With --all the leaderboard. A run that was interrupted goes on where it stopped: finished
-        parts are kept in cells/.
+        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
         """
-        given = check_options(context, whole_board=whole_board)
         spreading = Spreading(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")
-        if whole_board:
-            wanted = policies if "policies" in given else None
-            run_board(out, wanted, agents, quick=quick, spreading=spreading, as_json=as_json)
-            return
         from llm_sched_env.evaluation.report import write_figure, write_page
 
         _check_runs(pricing, horizon, warmup, replications, seed)

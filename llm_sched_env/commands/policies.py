@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from llm_sched_env.commands.options import JsonOption, print_json, print_table
-from llm_sched_env.policies.registry import registered_policies, shipped_agents
+from llm_sched_env.policies.registry import registered_policies
 
 
 def register(app: typer.Typer) -> None:
@@ -15,13 +13,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: llmsched policies")
     def policies(as_json: JsonOption = False) -> None:
-        """List the registered policies and shipped agents, and where they come from."""
+        """List the registered policies and where they come from."""
         entries = [
             (name, list(entry.aliases), entry.description, entry.source)
             for name, entry in registered_policies().items()
-        ]
-        entries += [
-            (name, [], _description(file), "trained") for name, file in shipped_agents().items()
         ]
         if as_json:
             print_json(
@@ -38,10 +33,3 @@ def register(app: typer.Typer) -> None:
                 for name, aliases, description, source in entries
             ],
         )
-
-
-def _description(file: Path) -> str:
-    """How a shipped agent was trained; its networks are not built."""
-    from llm_sched_env.agents.checkpoint import Checkpoint
-
-    return Checkpoint.load(file).description

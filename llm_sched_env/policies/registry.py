@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +23,6 @@ from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 POLICY_GROUP = "llm_sched_env.policies"
 CHECKPOINT_GROUP = "llm_sched_env.checkpoints"
-AGENT_GROUP = "llm_sched_env.agents"
 _DISTRIBUTION = "llm-sched-env"
 _POLICY = "a DispatchRule or an object with reset(...) and act(...)"
 
@@ -85,19 +83,6 @@ def registered_policies() -> dict[str, RegisteredPolicy]:
     return found
 
 
-@cache
-def shipped_agents() -> dict[str, Path]:
-    """Checkpoints that installed packages ship, by name, in alphabetical order.
-
-    They are the files ``checkpoints/NAME.zip`` of the packages in the group; none is opened here.
-    """
-    folders = [
-        Path(str(files(point.value))) / "checkpoints" for point in entry_points(group=AGENT_GROUP)
-    ]
-    found = {file.stem: file for folder in folders for file in folder.glob("*.zip")}
-    return dict(sorted(found.items()))
-
-
 def _maker(loaded: Any, what: str) -> Callable[[], Policy]:
     """A function that builds the policy from a rule, a class, a factory or an instance."""
     if isinstance(loaded, DispatchRule):
@@ -125,9 +110,8 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     """A policy and its name.
 
     Args:
-        policy: a registered name or alias, the name of a shipped agent,
-            ``package.module:attribute``, the path of a checkpoint, a rule, or an object with
-            ``reset`` and ``act``.
+        policy: a registered name or alias, ``package.module:attribute``, the path of a
+            checkpoint, a rule, or an object with ``reset`` and ``act``.
 
     Raises:
         ConfigurationError: for a name that nothing answers to, or what is no policy.
@@ -142,8 +126,6 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
         if policy.lower() in {name, *(alias.lower() for alias in entry.aliases)}:
             with user_code(f"policy {name}"):
                 return name, entry.make()
-    if policy.lower() in shipped_agents():
-        return policy.lower(), _load_checkpoint(str(shipped_agents()[policy.lower()]))
     if is_checkpoint(policy):
         return _checkpoint_name(policy), _load_checkpoint(policy)
     if ":" in policy:
@@ -151,7 +133,7 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     raise ConfigurationError(
         "policy",
         policy,
-        f"one of {', '.join([*registered_policies(), *shipped_agents()])}",
+        f"one of {', '.join(registered_policies())}",
         "or give package.module:Name or the path of a checkpoint (.zip) or a trained rule (.json)",
     )
 

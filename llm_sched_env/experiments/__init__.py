@@ -1,1 +1,0 @@
-"""The paper's statements, computed: studies whose numbers stand beside its claims."""

@@ -1,1 +1,0 @@
-"""The leaderboard: every policy on the same instances, sizes and requests."""

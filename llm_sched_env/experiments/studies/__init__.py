@@ -1,1 +1,0 @@
-"""One study a file; :mod:`llm_sched_env.experiments.registry` lists them."""

@@ -1,0 +1,1 @@
+"""Studies of the paper and of this project, the leaderboard, and the training of rules."""

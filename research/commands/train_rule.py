@@ -1,0 +1,177 @@
+"""``python -m research train-rule``: a network that corrects the ranks of trunk reservation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llm_sched_env.commands.options import (
+    BackendOption,
+    JsonOption,
+    RayAddressOption,
+    TraceOption,
+    WorkersOption,
+    messages,
+    output_folder,
+    print_json,
+    trace_paths,
+)
+from llm_sched_env.commands.trace_options import TraceReading, reads_traces
+from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.presets import resolve_instance
+from llm_sched_env.workloads.trace import Trace
+from llm_sched_env.workloads.traces import instance_from_trace
+
+if TYPE_CHECKING:
+    from research.rule_training.trainer import RuleTraining
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        "train-rule",
+        epilog="Example: python -m research train-rule --instance overload --gpus 5 "
+        "--initial learned --out runs/overload-5",
+    )
+    @reads_traces
+    def train_rule_command(
+        out: Annotated[Path, typer.Option(help="Folder of the run; the rule is rule.json in it.")],
+        reading: TraceReading,
+        instance: Annotated[
+            str | None,
+            typer.Option(help="Preset name or instance file; default: random ones, a generalist."),
+        ] = None,
+        gpus: Annotated[
+            int | None, typer.Option(help="Cluster size, with --instance or --trace.")
+        ] = None,
+        trace: TraceOption = None,
+        generations: Annotated[
+            int | None,
+            typer.Option(help="Steps [60]."),
+        ] = None,
+        initial: Annotated[
+            str | None,
+            typer.Option(help="Rule to start from: a path or `learned`; default: the plan's."),
+        ] = None,
+        foresight: Annotated[
+            float, typer.Option(help="Seconds over which arrival profiles are known in advance.")
+        ] = 10.0,
+        reacting: Annotated[
+            bool,
+            typer.Option(
+                "--reacting",
+                help="Reserves may react to load, arrivals and backlog: for traffic that is not "
+                "known in advance. With --instance or --trace.",
+            ),
+        ] = False,
+        seconds: Annotated[
+            float | None,
+            typer.Option(
+                help="Simulated seconds of a scenario, a minute of warm-up included, with "
+                "--instance [360]."
+            ),
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+        jobs: WorkersOption = None,
+        backend: BackendOption = "joblib",
+        ray_address: RayAddressOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Train a rule by evolution; a run that was killed goes on when it is started again."""
+        from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
+        from research.rule_training.trainer import train_rule
+
+        spreading = Spreading(jobs, backend, ray_address)
+        recorded = reading.load_if_given(trace_paths(trace))
+        chosen: dict[str, Any] = {
+            "seed": checked_integer("--seed", seed, 0),
+            "initial": initial,
+            "foresight": foresight,
+        }
+        if generations is not None:
+            chosen["generations"] = checked_integer("--generations", generations)
+        if reacting:
+            chosen["reacting"] = True
+        if seconds is not None:
+            chosen["horizon"] = seconds
+        configuration = _configuration(instance, recorded, gpus, chosen)
+        network = None
+        if initial is not None:
+            shipped = SHIPPED / f"{initial}.json"
+            network = LearnedRule.load(shipped if shipped.exists() else initial).network
+        spreading.connect()
+        folder = output_folder(out)
+        columns = (
+            TextColumn(
+                "{task.completed:,.0f}/{task.total:,.0f} generations, gain {task.fields[gain]}"
+            ),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=messages) as progress:
+            task = progress.add_task("", total=configuration.generations, gain="-")
+
+            def show(row: dict[str, float]) -> None:
+                progress.update(task, completed=row["generation"])
+                if "gain" in row:
+                    gain = f"{100 * row['gain']:+.3f}±{196 * row['gain_error']:.3f} % of R*"
+                    progress.update(task, gain=gain)
+
+            path = train_rule(
+                configuration,
+                folder,
+                initial=network,
+                trace=recorded,
+                spreading=spreading,
+                on_generation=show,
+            )
+        trained = LearnedRule.load(path)
+        last = trained.curve[-1] if trained.curve else {}
+        if as_json:
+            print_json(
+                {
+                    "rule": str(path),
+                    "generations": trained.generations,
+                    "seconds": trained.seconds,
+                    "gain": last.get("gain"),
+                    "gain_error": last.get("gain_error"),
+                    "versions": trained.versions,
+                }
+            )
+        else:
+            print(f"{path}: {trained.generations} generations in {trained.seconds:.0f} s")
+
+
+def _configuration(
+    instance: str | None, recorded: Trace | None, gpus: int | None, chosen: dict[str, Any]
+) -> RuleTraining:
+    """Of a generalist or, with an instance or a trace and a size, of a specialist."""
+    from research.rule_training.replayed_scenarios import fingerprint
+    from research.rule_training.trainer import RuleTraining
+
+    if instance is not None and recorded is not None:
+        raise ConfigurationError(
+            "--instance", instance, "none beside --trace", "the plan is that of the trace"
+        )
+    if (instance is None and recorded is None) != (gpus is None):
+        raise ConfigurationError(
+            "--gpus", gpus, "a size with --instance or --trace, none without them"
+        )
+    if instance is None and "horizon" in chosen:
+        raise ConfigurationError(
+            "--seconds", chosen["horizon"], "a length with --instance", "others have their own"
+        )
+    if gpus is None:
+        if "reacting" in chosen:
+            raise ConfigurationError("--reacting", "a generalist", "one instance or trace")
+        return RuleTraining(**chosen)
+    n_gpus = checked_integer("--gpus", gpus)
+    if recorded is None:
+        return RuleTraining.specialist(resolve_instance(str(instance)), n_gpus, **chosen)
+    known = instance_from_trace(recorded, n_gpus)
+    return RuleTraining.specialist(known, n_gpus, trace=fingerprint(recorded), **chosen)

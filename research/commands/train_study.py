@@ -1,0 +1,69 @@
+"""``python -m research train-study``: every way of training, or PPO at increasing scale."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from llm_sched_env.commands.options import (
+    JsonOption,
+    messages,
+    output_folder,
+    print_json,
+    print_note,
+    require_extra,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        "train-study",
+        epilog="Example: python -m research train-study variants --quick --out runs/variants",
+    )
+    def train_study(
+        study: Annotated[str, typer.Argument(help="variants or scale.")],
+        out: Annotated[Path, typer.Option(help="Folder of the trainings, table and figure.")],
+        quick: Annotated[
+            bool, typer.Option(help="A few thousand steps each: whether everything runs.")
+        ] = False,
+        variant: Annotated[str, typer.Option(help="What `scale` trains.")] = "trunk",
+        seed: Annotated[int, typer.Option(help="Seed of every training.")] = 0,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Train and compare; what is finished stays, what was killed goes on (extra `agents`)."""
+        require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
+        from research.agent_training.page import markdown_table, write_page
+        from research.agent_training.study import cells, finished_results, run_cells
+
+        wanted = cells(study, quick=quick, seed=seed, scale_variant=variant)
+        folder = output_folder(out)
+        with_figure = find_spec("matplotlib") is not None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=messages) as progress:
+            task = progress.add_task(study, total=len(wanted))
+
+            def show(done: int, name: str) -> None:
+                progress.update(task, completed=done, description=name)
+                # The table so far, for whoever cannot wait.
+                if done:
+                    write_page(finished_results(wanted, folder), folder, figure=with_figure)
+
+            results = run_cells(wanted, folder, show)
+            progress.update(task, completed=len(wanted))
+        written = write_page(results, folder, figure=with_figure)
+        if as_json:
+            print_json({"files": [str(file) for file in written], "results": results})
+        else:
+            print(markdown_table(results), end="")
+            print_note(", ".join(map(str, written)))

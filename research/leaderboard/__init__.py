@@ -1,0 +1,1 @@
+"""Every policy on the same instances and sizes."""

@@ -1,0 +1,54 @@
+"""Put the full leaderboard into the documentation and its ranking into the README."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from research.leaderboard.board_page import END, FULL
+
+FIGURE = "![gap to R* by size, on the leaderboard](docs/leaderboard.png)"
+RANKING, END_OF_RANKING = "<!-- ranking: make leaderboard -->", "<!-- end of ranking -->"
+
+ROOT = Path(__file__).parents[2]
+
+
+def main(results: str) -> None:
+    """Copy the board between the marks of ``leaderboard.md``, its rows and figure beside it."""
+    docs, folder = ROOT / "docs", Path(results)
+    board = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    if not board.startswith(FULL):
+        sys.exit(
+            f"{folder}: got a part of the board, allowed is a full one; leave out --quick and "
+            "--policies that restrict it"
+        )
+    linked = board.replace("](results.csv)", "](../research/results/leaderboard.csv)").rstrip("\n")
+    table = (folder / "ranking.md").read_text(encoding="utf-8")
+    ranking = f"{RANKING}\n{table}\n{FIGURE}\n{END_OF_RANKING}"
+    page, readme = docs / "leaderboard.md", docs.parent / "README.md"
+    texts = {
+        page: _replaced(page, FULL, END, linked),
+        readme: _replaced(readme, RANKING, END_OF_RANKING, ranking),
+    }
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    shutil.copyfile(folder / "results.csv", ROOT / "research" / "results" / "leaderboard.csv")
+    shutil.copyfile(folder / "leaderboard.png", docs / "leaderboard.png")
+
+
+def _replaced(path: Path, start: str, end: str, text: str) -> str:
+    """A file's text with everything from one mark to the other replaced."""
+    pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+    found = path.read_text(encoding="utf-8")
+    changed, count = re.subn(pattern, lambda _: text, found, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(
+            f"{path.name}: got {count} places for the board, allowed is one; restore its marks"
+        )
+    return changed
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,38 @@
+"""Put full-size results of the studies into the documentation (``make paper``)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from research.framework.paper_page import INTRODUCTION, is_quick, parts, with_paragraph
+from research.framework.registry import STUDIES
+from research.framework.study_files import PAGE
+
+ROOT = Path(__file__).parents[2]
+ROWS = ROOT / "research" / "results" / "paper"
+
+
+def main(results: str) -> None:
+    """Copy each study's part into ``paper.md``, its figure and rows to where it links."""
+    docs, folder = ROOT / "docs", Path(results)
+    page_file = docs / PAGE
+    page = page_file.read_text(encoding="utf-8") if page_file.exists() else INTRODUCTION
+    found = parts((folder / PAGE).read_text(encoding="utf-8"))
+    quick = [name for name, part in found.items() if is_quick(part)]
+    if quick:
+        sys.exit(f"{folder}: got quick runs of {', '.join(quick)}, allowed are full ones")
+    (docs / "paper").mkdir(exist_ok=True)
+    order = [study.name for study in STUDIES]
+    for name, part in found.items():
+        shutil.copyfile(folder / f"{name}.png", docs / "paper" / f"{name}.png")
+        shutil.copyfile(folder / f"{name}.csv", ROWS / f"{name}.csv")
+        linked = part.replace(f"]({name}.png", f"](paper/{name}.png")
+        linked = linked.replace(f"]({name}.csv", f"](../research/results/paper/{name}.csv")
+        page = with_paragraph(page, name, linked, order)
+    page_file.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,33 @@
+"""Put the table and figure of a comparison into the README (``make readme``)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+START, END = "<!-- table: make readme -->", "<!-- end of table -->"
+
+ROOT = Path(__file__).parents[2]
+
+
+def main(results: str) -> None:
+    """Copy ``table.md`` between the marks of README.md and ``figure.png`` beside this file."""
+    docs = ROOT / "docs"
+    readme = docs.parent / "README.md"
+    table = (Path(results) / "table.md").read_text(encoding="utf-8")
+    text, count = re.subn(
+        f"{START}.*?{END}",
+        lambda _: f"{START}\n{table}{END}",
+        readme.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        sys.exit(f"README.md: got {count} places for the table, allowed is one; restore its marks")
+    readme.write_text(text, encoding="utf-8")
+    shutil.copyfile(Path(results) / "figure.png", docs / "comparison.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Put tables and figures of ``train-study`` into the documentation (``make training``)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from llm_sched_env.agents.variants import VARIANTS
+from research.agent_training.page import FIGURE, TABLE
+from research.agent_training.study import STUDIES
+
+ROOT = Path(__file__).parents[2]
+
+
+def main(results: str) -> None:
+    """Fill the marks of ``training.md``; figures go beside it as ``training_STUDY.png``."""
+    docs = ROOT / "docs"
+    page_file = docs / "training.md"
+    page = page_file.read_text(encoding="utf-8")
+    lines = [f"| `{variant.name}` | {variant.description} |" for variant in VARIANTS]
+    page = _filled(page, "variants: names", "end of names", ["| name | |", "|---|---|", *lines])
+    for study in STUDIES:
+        folder = Path(results) / study
+        if not (folder / TABLE).exists():
+            continue
+        table = (folder / TABLE).read_text(encoding="utf-8").splitlines()
+        shutil.copyfile(folder / FIGURE, docs / f"training_{study}.png")
+        table += ["", f"![Evaluations during training](training_{study}.png)"]
+        page = _filled(
+            page, f"table: python -m research train-study {study}", "end of table", table
+        )
+    page_file.write_text(page, encoding="utf-8")
+
+
+def _filled(page: str, start: str, end: str, lines: list[str]) -> str:
+    """The page with these lines between two marks; exits when the marks are not there once."""
+    first, last = f"<!-- {start} -->", f"<!-- {end} -->"
+    content = "\n".join([first, *lines, last])
+    pattern = f"{re.escape(first)}.*?{re.escape(last)}"
+    filled, count = re.subn(pattern, lambda _: content, page, count=0, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(
+            f"training.md: got {count} places for {start!r}, allowed is one; restore its marks"
+        )
+    return filled
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Instances, traffic and runs that several studies share."""
