@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.agents.archives import UNREADABLE
-from llm_sched_env.agents.learned_rule import LearnedRule, rounded
+from llm_sched_env.agents.learned_rule import FORESIGHT, LearnedRule, rounded
 from llm_sched_env.errors import (
     CheckpointError,
     ConfigurationError,
@@ -45,7 +45,6 @@ from research.rule_training.evolution import Momentum, Population, sampled_gradi
 from research.rule_training.paired_runs import scores_of_pairs
 from research.rule_training.replayed_scenarios import fingerprint, replayed_scenario
 from research.rule_training.scenarios import (
-    FORESIGHT,
     HORIZON,
     WARMUP,
     TrainingScenario,
