@@ -1,4 +1,4 @@
-"""Fixtures of several test files."""
+"""Fixtures of several test files, and which tests only ``make test-all`` runs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,39 @@ from pathlib import Path
 import pytest
 
 from llm_sched_env.cli import main
+from llm_sched_env.cli import run as run_commands
+from llm_sched_env.evaluation.executor import Spreading
+
+TESTS = Path(__file__).parent
+# Where Ray's workers find what tests send them.
+SENT = (TESTS.parent, TESTS / "helpers", TESTS / "evaluation", TESTS / "research")
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of research/ are extended unless they say that ``make test`` runs them, too."""
+    for item in items:
+        if item.path.is_relative_to(TESTS / "research") and not item.get_closest_marker("core"):
+            item.add_marker("extended")
 
 
 @pytest.fixture
 def run(capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
+    """Run ``llmsched`` in this process: exit code, stdout, stderr."""
+    return _runner(capsys, main)
 
+
+@pytest.fixture
+def run_research(capsys):
+    """Run ``python -m research`` in this process: exit code, stdout, stderr."""
+    from research.__main__ import app
+
+    return _runner(capsys, lambda words: run_commands(app, "python -m research", words))
+
+
+def _runner(capsys, commands):
     def call(*arguments):
         with pytest.raises(SystemExit) as stop:
-            main(list(map(str, arguments)))
+            commands(list(map(str, arguments)))
         captured = capsys.readouterr()
         return stop.value.code, captured.out, captured.err
 
@@ -31,11 +55,19 @@ def ray_address():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patched:
-        # Workers import the study of these tests.
-        patched.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        for folder in SENT:
+            patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         machine = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=machine)
         cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
         yield cluster.address
         ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture(params=["joblib-1", "joblib-2", "ray-2"])
+def way(request):
+    """Each way to spread computations."""
+    backend, jobs = request.param.split("-")
+    address = request.getfixturevalue("ray_address") if backend == "ray" else None
+    return Spreading(int(jobs), backend, address)

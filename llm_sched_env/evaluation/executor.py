@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
@@ -131,12 +132,13 @@ class Spreading:
         # Sent to each machine once. Where a machine is lost, Ray runs its tasks again.
         shared = ray.put(guarded)
         on_worker: Any = ray.remote(num_cpus=1)(_run_on_worker)
-        installed = installation_digest()
+        package = _package_of(guarded.compute)
+        installed = installation_digest(package)
         running: list[Any] = []
         waiting = iter(pending)
         while True:
             for task in waiting:
-                running.append(on_worker.remote(installed, shared, *task))
+                running.append(on_worker.remote(package, installed, shared, *task))
                 if len(running) == at_once:
                     break
             if not running:
@@ -175,20 +177,26 @@ class _Guarded(Generic[Task, Result]):
     """A computation that returns this package's errors, since the others shall be kept."""
 
     def __init__(self, compute: Callable[[Task], Result]) -> None:
-        self._compute = compute
+        self.compute = compute
 
     def __call__(self, number: int, task: Task) -> tuple[int, Result | LLMSchedError]:
         try:
-            return number, self._compute(task)
+            return number, self.compute(task)
         except LLMSchedError as error:
             return number, error
 
 
+def _package_of(function: Callable[..., Any]) -> str:
+    """The top-level package or module in which a function is defined."""
+    inner = function.func if isinstance(function, partial) else function
+    return str(getattr(inner, "__module__", "")).partition(".")[0]
+
+
 def _run_on_worker(
-    installed: str, guarded: _Guarded[Task, Result], number: int, task: Task
+    package: str, installed: str, guarded: _Guarded[Task, Result], number: int, task: Task
 ) -> tuple[int, Result | LLMSchedError]:
     """What a worker of Ray runs, with the same code as the process that asks."""
-    if installation_digest() != installed:
+    if installation_digest(package) != installed:
         return number, WorkerError(
             f"worker on {platform.node()}: got other sources or versions than here, allowed are "
             "the same; install the same llm-sched-env, numpy, numba and scipy there"

@@ -72,16 +72,32 @@ def _joined() -> bool:
 
 
 @cache
-def installation_digest() -> str:
-    """SHA-256 over this package's sources and the versions below it, as installed here."""
+def installation_digest(package: str = "") -> str:
+    """SHA-256 over this package's sources and the versions below it, as installed here.
+
+    Args:
+        package: a top-level package or module whose functions run; its sources count, too.
+    """
     digest = hashlib.sha256(repr([*versions().values()]).encode())
     root = Path(__file__).parents[1]
     sources = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
-    for name in _MAPPED:
-        spec = find_spec(f"llm_sched_env.{name}")
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            sources |= {f"{name}/{path.name}": path for path in Path(folder).glob("*.py")}
+    folders = {name: _folders(f"llm_sched_env.{name}") for name in _MAPPED}
+    if package != "llm_sched_env":
+        folders[package] = _folders(package)
+    for name, places in folders.items():
+        for folder in places:
+            inside = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+            sources |= {f"{name}/{path}": inside[path] for path in inside}
     for name, path in sorted(sources.items()):
         digest.update(name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _folders(package: str) -> list[Path]:
+    """Where a package lies; a module, or a script, has no folder."""
+    try:
+        spec = find_spec(package)
+    except ValueError:  # no name, or __main__ of a script
+        return []
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []

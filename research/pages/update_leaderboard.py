@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from llm_sched_env.files.atomic import write_whole
 from research.leaderboard.board_page import END, FULL
 
 FIGURE = "![gap to R* by size, on the leaderboard](docs/leaderboard.png)"
@@ -33,7 +34,7 @@ def main(results: str) -> None:
         readme: _replaced(readme, RANKING, END_OF_RANKING, ranking),
     }
     for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     shutil.copyfile(folder / "results.csv", ROOT / "research" / "results" / "leaderboard.csv")
     shutil.copyfile(folder / "leaderboard.png", docs / "leaderboard.png")
 

@@ -6,17 +6,17 @@ import shutil
 import sys
 from pathlib import Path
 
+from llm_sched_env.files.atomic import write_whole
 from research.framework.paper_page import INTRODUCTION, is_quick, parts, with_paragraph
 from research.framework.registry import STUDIES
 from research.framework.study_files import PAGE
 
 ROOT = Path(__file__).parents[2]
-ROWS = ROOT / "research" / "results" / "paper"
 
 
 def main(results: str) -> None:
     """Copy each study's part into ``paper.md``, its figure and rows to where it links."""
-    docs, folder = ROOT / "docs", Path(results)
+    docs, rows, folder = ROOT / "docs", ROOT / "research" / "results" / "paper", Path(results)
     page_file = docs / PAGE
     page = page_file.read_text(encoding="utf-8") if page_file.exists() else INTRODUCTION
     found = parts((folder / PAGE).read_text(encoding="utf-8"))
@@ -27,11 +27,11 @@ def main(results: str) -> None:
     order = [study.name for study in STUDIES]
     for name, part in found.items():
         shutil.copyfile(folder / f"{name}.png", docs / "paper" / f"{name}.png")
-        shutil.copyfile(folder / f"{name}.csv", ROWS / f"{name}.csv")
+        shutil.copyfile(folder / f"{name}.csv", rows / f"{name}.csv")
         linked = part.replace(f"]({name}.png", f"](paper/{name}.png")
         linked = linked.replace(f"]({name}.csv", f"](../research/results/paper/{name}.csv")
         page = with_paragraph(page, name, linked, order)
-    page_file.write_text(page, encoding="utf-8")
+    write_whole(page_file, page)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
+from llm_sched_env.files.atomic import write_whole
+
 START, END = "<!-- table: make readme -->", "<!-- end of table -->"
 
 ROOT = Path(__file__).parents[2]
 
 
 def main(results: str) -> None:
-    """Copy ``table.md`` between the marks of README.md and ``figure.png`` beside this file."""
+    """Copy ``table.md`` between the marks of README.md and ``figure.png`` into docs/."""
     docs = ROOT / "docs"
     readme = docs.parent / "README.md"
     table = (Path(results) / "table.md").read_text(encoding="utf-8")
@@ -25,7 +27,7 @@ def main(results: str) -> None:
     )
     if count != 1:
         sys.exit(f"README.md: got {count} places for the table, allowed is one; restore its marks")
-    readme.write_text(text, encoding="utf-8")
+    write_whole(readme, text)
     shutil.copyfile(Path(results) / "figure.png", docs / "comparison.png")
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from llm_sched_env.agents.variants import VARIANTS
+from llm_sched_env.files.atomic import write_whole
 from research.agent_training.page import FIGURE, TABLE
 from research.agent_training.study import STUDIES
 
@@ -31,7 +32,7 @@ def main(results: str) -> None:
         page = _filled(
             page, f"table: python -m research train-study {study}", "end of table", table
         )
-    page_file.write_text(page, encoding="utf-8")
+    write_whole(page_file, page)
 
 
 def _filled(page: str, start: str, end: str, lines: list[str]) -> str:
