@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 RESULTS ?= results
 STEPS ?= 250000
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -9,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme leaderboard paper training test test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme leaderboard paper training test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -49,18 +50,23 @@ training: $(INSTALLED)
 	$(BIN)/python -m research train-study scale --out $(RESULTS)/training/scale
 	$(BIN)/python -m research.pages.update_training $(RESULTS)/training
 
+# What every change must pass; studies, leaderboard and trainings lightly.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -q
+	$(PYTEST) -m "not extended"
+
+# Every test.
+test-all: $(INSTALLED)
+	$(PYTEST)
 
 # The same with every array access of the compiled engine checked; several minutes more.
 test-bounds: $(INSTALLED)
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=build/bounds-cache $(BIN)/python -m pytest -n 2 -q
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=build/bounds-cache $(PYTEST)
 
 # RLlib asks for one release of Gymnasium, so it has an environment of its own.
 test-rllib: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-rllib
 	.venv-rllib/bin/python -m pip install --quiet --editable ".[rllib,test]"
-	.venv-rllib/bin/python -m pytest -q tests/test_rllib.py
+	.venv-rllib/bin/python -m pytest -q tests/envs/test_rllib.py
 
 lint: $(LINTERS)
 	$(BIN)/ruff format --check .

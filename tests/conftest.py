@@ -17,10 +17,15 @@ SENT = (TESTS.parent, TESTS / "helpers", TESTS / "evaluation", TESTS / "research
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of research/ are extended unless they say that ``make test`` runs them, too."""
+    """Tests of research/ are extended unless they say that ``make test`` runs them, too.
+
+    Those on Ray run in one process (``--dist loadgroup``), which starts the cluster once.
+    """
     for item in items:
+        if "ray_address" in item.fixturenames or "ray-" in item.name:
+            item.add_marker(pytest.mark.xdist_group("ray"))
         if item.path.is_relative_to(TESTS / "research") and not item.get_closest_marker("core"):
-            item.add_marker("extended")
+            item.add_marker(pytest.mark.extended)
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from research.framework.study import seeds
 from research.framework.study_files import StudyRun
 from research.pages import update_paper
 
+pytestmark = pytest.mark.core
+
 ROOT = Path(__file__).parents[2]
 ONE = Spreading(jobs=1)
 RESULTS = ("counting.csv", "counting.png", "paper.md")

@@ -147,6 +147,7 @@ def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path
     assert "random-2026-0-3-classes" in (tmp_path / "report.html").read_text("utf-8")
 
 
+@pytest.mark.core
 def test_only_what_is_missing_is_computed(run_research, tmp_path, tiny, computed):
     play(run_research, tmp_path)
     assert len(computed) == 12
@@ -172,6 +173,7 @@ def test_the_rows_do_not_depend_on_the_jobs(run_research, tmp_path, tiny):
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
+@pytest.mark.core
 def test_the_board_shows_its_ranking(run_research, tmp_path, tiny):
     text = play(run_research, tmp_path)
     assert "Mean score in % of R*" in text
@@ -209,6 +211,7 @@ def test_bad_options_are_one_line_and_compute_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("option", ["--all", "--quick"])
 def test_a_comparison_has_no_options_of_the_board(run, tmp_path, option):
     code, _, err = run("compare", "--out", tmp_path / "x", option)
@@ -229,6 +232,7 @@ def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_p
 # Who competes, where
 
 
+@pytest.mark.core
 def test_the_full_board_is_what_is_documented():
     cases = grid.board_cases()
     instances = {case.instance.name: case.instance for case in cases}
@@ -277,6 +281,7 @@ def test_names_restrict_the_board_and_paths_enter_beside():
         labels("gate-and-route", "GG-SP")
 
 
+@pytest.mark.core
 def test_rules_with_a_trained_network_do_not_count_as_rules():
     for name, entry in registered_policies().items():
         assert entry.trained == (getattr(entry.make(), "correction", None) is not None), name
@@ -530,6 +535,7 @@ def test_only_a_full_board_goes_into_the_documentation(
     assert (documentation / "leaderboard.png").exists()
 
 
+@pytest.mark.core
 def test_the_documentation_has_places_for_the_board():
     page = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1

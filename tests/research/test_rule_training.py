@@ -191,6 +191,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_rule(TINY, tmp_path_factory.mktemp("trained"))
 
 
+@pytest.mark.core
 def test_a_run_leaves_a_rule_with_its_history(trained: Path) -> None:
     rule = LearnedRule.load(trained)
     assert rule.generations == TINY.generations
@@ -210,7 +211,7 @@ def test_the_seed_decides_and_processes_do_not(trained: Path, tmp_path: Path) ->
     assert content(other)["weights"] != content(trained)["weights"]
 
 
-@pytest.mark.parametrize("killed_in", [1, 2, 3, 5])
+@pytest.mark.parametrize("killed_in", [1, pytest.param(2, marks=pytest.mark.core), 3, 5])
 def test_a_killed_run_goes_on_to_the_same_rule(
     trained: Path, tmp_path: Path, killed_in: int
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_finished_run_is_not_trained_again(trained: Path) -> None:
     assert content(trained) == before
 
 
+@pytest.mark.core
 def test_other_settings_in_the_folder_are_refused(trained: Path) -> None:
     before = trained.read_bytes()
     with pytest.raises(ConfigurationError) as error:
@@ -282,6 +284,7 @@ def test_a_rule_with_more_units_is_the_same_at_first_and_may_change(
     assert scores[0] == scores[1]
 
 
+@pytest.mark.core
 def test_an_untrained_rule_is_trunk_reservation(tmp_path: Path) -> None:
     """Hidden units read a feature each, without effect; a tiny step is rounded away."""
     path = train_rule(replace(TINY, generations=1, step=1e-9), tmp_path)
@@ -390,6 +393,7 @@ def test_a_training_on_a_trace_names_it(tmp_path: Path) -> None:
 # Files.
 
 
+@pytest.mark.core
 def test_a_file_holds_the_rule_to_the_last_bit(trained: Path, tmp_path: Path) -> None:
     rule = LearnedRule.load(trained)
     network = RankCorrection.from_parameters(rounded(random_weights(5, 4)), 4)
@@ -436,6 +440,7 @@ def damaged(trained: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.core
 def test_files_that_are_no_rule_are_refused_in_one_line(trained: Path, tmp_path: Path) -> None:
     for name, text in damaged(trained).items():
         path = tmp_path / "damaged.json"
@@ -459,6 +464,7 @@ def test_files_that_are_no_rule_are_refused_in_one_line(trained: Path, tmp_path:
 # The command.
 
 
+@pytest.mark.core
 def test_the_command_trains_a_rule_that_evaluate_runs(
     run: Any, run_research: Any, tmp_path: Path
 ) -> None:

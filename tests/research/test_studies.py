@@ -65,6 +65,7 @@ def test_many_classes_arrive_as_often_as_two():
         random_instance(3, 5, 0)
 
 
+@pytest.mark.core
 def test_what_two_classes_draw_is_published():
     """Results on these instances are in the documentation: they may not change."""
     instance = random_instance(3, 2026)
