@@ -1,4 +1,4 @@
-"""Who competes? Registered policies, shipped agents, others, and whoever names an import path."""
+"""Who competes? Registered policies, agents by their files, and whoever names an import path."""
 
 from __future__ import annotations
 
@@ -74,8 +74,7 @@ def entrants(
 
     Args:
         cases: of the board.
-        policies: names of registered policies or shipped agents, or aliases, restrict the board to
-            them; import paths (``package.module:Name``) and checkpoints enter beside whoever else
+        policies: names of registered policies, or aliases, restrict the board to them; import paths (``package.module:Name``) and checkpoints enter beside whoever else
             is there.
         agents: further checkpoints.
 
