@@ -22,7 +22,8 @@ def pytest_collection_modifyitems(items):
     Those on Ray run in one process (``--dist loadgroup``), which starts the cluster once.
     """
     for item in items:
-        if "ray_address" in item.fixturenames or "ray-" in item.name:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "ray_address" in item.fixturenames or parameters.get("way", "").startswith("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
         if item.path.is_relative_to(TESTS / "research") and not item.get_closest_marker("core"):
             item.add_marker(pytest.mark.extended)

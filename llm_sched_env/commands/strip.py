@@ -14,7 +14,7 @@ from llm_sched_env.errors import ConfigurationError
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(epilog="Example: llmsched strip runs/a/agent.zip --out agents/checkpoints/a.zip")
+    @app.command(epilog="Example: llmsched strip runs/a/agent.zip --out a.zip")
     def strip(
         checkpoint: Annotated[Path, typer.Argument(help="What `llmsched train` wrote.")],
         out: Annotated[Path, typer.Option(help="The small file to write (.zip).")],

@@ -74,8 +74,8 @@ def entrants(
 
     Args:
         cases: of the board.
-        policies: names of registered policies, or aliases, restrict the board to them; import paths (``package.module:Name``) and checkpoints enter beside whoever else
-            is there.
+        policies: names of registered policies, or aliases, restrict the board to them; import paths
+            (``package.module:Name``) and checkpoints enter beside whoever else is there.
         agents: further checkpoints.
 
     Raises:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env import evaluation
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.evaluation import evaluate as evaluation
 from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.policies import runs as policy_runs
 from llm_sched_env.policies.registry import RegisteredPolicy, registered_policies, resolve_policy

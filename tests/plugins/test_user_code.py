@@ -6,6 +6,7 @@ import traceback
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 import llm_sched_env as lse
 from llm_sched_env.evaluation.executor import Spreading
@@ -126,6 +127,7 @@ def test_in_python_the_exception_is_the_users_own(mine):
 
 
 def test_the_place_is_known_across_processes(mine):
+    get_reusable_executor().shutdown()  # processes of earlier tests do not look into this folder
     with pytest.raises(ValueError, match="reshape") as caught:
         lse.evaluate(
             "mine_of_test:Acts", "base", 3, horizon=20.0, replications=2, spreading=Spreading(2)
