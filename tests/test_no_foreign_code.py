@@ -31,7 +31,7 @@ BUILTINS = {"eval", "exec", "compile", "__import__"}
 LOADERS = {"joblib", "numpy", "np", "torch", "th", "sb3_contrib", "stable_baselines3"}
 GUARDS = {"np.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
 # Where a name is imported that the user, or an installed package, gave.
-IMPORTERS = {"__init__.py", "policies.py", "service_level_names.py"}
+IMPORTERS = {"__init__.py", "user_code.py"}
 
 
 def dotted(node: ast.expr) -> str:
