@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
-from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.workloads.trace import Trace
 
@@ -56,8 +56,7 @@ def measured_arrivals(instance: Instance, horizon: float, warmup: float) -> Meas
     Raises:
         ConfigurationError: if nothing arrives in the measured seconds.
     """
-    profiled = [c for c in instance.classes if c.arrival_profile is not None]
-    if not profiled:
+    if not any(_changes(c) for c in instance.classes):
         return Measurement(horizon, warmup, instance, LONG_RUN)
     period = common_period(instance)
     if period is not None and _is_whole((horizon - warmup) / period):
@@ -115,7 +114,7 @@ def common_period(instance: Instance) -> float | None:
     periods = [
         Fraction(c.arrival_profile.period).limit_denominator(_PERIOD_DENOMINATOR)
         for c in instance.classes
-        if c.arrival_profile is not None and c.arrival_rate > 0
+        if c.arrival_profile is not None and _changes(c)
     ]
     if not periods:
         return None
@@ -203,6 +202,12 @@ def _at_mean_rates(instance: Instance, start: float, end: float) -> Instance:
             "measured seconds", (start, end), "seconds in which a request may arrive"
         )
     return dataclasses.replace(instance, classes=classes)
+
+
+def _changes(request_class: RequestClass) -> bool:
+    """Whether the arrival rate of a class depends on the time."""
+    profile = request_class.arrival_profile
+    return profile is not None and request_class.arrival_rate > 0 and not profile.is_constant
 
 
 def _is_whole(number: float) -> bool:

@@ -59,6 +59,11 @@ class ArrivalProfile:
         return float((heights[1:] + heights[:-1]) / 2 @ np.diff(self.times)) / self.period
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the rate is the same at all times."""
+        return len(set(self.multipliers)) == 1
+
+    @property
     def relative_rates(self) -> np.ndarray:
         """Rate at each point over the mean rate of a period."""
         return np.array(self.multipliers) / self._mean

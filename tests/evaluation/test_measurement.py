@@ -269,6 +269,17 @@ def test_profiles_repeat_after_their_common_period(periods, common):
     assert common_period(profiled(*periods)) == common
 
 
+def test_a_constant_profile_has_no_period():
+    flat = lse.ArrivalProfile((0.0, 7.0), (2.0, 2.0))
+    classes = tuple(
+        dataclasses.replace(c, arrival_profile=flat) for c in lse.presets.base().classes
+    )
+    instance = dataclasses.replace(lse.presets.base(), classes=classes)
+    assert common_period(instance) is None
+    result = lse.evaluate(RULE, instance, 2, horizon=33.0, warmup=11.0, replications=1)
+    assert result.bound_of == "the long-run mean arrival rates"
+
+
 def test_the_default_measures_whole_periods():
     result = lse.evaluate(RULE, "daily", 20, replications=4)
     assert (result.horizon, result.warmup) == (1500.0, 300.0)

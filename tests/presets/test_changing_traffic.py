@@ -150,7 +150,7 @@ def test_a_window_to_plan_for_is_given_on_the_command_line(run):
     common = ("replay", *files, "--gpus", 2, "--window", "1800,1900", "--json")
     plain, planned = run(*common), run(*common, "--plan-window", "0,1800")
     assert plain[0] == planned[0] == 0
-    assert "15,461 requests in 1,800 s" in planned[2]
+    assert "15,461 requests in 1,800.000 s" in planned[2]
     first, second = (json.loads(out) for _, out, _ in (plain, planned))
     assert first["bound"] == second["bound"]
     assert first["occupancy"] != second["occupancy"]
