@@ -23,6 +23,7 @@ from llm_sched_env.envs.interval_env import LLMSchedEnv
 from llm_sched_env.envs.observation import feature_names, read_occupancy
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
+from llm_sched_env.planning.slot_ranks import slot_ranks
 
 OVERLOAD = {"instance": "overload", "n_gpus": 5}
 
@@ -80,7 +81,7 @@ def test_the_gate_by_bid_price_takes_ranks_instead_of_rates():
     env = make(gate="bid-price", pools="dynamic", router="bid-price", start="plan")
     assert env.action_space.shape == (2 + 1 + 2 * 2,)
     action = env.unwrapped.plan_action
-    reserve = lse.plan("overload").slot_ranks(5)[1, 0]
+    reserve = slot_ranks(lse.plan("overload"), 5).reserve[0]
     kept = math.ceil(reserve) - 0.5  # as many whole slots, whatever the rounding
     np.testing.assert_allclose(action[3:], [0.0, 1.0, kept / (1 + kept), 0.0], rtol=1e-6)
     ranks = {"gate": "bid-price", "controls": ["priority", "reserve"]}

@@ -12,6 +12,7 @@ import llm_sched_env as lse
 from llm_sched_env.baselines.fluid_mpc import FluidMPC
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.arrival_rates import ArrivalProfile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
 
@@ -66,7 +67,7 @@ def test_at_the_plan_it_plays_the_ranks_of_the_plan():
     """Counts are whole requests: a large cluster. Of several best paths it need not be constant."""
     plan = lse.plan("overload")
     action = first_action("overload", plan.occupancy, n_gpus=100_000)
-    reserve = math.ceil(plan.slot_ranks(100_000)[1, 0]) - 0.5
+    reserve = math.ceil(slot_ranks(plan, 100_000).reserve[0]) - 0.5
     np.testing.assert_allclose(action, [0, 1, reserve / (1 + reserve), 0], atol=0.02)
 
 
