@@ -187,6 +187,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             "time": float(self.batch.states.clock["time"][k, 0]),
             "revenue": {"prompt": prompt, "output": output},
             "arrivals": report.arrivals[k].copy(),
+            "counts": self.counts()[k],
         }
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():
