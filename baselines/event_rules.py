@@ -14,7 +14,9 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _WAIT = 0
@@ -80,11 +82,12 @@ class EventRule:
         with np.errstate(divide="ignore", invalid="ignore"):
             waiting = turned_away / served.patience_rates
         self._queue_targets = np.where(turned_away > 0.0, waiting, 0.0)
-        self._ranks = np.zeros((5, instance.n_classes))
+        self._ranks = SlotRanks(*np.zeros((5, instance.n_classes)))
         if self.rule.gate == "bid-price":
-            self._ranks = plan.slot_ranks(n_gpus)
+            self._ranks = slot_ranks(plan, n_gpus)
         elif self.rule.gate == "decode-per-prompt":
-            self._ranks[0] = instance.output_tokens / instance.prompt_tokens
+            ratio = instance.output_tokens / instance.prompt_tokens
+            self._ranks = self._ranks._replace(priority=ratio)
         self._mixed_is_faster = instance.hardware.tau_mixed <= instance.hardware.tau_solo
         self._n_classes = instance.n_classes
         self._slots = n_gpus * instance.hardware.batch_slots
@@ -168,7 +171,7 @@ class EventRule:
             i = self._class_to_admit(info) if self._prefills_fit else -1
             admission = self._action(_PREFILL_HEADS, i, info) if i >= 0 else _WAIT
             decoding = self._decode_by_bid(info) if self._decodes_fit else -1
-            if admission != _WAIT and (decoding < 0 or self._ranks[4, i]):
+            if admission != _WAIT and (decoding < 0 or self._ranks.precedes_decodes[i]):
                 self._prefills_asked_at = prefills
                 return admission
             if decoding < 0:
@@ -182,8 +185,8 @@ class EventRule:
         """The highest decode bid of those whose reserve of slots is free; ties by age."""
         ranks, free = info["head_ranks"][_SOLO_HEADS], self._free_slots(info)
         waiting = np.flatnonzero(ranks < self._n_classes).tolist()
-        allowed = [i for i in waiting if free >= self._ranks[3, i]]
-        return min(allowed, key=lambda i: (-self._ranks[2, i], ranks[i]), default=-1)
+        allowed = [i for i in waiting if free >= self._ranks.decode_reserve[i]]
+        return min(allowed, key=lambda i: (-self._ranks.decode_priority[i], ranks[i]), default=-1)
 
     # The gate.
 
@@ -231,8 +234,8 @@ class EventRule:
     def _class_by_priority(self, waiting: list[int], info: Info) -> int:
         """The highest rank of those whose reserve of slots is free; ties by age."""
         ranks, free = info["head_ranks"][_PREFILL_HEADS], self._free_slots(info)
-        allowed = [i for i in waiting if free >= self._ranks[1, i]]
-        return min(allowed, key=lambda i: (-self._ranks[0, i], ranks[i]), default=-1)
+        allowed = [i for i in waiting if free >= self._ranks.reserve[i]]
+        return min(allowed, key=lambda i: (-self._ranks.priority[i], ranks[i]), default=-1)
 
     def _class_by_credit(self, waiting: list[int], info: Info) -> int:
         """Of those with a credit the oldest, or the one with most credit."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
-from llm_sched_env.envs.observation import read_occupancy
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
@@ -71,9 +70,10 @@ class FluidMPC:
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         """Ranks of the next interval: priorities, then reserves as r / (1 + r)."""
+        del observation  # bounded features; the program goes by exact counts
         time = float(info["time"])
         rates = self._expected(time, np.asarray(info["arrivals"], float))
-        state = read_occupancy(observation, self._instance, self._n_gpus)
+        state = info["counts"] / self._n_gpus
         optimum = self._program.solve(state, rates)
         return rank_shares(np.stack([optimum.bids, self._reserves(optimum, rates)]))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from llm_sched_env.commands.options import (
@@ -20,7 +19,9 @@ from llm_sched_env.exact import optimum as solve
 from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.optimum import rule_bounds
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
 
 
@@ -69,7 +70,7 @@ def register(app: typer.Typer) -> None:
             gpu_choice=gpu_choice,
             tolerance=tolerance,
         )
-        ranks = plan(problem, pricing).slot_ranks(gpus)
+        ranks = slot_ranks(plan(problem, pricing), gpus)
         rule = rule_bounds(best.system, trunk_reservation(best.system, ranks), tolerance=tolerance)
         if as_json:
             print_json(best.to_dict() | {"trunk_reservation": [rule.lower, rule.upper]})
@@ -81,7 +82,7 @@ def register(app: typer.Typer) -> None:
         )
 
 
-def _print(best: Optimum, rule: Bounds, ranks: np.ndarray) -> None:
+def _print(best: Optimum, rule: Bounds, ranks: SlotRanks) -> None:
     system = best.system
     lower, upper = best.bounds.lower, best.bounds.upper
     print_lines(
@@ -92,5 +93,5 @@ def _print(best: Optimum, rule: Bounds, ranks: np.ndarray) -> None:
         f"exceeds {best.any_buffer:.4f}",
         f"trunk-reservation {rule.lower:.4f} to {rule.upper:.4f}, at least "
         f"{rule.lower / upper:.4f} of the optimum (reserves "
-        f"{', '.join(f'{r:.2f}' for r in ranks[1])} slots)",
+        f"{', '.join(f'{r:.2f}' for r in ranks.reserve)} slots)",
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.planning.fluid import POOL_ROUNDING
+from llm_sched_env.planning.fluid_plan import POOL_ROUNDING
 from llm_sched_env.simulation.runtime.compiled import entry_point
 
 # Actions this far outside [0, 1] are rounding of a float32 computation, beyond it an error.

@@ -15,7 +15,7 @@ from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.events.metrics import reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
-from llm_sched_env.simulation.state.layout import EngineState
+from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,15 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
     def observations(self) -> np.ndarray:
         """What the agents see now; float32, shape (N, F), a fresh array."""
         return self.report().observations
+
+    def counts(self) -> np.ndarray:
+        """Requests at each station now, int64, shape (N, 5, I), a fresh array.
+
+        Rows: waiting for prefill, in prefill, waiting for a decode slot, decoding beside a running
+        prefill, decoding without one.
+        """
+        classes = self.batch.states.classes
+        return np.stack([classes[name] for name in OCCUPANCIES], axis=1)
 
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""

@@ -14,6 +14,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
@@ -116,7 +117,8 @@ class IntervalConfiguration:
         """The fluid plan as a constant action; float32, shape (A,)."""
         shares = fluid_plan.action
         if self.gate == "bid-price":
-            ranks = rank_shares(fluid_plan.slot_ranks(self.n_gpus)[:2])
+            planned = slot_ranks(fluid_plan, self.n_gpus)
+            ranks = rank_shares(np.stack([planned.priority, planned.reserve]))
             shares = np.concatenate([shares, ranks])
         action: np.ndarray = shares[self.controlled].astype(np.float32)
         return action

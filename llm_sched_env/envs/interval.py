@@ -16,6 +16,7 @@ from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
 from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state.layout import RequestStream
 
@@ -65,7 +66,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         instance, n_gpus = configuration.instance, configuration.n_gpus
         if fluid_plan is None:
             fluid_plan = plan(instance, configuration.pricing, slis=configuration.slis)
-        ranks = fluid_plan.slot_ranks(n_gpus) if configuration.gate == "bid-price" else None
+        ranks = slot_ranks(fluid_plan, n_gpus) if configuration.gate == "bid-price" else None
         batch = SimulationBatch(
             instance,
             configuration.rule,
@@ -186,6 +187,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             "time": float(self.batch.states.clock["time"][k, 0]),
             "revenue": {"prompt": prompt, "output": output},
             "arrivals": report.arrivals[k].copy(),
+            "counts": self.counts()[k],
         }
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():

@@ -68,11 +68,12 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
-    currency; ``info["arrivals"]`` how many requests of each class arrived, ``info["time"]`` the
-    seconds since the start. With service levels
-    the reward is revenue less their penalties on the same scale; ``info["slis"]`` has what each
-    comes to in the interval (time averages) and ``info["penalties"]`` what each with a price
-    costs, in currency.
+    currency; ``info["arrivals"]`` how many requests of each class arrived, ``info["counts"]`` how
+    many are at each station now (int64, shape (5, I), rows as in the observation),
+    ``info["time"]`` the seconds since the start. With changing arrival rates, mean rewards over
+    whole periods are the score. With service levels the reward is revenue less their penalties on
+    the same scale; ``info["slis"]`` has what each comes to in the interval (time averages) and
+    ``info["penalties"]`` what each with a price costs, in currency.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``

@@ -25,20 +25,19 @@ def observation_space(instance: Instance) -> spaces.Box:
     return spaces.Box(0.0, 1.0, (size,), np.float32)
 
 
-def read_occupancy(observation: np.ndarray, instance: Instance, n_gpus: int) -> np.ndarray:
-    """Requests per GPU that an observation shows, exact.
+def feature_slices(instance: Instance) -> dict[str, slice]:
+    """Where each feature stands in the observation: I entries per class feature, one otherwise.
 
-    Returns:
-        Rows q_prefill, x, q_decode, y_mixed, y_solo, shape (5, I).
+    >>> from llm_sched_env.presets import base
+    >>> feature_slices(base())["free slots"]
+    slice(12, 13, None)
     """
-    slots = instance.hardware.batch_slots
-    shown = np.asarray(observation, float)[: 5 * instance.n_classes].reshape(5, -1)
-    waiting = [0, 2]
-    occupancy = shown * np.array([[1.0], [1.0], [1.0], [slots - 1.0], [slots]])
-    occupancy[waiting] = shown[waiting] / (1.0 - shown[waiting])
-    # Whole requests: what is shown is rounded to float32.
-    whole: np.ndarray = np.round(occupancy * n_gpus) / n_gpus
-    return whole
+    n = instance.n_classes
+    per_class = {name: slice(k * n, (k + 1) * n) for k, name in enumerate(CLASS_FEATURES)}
+    first = len(CLASS_FEATURES) * n
+    return per_class | {
+        name: slice(first + k, first + k + 1) for k, name in enumerate(CLUSTER_FEATURES)
+    }
 
 
 def feature_names(instance: Instance) -> list[str]:

@@ -84,6 +84,8 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
             "_revenue": every,
             "arrivals": report.arrivals.copy(),
             "_arrivals": every,
+            "counts": self.control.counts(),
+            "_counts": every,
         }
         if report.levels is not None:
             for name, values in self.control.level_terms(report.levels).items():

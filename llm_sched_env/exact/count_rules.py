@@ -11,9 +11,10 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.exact.bellman import WAIT
 from llm_sched_env.exact.tiny_system import TinySystem
+from llm_sched_env.model.slot_ranks import SlotRanks
 
 
-def trunk_reservation(system: TinySystem, ranks: np.ndarray) -> np.ndarray:
+def trunk_reservation(system: TinySystem, ranks: SlotRanks) -> np.ndarray:
     """Actions of the registered ``trunk-reservation``, shape (R, M).
 
     Where one prefilled request more than ``decode_limit`` waits, one is placed whatever the
@@ -22,9 +23,8 @@ def trunk_reservation(system: TinySystem, ranks: np.ndarray) -> np.ndarray:
 
     Args:
         system: the states.
-        ranks: bid and reserve of a prefill, bid and reserve of a decode, and 1 where a prefill
-            goes before waiting decodes, shape (5, I), as `FluidPlan.slot_ranks` gives them; of
-            equal bids the first class (the engine takes the longest waiting).
+        ranks: of the classes, as :func:`llm_sched_env.planning.slot_ranks.slot_ranks` gives them;
+            of equal bids the first class (the engine takes the longest waiting).
 
     Raises:
         ConfigurationError: for ranks of another shape, or that are not finite.

@@ -3,8 +3,9 @@
 Never imports the simulator, so that each is an independent check of the other.
 """
 
-from llm_sched_env.planning.fluid import PRICINGS, FluidPlan, plan
+from llm_sched_env.planning.fluid import plan
 from llm_sched_env.planning.fluid_dynamics import FluidPath, fluid_path
+from llm_sched_env.planning.fluid_plan import PRICINGS, FluidPlan
 from llm_sched_env.planning.service_levels import (
     AttainedLevel,
     DecodeFairness,

@@ -13,7 +13,7 @@ from llm_sched_env.planning.slot_prices import SlotPrices, critical_scale, slot_
 from llm_sched_env.planning.slot_ranks import ranks_at_prices, slot_bids
 
 if TYPE_CHECKING:
-    from llm_sched_env.planning.fluid import FluidPlan
+    from llm_sched_env.planning.fluid_plan import FluidPlan
 
 # Free slots fluctuate by about the root of their number; a quarter of it is a unit of reserves.
 _SLOTS_PER_ROOT = 0.25
@@ -56,19 +56,20 @@ def _bid_features(
     bids = slot_bids(plan, prices)
     ranks = ranks_at_prices(plan, n_gpus, prices, bids)
     revenue, rates = instance.bundled_revenues, instance.arrival_rates
+    slots = n_gpus * instance.hardware.batch_slots
     better = bids.prefill[None, :] > bids.prefill[:, None]
     return {
         "admission bid": _share(bids.prefill, revenue),
         "decode bid": _share(bids.decode, revenue),
         "prefill bid": _share(bids.prefill_alone, revenue),
         "admitted share": 2.0 * plan.admission_fraction - 1.0,
-        "prefill reserve": _squashed(ranks[1] / slot_scale),
-        "prefill reserve beside all slots": ranks[1] / (n_gpus * instance.hardware.batch_slots),
+        "prefill reserve": _squashed(ranks.reserve / slot_scale),
+        "prefill reserve beside all slots": ranks.reserve / slots,
         "prefill reserve with giving up": _log_change_with_giving_up(
-            plan, n_gpus, prices, bids.prefill, ranks[1]
+            plan, n_gpus, prices, bids.prefill, ranks.reserve
         ),
-        "decode reserve": _squashed(ranks[3] / slot_scale),
-        "precedes decodes": 2.0 * ranks[4] - 1.0,
+        "decode reserve": _squashed(ranks.decode_reserve / slot_scale),
+        "precedes decodes": 2.0 * ranks.precedes_decodes - 1.0,
         "better classes": 2.0 * better.mean(axis=1) - 1.0,
         "arrivals of better classes": 2.0 * _share(better @ rates, rates.sum()) - 1.0,
         "bids of better classes": _share(

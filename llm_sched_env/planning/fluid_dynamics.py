@@ -16,7 +16,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.decode_dynamics import DecodeDynamics
-from llm_sched_env.planning.fluid import FluidPlan
+from llm_sched_env.planning.fluid_plan import FluidPlan
 from llm_sched_env.planning.prefill_dynamics import PrefillDynamics
 from llm_sched_env.planning.regimes import PiecewisePath, integrate
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning.fluid import FluidPlan, plan
+from llm_sched_env.planning.fluid import plan
+from llm_sched_env.planning.fluid_plan import FluidPlan
 
 PERIOD_SECONDS = 1.0
 """How often the plan is asked for."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
-from llm_sched_env.planning.fluid import VARIABLES, FluidPlan
+from llm_sched_env.planning.fluid_plan import VARIABLES, FluidPlan
 from llm_sched_env.planning.linear_program import objective
 
 _X, _MIXED, _SOLO, _Q_PREFILL, _Q_DECODE = range(len(VARIABLES))

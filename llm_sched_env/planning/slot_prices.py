@@ -11,7 +11,7 @@ import numpy as np
 from llm_sched_env.model.instance import Instance
 
 if TYPE_CHECKING:
-    from llm_sched_env.planning.fluid import FluidPlan
+    from llm_sched_env.planning.fluid_plan import FluidPlan
 
 # A capacity whose price is below this share of R* per unit is free: rounding of the solver.
 _FREE = 1e-9

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning.slot_prices import SlotPrices, slot_prices
 
 if TYPE_CHECKING:
-    from llm_sched_env.planning.fluid import FluidPlan
+    from llm_sched_env.planning.fluid_plan import FluidPlan
 
 # Bids below this share of a request's revenue are 0: rounding of the solver.
 _ZERO = 1e-6
@@ -55,18 +56,17 @@ def slot_bids(plan: FluidPlan, prices: SlotPrices) -> Bids:
     return Bids(rounded(alone + follows), decode, alone)
 
 
-def slot_ranks(plan: FluidPlan, n_gpus: int) -> np.ndarray:
-    """Ranks of trunk reservation on n GPUs; shape (5, I).
+def slot_ranks(plan: FluidPlan, n_gpus: int) -> SlotRanks:
+    """Ranks of trunk reservation on n GPUs.
 
-    Rows: bid and reserve of a prefill, bid and reserve of a decode, and 1 where a prefill goes
-    before waiting decodes: where it alone earns more per second in its slot than any of them.
-    Reserves are free slots of the cluster, those of :func:`slot_reserves`.
+    Priorities are bids, reserves those of :func:`slot_reserves`. A prefill goes before waiting
+    decodes where it alone earns more per second in its slot than any of them.
     """
     prices = slot_prices(plan, n_gpus)
     return ranks_at_prices(plan, n_gpus, prices, slot_bids(plan, prices))
 
 
-def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids) -> np.ndarray:
+def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids) -> SlotRanks:
     """:func:`slot_ranks` from prices and bids that are known: they may cost a linear program."""
     instance = plan.instance
     arriving = instance.arrival_rates
@@ -84,7 +84,7 @@ def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids
         np.divide(prices.decode, prices.slot, out=seconds, where=prices.decode > 0)
     best_decode = max(0.0, float((bids.decode / seconds).max()))
     precedes = bids.prefill_alone * instance.prefill_rates > best_decode
-    return np.stack([bids.prefill, reserves[0], bids.decode, reserves[1], precedes])
+    return SlotRanks(bids.prefill, reserves[0], bids.decode, reserves[1], precedes.astype(float))
 
 
 def slot_reserves(

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.foreseen_plans import foreseen_plans
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
@@ -16,9 +18,9 @@ from llm_sched_env.simulation.simulation import SimulationBatch
 def parameters_of_plan(rule: DispatchRule, plan: FluidPlan, n_gpus: int) -> dict[str, Any]:
     """What a simulation needs from a plan beside controls, for this rule on n GPUs."""
     return {
-        "ranks": plan.slot_ranks(n_gpus),
+        "ranks": slot_ranks(plan, n_gpus),
         "weights": plan.decode_weights,
-        "profile": None if rule.correction is None else plan.class_profile(n_gpus),
+        "profile": None if rule.correction is None else class_profile(plan, n_gpus),
     }
 
 

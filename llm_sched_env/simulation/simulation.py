@@ -9,6 +9,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.priority_network import ClassProfile, RankCorrection
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.events.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
@@ -49,13 +50,12 @@ class SimulationBatch:
         threads: rows are split over this many threads; the result does not depend on it.
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
             tokens with a recorded stream or other length distributions (MODEL section 3).
-        ranks: of the gate ``bid-price``, shape (5, I): see
-            :meth:`llm_sched_env.planning.fluid.FluidPlan.slot_ranks`. Controls may give others in
-            place of the first two rows.
+        ranks: of the gate ``bid-price``, such as those of a plan (planning/slot_ranks.py).
+            Controls may give other priorities and reserves.
         weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see
-            :attr:`llm_sched_env.planning.fluid.FluidPlan.decode_weights`.
+            :attr:`llm_sched_env.planning.fluid_plan.FluidPlan.decode_weights`.
         profile: of a rule with a correction, what the network is told about the classes: see
-            :meth:`llm_sched_env.planning.fluid.FluidPlan.class_profile`.
+            :meth:`llm_sched_env.planning.class_profile`.
 
     Attributes:
         controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2I + 1), with the gate
@@ -74,7 +74,7 @@ class SimulationBatch:
         latencies: bool = True,
         threads: int = 1,
         billing: str | None = None,
-        ranks: np.ndarray | None = None,
+        ranks: SlotRanks | None = None,
         weights: np.ndarray | None = None,
         profile: ClassProfile | None = None,
     ) -> None:
@@ -173,7 +173,7 @@ class SimulationBatch:
         self,
         controls: np.ndarray,
         rates: np.ndarray,
-        ranks: np.ndarray | None = None,
+        ranks: SlotRanks | None = None,
         weights: np.ndarray | None = None,
         profile: ClassProfile | None = None,
     ) -> None:

@@ -12,6 +12,7 @@ from llm_sched_env.exact.count_rules import trunk_reservation
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import resolve_instance
 from research.framework.study import Cell, Row
 from research.setups.tiny_optima import (
@@ -51,7 +52,7 @@ def bursty_rows(cell: Cell) -> list[Row]:
         tolerance=TOLERANCE,
     )
     fluid_plan = plan(instance, cell["pricing"])
-    actions = trunk_reservation(best.system, fluid_plan.slot_ranks(n_gpus))
+    actions = trunk_reservation(best.system, slot_ranks(fluid_plan, n_gpus))
     start = best.lower_solution.h
     earned = rule_bounds(best.system, actions, tolerance=TOLERANCE, start=start)
     case = {

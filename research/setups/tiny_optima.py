@@ -14,7 +14,9 @@ from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
@@ -56,7 +58,7 @@ def tiny_rows(cell: Cell) -> list[Row]:
     rows = [_system_row(best), _bounds_row(OPTIMUM, best.bounds)]
     if best is not drawn:
         rows.append(_bounds_row(RANDOM_GPU, drawn.bounds))
-    ranks = plan(instance, cell["pricing"]).slot_ranks(cell["n_gpus"])
+    ranks = slot_ranks(plan(instance, cell["pricing"]), cell["n_gpus"])
     own = trunk_reservation(drawn.system, ranks)
     start = drawn.lower_solution.h
     earned = rule_bounds(drawn.system, own, tolerance=TOLERANCE, start=start)
@@ -64,7 +66,7 @@ def tiny_rows(cell: Cell) -> list[Row]:
     rows.append(_bounds_row(BEST_RESERVE, _with_the_best_reserve(drawn, ranks, earned)))
     rows += _simulated_rows(cell, instance)
     rows += _difference_rows(drawn, own)
-    rows += _region_rows(drawn, own, int(np.argmin(ranks[0])))
+    rows += _region_rows(drawn, own, int(np.argmin(ranks.priority)))
     hardware = instance.hardware
     case = {
         "system": _title(cell),
@@ -77,25 +79,22 @@ def tiny_rows(cell: Cell) -> list[Row]:
     return [case | row for row in rows]
 
 
-def _with_the_best_reserve(drawn: Optimum, ranks: np.ndarray, earned: Bounds) -> Bounds:
+def _with_the_best_reserve(drawn: Optimum, ranks: SlotRanks, earned: Bounds) -> Bounds:
     """Of trunk reservation if those without a positive bid leave the best number of slots free.
 
     One number for all of them, found by going up or down from the formula's as long as it pays.
     """
-    yielding, most = (
-        ranks[0] <= 0.0,
-        drawn.system.n_gpus * drawn.system.instance.hardware.batch_slots,
-    )
+    yielding = ranks.priority <= 0.0
+    most = drawn.system.n_gpus * drawn.system.instance.hardware.batch_slots
     if not yielding.any():
         return earned
 
     def bounds(reserve: int) -> Bounds:
-        other = ranks.copy()
-        other[1, yielding] = reserve
+        other = ranks._replace(reserve=np.where(yielding, reserve, ranks.reserve))
         actions = trunk_reservation(drawn.system, other)
         return rule_bounds(drawn.system, actions, tolerance=TOLERANCE, start=drawn.lower_solution.h)
 
-    first = min(most, int(np.ceil(ranks[1, yielding].max())))
+    first = min(most, int(np.ceil(ranks.reserve[yielding].max())))
     best = max(earned, bounds(first), key=_middle_of)
     for step in (-1, 1):
         reserve = first + step

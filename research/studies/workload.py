@@ -8,6 +8,7 @@ import numpy as np
 
 from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import PRESETS, resolve_instance
 from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.row_selection import column, selected
@@ -205,7 +206,7 @@ def _run(about: dict[str, Any], policy: str, n_gpus: int, run: int, times: dict[
 def planned_classes(name: str) -> list[Row]:
     """A row a class: what it asks for and what the plan gives it."""
     fluid = plan(name)
-    bids = fluid.slot_ranks(SIZES[-1])[0]
+    bids = slot_ranks(fluid, SIZES[-1]).priority
     return [
         {
             "part": "classes",

@@ -18,6 +18,7 @@ from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 from llm_sched_env.evaluation import evaluate as evaluation
 from llm_sched_env.evaluation.results import Estimate
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies import runs as policy_runs
 from llm_sched_env.policies.registry import RegisteredPolicy, registered_policies, resolve_policy
 from llm_sched_env.policies.timing import Span, covered_seconds
@@ -72,7 +73,7 @@ class ConstantRanks:
 
     def reset(self, instance, plan, n_gpus, rng):
         others = [*plan.solo_probability, plan.mixed_fraction]
-        action = np.concatenate([others, rank_shares(plan.slot_ranks(n_gpus)[:2])])
+        action = np.concatenate([others, rank_shares(np.stack(slot_ranks(plan, n_gpus)[:2]))])
         self.action = action.astype(np.float32)  # as the environment's own plan action
         self.arrived.append(np.zeros(instance.n_classes, int))
 

@@ -26,6 +26,7 @@ from llm_sched_env.exact.disagreement import disagreement
 from llm_sched_env.exact.shrunk import merged_halves, shrunk
 from llm_sched_env.exact.stationary import stationary_law
 from llm_sched_env.exact.value_iteration import LOST, Sweep, iterate
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from research.studies.exact_optimum import ExactOptimum
 
 IDLE = -1
@@ -198,11 +199,13 @@ def test_no_rule_beats_the_optimum(pricing):
     free = optimum(instance, 2, pricing, queue_limit=4, decode_limit=0)
     assert best.bounds.lower <= free.bounds.lower * (1 + 1e-7)
     assert free.bounds.lower < free.bounds.upper <= fluid_plan.value
-    ranks = fluid_plan.slot_ranks(2)
+    ranks = slot_ranks(fluid_plan, 2)
     earned = [lost_value(best.system, actions=trunk_reservation(best.system, ranks))]
     for reserve in range(5):
-        ranks[1] = np.where(ranks[0] > 0, 0.0, reserve)
-        ranks[4] = reserve % 2
+        ranks = ranks._replace(
+            reserve=np.where(ranks.priority > 0, 0.0, reserve),
+            precedes_decodes=np.full(len(ranks.reserve), float(reserve % 2)),
+        )
         actions = trunk_reservation(best.system, ranks)
         earned.append(lost_value(best.system, actions=actions))
     assert max(earned) < best.bounds.lower
@@ -227,9 +230,10 @@ def test_trunk_reservation_earns_what_the_engine_measures(
     system = tiny_system(
         instance, n_gpus, pricing, queue_limit=queue_limit, decode_limit=decode_limit
     )
-    ranks = lse.plan(instance, pricing).slot_ranks(n_gpus)
+    ranks = slot_ranks(lse.plan(instance, pricing), n_gpus)
     # Decodes wait for a reserve, or while prefills precede, in the latter two alone.
-    assert (ranks[3:] > 0).any() == (decode_limit > 0)
+    yields = [*ranks.decode_reserve, *ranks.precedes_decodes]
+    assert any(yields) == (decode_limit > 0)
     bounds = rule_bounds(system, trunk_reservation(system, ranks), tolerance=1e-4)
     assert bounds.upper - bounds.lower < 2e-3 * bounds.lower
     result = lse.evaluate(
@@ -336,9 +340,9 @@ def test_optimal_reserve_depends_on_who_holds_the_slots():
 def test_differences_sum_to_the_gap():
     instance = small(2, load=2.0)
     best = optimum(instance, 2, queue_limit=5, decode_limit=0, gpu_choice="random", tolerance=1e-10)
-    ranks = lse.plan(instance).slot_ranks(2)
-    for reserves in (ranks[1], np.array([2.0, 0.0])):
-        ranks[1] = reserves
+    ranks = slot_ranks(lse.plan(instance), 2)
+    for reserves in (ranks.reserve, np.array([2.0, 0.0])):
+        ranks = ranks._replace(reserve=reserves)
         actions = trunk_reservation(best.system, ranks)
         found = disagreement(best, actions)
         gap = best.bounds.lower - lost_value(best.system, actions=actions)

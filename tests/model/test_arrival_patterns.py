@@ -17,6 +17,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
 from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state.layout import ARRIVE
@@ -157,7 +158,7 @@ def test_every_rule_faces_the_same_arrivals_however_the_run_is_cut() -> None:
     for rule in RULES:
         cluster = Simulation(
             instance, rule, plan(instance).controls(5), 5, np.random.SeedSequence(1),
-            log_events=10_000, ranks=plan(instance).slot_ranks(5),
+            log_events=10_000, ranks=slot_ranks(plan(instance), 5),
         )  # fmt: skip
         for until in np.linspace(0.0, 100.0, len(arrivals) + 2)[1:]:
             cluster.run(until)

@@ -12,6 +12,7 @@ import llm_sched_env as lse
 from llm_sched_env.model.instance import Instance, Prices
 from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.slot_prices import critical_scale
 from research.rule_training.scenarios import random_scenario
 
@@ -51,7 +52,7 @@ def assert_same(a: ClassProfile, b: ClassProfile, rtol: float = 1e-7) -> None:
 def test_profiles_are_bounded(pricing: str, n_gpus: int) -> None:
     for instance in INSTANCES:
         fluid = plan(instance, pricing)
-        profile = fluid.class_profile(n_gpus)
+        profile = class_profile(fluid, n_gpus)
         assert profile.features.shape == (instance.n_classes, len(CLASS_FEATURES))
         assert np.isfinite(profile.features).all()
         assert np.abs(profile.features).max() <= 1.0
@@ -67,17 +68,17 @@ def test_profiles_are_bounded(pricing: str, n_gpus: int) -> None:
 
 
 def test_features_tell_instances_apart() -> None:
-    rows = np.concatenate([plan(instance).class_profile(5).features for instance in INSTANCES])
+    rows = np.concatenate([class_profile(plan(instance), 5).features for instance in INSTANCES])
     varied = np.ptp(rows, axis=0)
     constant = [name for name, v in zip(CLASS_FEATURES, varied, strict=True) if v < 0.05]
     # They are all on clusters of five.
     assert constant == ["cluster size"]
-    sizes = [plan("base").class_profile(n).features[0, -2] for n in (1, 20, 300)]
+    sizes = [class_profile(plan("base"), n).features[0, -2] for n in (1, 20, 300)]
     assert sizes == sorted(sizes)
     assert sizes[1] == 0.0
     precedes = CLASS_FEATURES.index("precedes decodes")
     assert set(rows[:, precedes]) == {-1.0, 1.0}
-    assert plan("overload", "separate").class_profile(5).features[:, precedes].max() == 1.0
+    assert class_profile(plan("overload", "separate"), 5).features[:, precedes].max() == 1.0
 
 
 @pytest.mark.parametrize("instance", INSTANCES[1:3], ids=lambda i: i.name)
@@ -87,8 +88,8 @@ def test_permuted_classes_have_permuted_rows(instance: Instance, pricing: str) -
     if (order == np.arange(len(order))).all():
         order = order[::-1]
     permuted = replace(instance, classes=tuple(instance.classes[i] for i in order))
-    own = plan(instance, pricing).class_profile(7)
-    other = plan(permuted, pricing).class_profile(7)
+    own = class_profile(plan(instance, pricing), 7)
+    other = class_profile(plan(permuted, pricing), 7)
     rows = {name: getattr(own, name)[order] for name in PER_CLASS}
     if pricing == "separate":
         # Tokens pay alike whoever decodes: which class does is the solver's vertex.
@@ -102,14 +103,14 @@ def test_the_unit_of_money_is_only_in_ranks_and_costs(pricing: str) -> None:
     for instance in INSTANCES[:12]:
         prices = instance.prices
         dearer = replace(instance, prices=Prices(2 * prices.prefill, 2 * prices.decode))
-        own = plan(instance, pricing).class_profile(7)
+        own = class_profile(plan(instance, pricing), 7)
         money = {
             name: 2 * getattr(own, name)
             for name in ("prefill_cost", "decode_cost", "prefill_time_priority")
         }
         assert_same(
             replace(own, **money, rank_scale=2 * own.rank_scale),
-            plan(dearer, pricing).class_profile(7),
+            class_profile(plan(dearer, pricing), 7),
             rtol=1e-6,
         )
 
@@ -132,9 +133,9 @@ def test_the_unit_of_time_is_only_in_seconds() -> None:
                 for c in instance.classes
             ),
         )
-        own = plan(instance).class_profile(7)
+        own = class_profile(plan(instance), 7)
         seconds = {"load_seconds": 2 * own.load_seconds, "ahead_seconds": 2 * own.ahead_seconds}
-        assert_same(replace(own, **seconds), plan(slower).class_profile(7), rtol=1e-6)
+        assert_same(replace(own, **seconds), class_profile(plan(slower), 7), rtol=1e-6)
 
 
 def test_load_seconds_add_up_to_the_load_where_decode_slots_run_out_first() -> None:
@@ -147,7 +148,7 @@ def test_load_seconds_add_up_to_the_load_where_decode_slots_run_out_first() -> N
         slots_suffer = (hardware.batch_slots - 1) / hardware.tau_mixed <= (
             hardware.batch_slots / hardware.tau_solo
         )
-        load = fluid.class_profile(3).load_seconds @ instance.arrival_rates
+        load = class_profile(fluid, 3).load_seconds @ instance.arrival_rates
         if slots_suffer and scale * work < 1 - 1e-9:
             checked += 1
             assert load == pytest.approx(1 / scale, rel=1e-12)
@@ -158,11 +159,11 @@ def test_load_seconds_add_up_to_the_load_where_decode_slots_run_out_first() -> N
 
 def test_prefill_time_ranks_by_what_a_second_of_prefill_earns() -> None:
     """Of the base instance by hand: 230 for 2 chunks, 380 for 12; the unit is 380."""
-    ranks = plan("overload").class_profile(5).prefill_time_priority
+    ranks = class_profile(plan("overload"), 5).prefill_time_priority
     per_token = np.array([230 / 300, 380 / 3000])
     np.testing.assert_allclose(ranks, 380 * per_token / per_token.max())
     for fluid in map(plan, INSTANCES[:12]):
-        profile = fluid.class_profile(3)
+        profile = class_profile(fluid, 3)
         assert profile.prefill_time_priority.max() == pytest.approx(profile.rank_scale)
         assert profile.prefill_time_priority.min() > 0
 
@@ -170,7 +171,7 @@ def test_prefill_time_ranks_by_what_a_second_of_prefill_earns() -> None:
 def test_a_bid_is_the_share_of_revenue_that_remains() -> None:
     """Of the base instance by hand: w - price, from the plan's own duals."""
     fluid = plan("overload")
-    instance, profile = fluid.instance, fluid.class_profile(5)
+    instance, profile = fluid.instance, class_profile(fluid, 5)
     revenue = instance.bundled_revenues
     paid = profile.prefill_cost / revenue
     bids = dict(zip(CLASS_FEATURES, profile.features.T, strict=True))

@@ -21,7 +21,7 @@ from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import PRICINGS, FluidPlan, plan
-from llm_sched_env.planning.fluid import mixed_pool_size
+from llm_sched_env.planning.fluid_plan import mixed_pool_size
 
 TOLERANCE = 1e-8
 A100 = presets.QWEN_8B_A100

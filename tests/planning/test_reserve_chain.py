@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import llm_sched_env as lse
 from llm_sched_env.model.priority_network import CLASS_FEATURES
+from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.reserve_chain import best_kept_slots
 from llm_sched_env.planning.slot_prices import slot_prices
-from llm_sched_env.planning.slot_ranks import slot_bids
+from llm_sched_env.planning.slot_ranks import slot_bids, slot_ranks
 
 FEATURE = CLASS_FEATURES.index("prefill reserve with giving up")
 
@@ -70,7 +71,7 @@ def test_the_feature_is_the_log_of_the_change(n_gpus: int) -> None:
     """Written from docs/learned.md."""
     for name in ("base", "overload", "dolly15k"):
         fluid = lse.plan(name)
-        instance, reserves = fluid.instance, fluid.slot_ranks(n_gpus)[1]
+        instance, reserves = fluid.instance, slot_ranks(fluid, n_gpus).reserve
         prices = slot_prices(fluid, n_gpus)
         bids = slot_bids(fluid, prices).prefill
         first = bids > 0
@@ -84,7 +85,7 @@ def test_the_feature_is_the_log_of_the_change(n_gpus: int) -> None:
             prices.slot,
             n_gpus * instance.hardware.batch_slots,
         )
-        found = fluid.class_profile(n_gpus).features[:, FEATURE]
+        found = class_profile(fluid, n_gpus).features[:, FEATURE]
         marginal = reserves[reserves > 0].min()
         for i in range(instance.n_classes):
             wanted = 0.0
@@ -105,5 +106,5 @@ def test_who_yields_to_nobody_keeps_what_it_has() -> None:
     )  # fmt: skip
     for instance in (quiet, impatient):
         fluid = lse.plan(instance)
-        yields = fluid.slot_ranks(5)[1] > 0
-        assert (fluid.class_profile(5).features[~yields, FEATURE] == 0).all()
+        yields = slot_ranks(fluid, 5).reserve > 0
+        assert (class_profile(fluid, 5).features[~yields, FEATURE] == 0).all()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.slot_prices import critical_scale, delay_probability, slot_prices
-from llm_sched_env.planning.slot_ranks import reserves_at_prices, slot_bids
+from llm_sched_env.planning.slot_ranks import reserves_at_prices, slot_bids, slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 
@@ -31,7 +31,7 @@ def instances(draw):
 
 def bids_and_ranks(plan, n_gpus=5):
     prices = slot_prices(plan, n_gpus)
-    return slot_bids(plan, prices), plan.slot_ranks(n_gpus)
+    return slot_bids(plan, prices), slot_ranks(plan, n_gpus)
 
 
 @given(instance=instances(), pricing=st.sampled_from(["bundled", "separate"]))
@@ -48,9 +48,9 @@ def test_bids_say_what_the_plan_admits(instance, pricing):
     assert (plan.admission_fraction[bids.prefill < -clear] < 1e-6).all()
     for bid, dual in ((bids.prefill, "arrival"), (bids.decode, "prefilled")):
         np.testing.assert_allclose(np.maximum(bid, 0.0), plan.duals[dual], atol=2e-4 * value.max())
-    reserves = ranks[[1, 3]]
+    reserves = np.stack([ranks.reserve, ranks.decode_reserve])
     assert ((reserves >= 0) & (reserves <= 5 * instance.hardware.batch_slots)).all()
-    assert (reserves[ranks[[0, 2]] > 0] == 0).all()
+    assert (reserves[np.stack([ranks.priority, ranks.decode_priority]) > 0] == 0).all()
 
 
 def scarce(plan):
@@ -59,13 +59,13 @@ def scarce(plan):
 
 def test_bids_and_reserve_of_base_by_hand():
     plan = lse.plan("base")
-    bid, reserve, _, decode_reserve, precedes = plan.slot_ranks(20)
+    bid, reserve, _, decode_reserve, precedes = slot_ranks(plan, 20)
     assert bid == pytest.approx([0.0, plan.duals["arrival"][1]])
     # Class 1 arrives 0.5 times a second; 0.5 + 0.468 slots become free.
     rho = 0.5 / (0.5 + 0.5 * plan.admission_fraction[0])
     worth = math.log1p(0.1 * bid[1] / plan.duals["solo_decode_capacity"])
     assert reserve == pytest.approx([worth / -math.log(rho) - 1, 0.0])
-    assert lse.plan("overload").slot_ranks(20)[1, 0] > 3 * reserve[0]
+    assert slot_ranks(lse.plan("overload"), 20).reserve[0] > 3 * reserve[0]
     # Whoever is prefilled is decoded: nothing is kept free for decodes, which go first.
     assert decode_reserve.tolist() == precedes.tolist() == [0.0, 0.0]
 
@@ -77,7 +77,7 @@ def test_reserves_at_the_prices_of_a_plan_are_those_of_the_plan(instance):
     admitted = float(rates @ plan.admission_fraction)
     bids, ranks = bids_and_ranks(plan)
     reserves = reserves_at_prices(plan.instance, bids.prefill, rates, admitted, price)
-    np.testing.assert_allclose(reserves, ranks[1], rtol=1e-6)
+    np.testing.assert_allclose(reserves, ranks.reserve, rtol=1e-6)
 
 
 def test_reserves_at_other_prices():
@@ -107,9 +107,9 @@ def test_nobody_yields_when_nobody_loses_by_waiting():
         overload,
         classes=(overload.classes[0], replace(overload.classes[1], patience_rate=0.0)),
     )
-    assert lse.plan(patient).slot_ranks(5)[1].tolist() == [0.0, 0.0]
+    assert slot_ranks(lse.plan(patient), 5).reserve.tolist() == [0.0, 0.0]
     alone = replace(overload, classes=overload.classes[:1])
-    assert lse.plan(alone).slot_ranks(5)[1].tolist() == [0.0]
+    assert slot_ranks(lse.plan(alone), 5).reserve.tolist() == [0.0]
 
 
 def test_an_unwanted_class_waits_until_slots_stay_free_long_enough():
@@ -130,7 +130,7 @@ def test_an_unwanted_class_waits_until_slots_stay_free_long_enough():
     asking = n_gpus * plan.instance.arrival_rates[wanted]
     freed = asking * plan.admission_fraction[wanted]
     kept = 1.0 + bids.prefill[unwanted] / prices.decode[unwanted]
-    reserve = ranks[1, unwanted]
+    reserve = ranks.reserve[unwanted]
     assert 2.0 < reserve < 80.0
     rng = np.random.default_rng(7)
     paid = [
@@ -163,7 +163,9 @@ def test_prices_with_capacity_to_spare_are_those_of_the_critical_load(scale):
     assert above.admission_fraction.min() < 1
     few, many = slot_prices(plan, 1), slot_prices(plan, 100)
     assert 0 <= many.slot < few.slot < above.duals["solo_decode_capacity"]
-    assert (plan.slot_ranks(5)[[1, 3]] == 0).all()
+    ranks = slot_ranks(plan, 5)
+    assert not ranks.reserve.any()
+    assert not ranks.decode_reserve.any()
 
 
 def test_delay_probability_of_erlang():
@@ -191,7 +193,7 @@ def test_prefills_that_pay_by_themselves_go_before_decodes():
     assert plan.q_decode.sum() > 1
     bids, ranks = bids_and_ranks(plan)
     assert (bids.prefill_alone > 0).all()
-    assert ranks[4].tolist() == [1.0, 1.0]
+    assert ranks.precedes_decodes.tolist() == [1.0, 1.0]
     # A prompt that is billed at once pays too, if less than a slot's time elsewhere or more.
     separate = lse.plan("base", "separate")
     assert (bids_and_ranks(separate)[0].prefill_alone > 0).all()
@@ -223,12 +225,12 @@ def test_leaving_room_for_prefills_pays_where_prefills_are_many():
         lse.RequestClass("code", 2048.0, 28.0, 2.5, 0.1),
     )
     instance = lse.Instance("short", classes, lse.presets.QWEN_8B_A100, lse.Prices(0.1, 0.2))
-    ranks = lse.plan(instance).slot_ranks(20)
+    ranks = slot_ranks(lse.plan(instance), 20)
     ours = scores("trunk-reservation", instance, 20)
     assert ours.mean() > 0.975
     aware = DispatchRule("bid-price", "prefill-aware", "dynamic")
     np.testing.assert_allclose(scores(aware, instance, 20), ours, rtol=1e-12)
-    assert not ranks[4].any()
+    assert not ranks.precedes_decodes.any()
     assert_earns_more(
         ours, 0.03 + scores(DispatchRule("bid-price", "solo-first", "dynamic"), instance, 20)
     )

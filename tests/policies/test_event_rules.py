@@ -16,6 +16,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
@@ -60,7 +61,7 @@ def compiled_log(
         np.random.SeedSequence(4),
         fluid.occupancy if start == "plan" else None,
         log_events=LOG_ENTRIES,
-        ranks=fluid.slot_ranks(N_GPUS),
+        ranks=slot_ranks(fluid, N_GPUS),
         **batch,
     )
     # Setting the controls once more dispatches at the start, as an agent may.

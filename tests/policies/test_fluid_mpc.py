@@ -12,6 +12,7 @@ import llm_sched_env as lse
 from llm_sched_env.baselines.fluid_mpc import FluidMPC
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.arrival_rates import ArrivalProfile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
 
@@ -31,15 +32,14 @@ def phased(name, period=200.0):
 
 
 def first_action(instance, occupancy, n_gpus=10, policy=None, arrivals=None, time=0.0):
-    """The action at an occupancy per GPU, shown as an observation."""
+    """The action at an occupancy per GPU."""
     policy = policy or FluidMPC()
     plan = lse.plan(instance)
     policy.reset(plan.instance, plan, n_gpus, np.random.default_rng(0))
-    shown = np.array(occupancy, float) / np.array([[1.0], [1.0], [1.0], [15.0], [16.0]])
-    shown[[0, 2]] = shown[[0, 2]] / (1 + shown[[0, 2]])
-    observation = np.concatenate([shown.ravel(), np.zeros(plan.instance.n_classes + 4)])
+    counts = np.round(n_gpus * np.array(occupancy, float)).astype(np.int64)
     told = np.zeros(plan.instance.n_classes) if arrivals is None else arrivals
-    return policy.act(observation.astype(np.float32), {"time": time, "arrivals": told})
+    unused = np.zeros(6 * plan.instance.n_classes + 4, np.float32)
+    return policy.act(unused, {"time": time, "arrivals": told, "counts": counts})
 
 
 def test_names_of_the_registry():
@@ -66,7 +66,7 @@ def test_at_the_plan_it_plays_the_ranks_of_the_plan():
     """Counts are whole requests: a large cluster. Of several best paths it need not be constant."""
     plan = lse.plan("overload")
     action = first_action("overload", plan.occupancy, n_gpus=100_000)
-    reserve = math.ceil(plan.slot_ranks(100_000)[1, 0]) - 0.5
+    reserve = math.ceil(slot_ranks(plan, 100_000).reserve[0]) - 0.5
     np.testing.assert_allclose(action, [0, 1, reserve / (1 + reserve), 0], atol=0.02)
 
 

@@ -24,6 +24,8 @@ from llm_sched_env.model.priority_network import (
     RankCorrection,
 )
 from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning.class_profile import class_profile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 
 
 class CorrectedTwin(Twin):
@@ -57,8 +59,8 @@ class CorrectedTwin(Twin):
     def replan(self, fluid: FluidPlan) -> None:
         """Go by another plan from now on; the means before anything was seen stay."""
         n_gpus = len(self.gpus)
-        self.profile = fluid.class_profile(n_gpus)
-        self.ranks = fluid.slot_ranks(n_gpus)
+        self.profile = class_profile(fluid, n_gpus)
+        self.ranks = slot_ranks(fluid, n_gpus)
         self.served_rates = list(n_gpus * fluid.instance.arrival_rates)
         self.corrected_at = -1
         self.run(self.time, fluid.controls(n_gpus))
@@ -115,8 +117,8 @@ class CorrectedTwin(Twin):
         becoming_free = tokens_per_second / self.mean_outputs
         free = self._free_slots()
         # Row i marks the classes that rank before class i under the plan.
-        before = (self.ranks[0][None, :] > self.ranks[0][:, None]).astype(float)
-        beyond = free - self.ranks[1]
+        before = (self.ranks.priority[None, :] > self.ranks.priority[:, None]).astype(float)
+        beyond = free - self.ranks.reserve
         recent, late = self._seen_rates(RECENT_SECONDS), self._seen_rates(LATE_SECONDS)
         planned, seconds, slots = (
             np.array(self.served_rates),
@@ -217,10 +219,10 @@ class CorrectedTwin(Twin):
         if not waiting:
             return None
         c, slots = self._corrections(), self.profile.slot_scale
-        reserves = self.ranks[1] * np.exp(c["prefill reserve factor"])
+        reserves = self.ranks.reserve * np.exp(c["prefill reserve factor"])
         reserves = reserves - slots * c["prefill reserve"]
         free = self._free_slots()
-        bids = self.ranks[0] + self.profile.prefill_cost * (1.0 - np.exp(c["price factor"]))
+        bids = self.ranks.priority + self.profile.prefill_cost * (1.0 - np.exp(c["price factor"]))
         bids = bids + self.profile.rank_scale * c["priority"]
         for i in waiting:
             if self._at_least(c["by prefill time"][i], 0.5):
@@ -231,8 +233,10 @@ class CorrectedTwin(Twin):
         if not self.solo_line or not (self.solo_slots or self.mixed_slots):
             return None
         c, free = self._corrections(), self._free_slots()
-        reserves = self.ranks[3] - self.profile.slot_scale * c["decode reserve"]
-        bids = self.ranks[2] + self.profile.decode_cost * (1.0 - np.exp(c["price factor"]))
+        reserves = self.ranks.decode_reserve - self.profile.slot_scale * c["decode reserve"]
+        bids = self.ranks.decode_priority + self.profile.decode_cost * (
+            1.0 - np.exp(c["price factor"])
+        )
         bids = bids + self.profile.rank_scale * c["decode priority"]
         heads = {r.i: r for r in reversed(self.solo_line)}
         able = [i for i in sorted(heads) if self._at_least(free, reserves[i])]
@@ -240,7 +244,7 @@ class CorrectedTwin(Twin):
         return None if best is None else heads[best]
 
     def _precedes_decodes(self, i: int) -> bool:
-        flag = self.ranks[4, i] + self._corrections()["precedes decodes"][i]
+        flag = self.ranks.precedes_decodes[i] + self._corrections()["precedes decodes"][i]
         return self._at_least(flag, 0.5)
 
     def _gpu_for_decode(self, request: Request) -> Gpu | None:

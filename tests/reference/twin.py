@@ -20,6 +20,7 @@ import numpy as np
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.model.length_distributions import LengthDistribution
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.state.layout import (
     ARRIVE,
@@ -169,7 +170,7 @@ class Twin:
         n_gpus: int,
         seed: np.random.SeedSequence,
         stream: RequestStream | None = None,
-        ranks: np.ndarray | None = None,
+        ranks: SlotRanks | None = None,
         weights: np.ndarray | None = None,
     ) -> None:
         self.instance = instance
@@ -416,7 +417,8 @@ class Twin:
         ]
         self.pool_size = int(controls[2 * n])
         if len(controls) > 2 * n + 1:
-            self.ranks = np.vstack([controls[2 * n + 1 :].reshape(2, n), self.ranks[2:]])
+            priority, reserve = controls[2 * n + 1 :].reshape(2, n)
+            self.ranks = self.ranks._replace(priority=priority, reserve=reserve)
         for gpu in self.gpus:
             self._update_slots(gpu)
 
@@ -458,7 +460,7 @@ class Twin:
         if self.rule.gate in {"credit", "largest-credit"}:
             waiting = [i for i in waiting if self._has_credit(i)]
         if self.rule.gate == "bid-price":
-            waiting = [i for i in waiting if self._free_slots() >= self.ranks[1, i]]
+            waiting = [i for i in waiting if self._free_slots() >= self.ranks.reserve[i]]
         first: Callable[[int], object] = {
             "bid-price": rank,
             "decode-per-prompt": rank,
@@ -474,7 +476,7 @@ class Twin:
         c = self.instance.classes[i]
         if self.rule.gate == "decode-per-prompt":
             return c.output_tokens / c.prompt_tokens
-        return float(self.ranks[0, i])
+        return float(self.ranks.priority[i])
 
     # Slots.
 
@@ -612,7 +614,7 @@ class Twin:
                 return
 
     def _precedes_decodes(self, i: int) -> bool:
-        return bool(self.ranks[4, i])
+        return bool(self.ranks.precedes_decodes[i])
 
     def _gpu_for_decode(self, request: Request) -> Gpu | None:
         return self._gpu_leaving_room(_tokens(request))
@@ -621,8 +623,12 @@ class Twin:
         if not (self.solo_slots or self.mixed_slots):
             return None
         heads = {r.i: r for r in reversed(self.solo_line)}.values()
-        able = [r for r in heads if self._free_slots() >= self.ranks[3, r.i]]
-        return min(able, key=lambda r: (-self.ranks[2, r.i], self.solo_line.index(r)), default=None)
+        able = [r for r in heads if self._free_slots() >= self.ranks.decode_reserve[r.i]]
+        return min(
+            able,
+            key=lambda r: (-self.ranks.decode_priority[r.i], self.solo_line.index(r)),
+            default=None,
+        )
 
     def _free_slots(self) -> int:
         slots = self.hardware.batch_slots

@@ -24,6 +24,8 @@ from llm_sched_env.model.priority_network import (
     weight_shapes,
 )
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.class_profile import class_profile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
@@ -165,7 +167,7 @@ def test_scores_are_shares_of_the_bound_on_shared_requests() -> None:
             rule = corrected_rule(RankCorrection.from_parameters(pairs[k, side], 2))
             alone = Simulation(
                 SCENARIO.instance, rule, fluid.controls(n), n, seed, fluid.occupancy,
-                ranks=fluid.slot_ranks(n), profile=fluid.class_profile(n),
+                ranks=slot_ranks(fluid, n), profile=class_profile(fluid, n),
             )  # fmt: skip
             alone.run(SCENARIO.warmup)
             alone.reset_metrics()

@@ -9,7 +9,9 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.slot_prices import critical_scale
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.presets import PATIENCE_RATE
 from research.rule_training.scenarios import (
     AROUND_PRESETS,
@@ -120,5 +122,5 @@ def test_every_scenario_has_a_plan_and_a_profile() -> None:
     for scenario in SCENARIOS:
         fluid = plan(scenario.instance)
         assert 0 < fluid.value < np.inf
-        assert np.isfinite(fluid.class_profile(scenario.n_gpus).features).all()
-        assert np.isfinite(fluid.slot_ranks(scenario.n_gpus)).all()
+        assert np.isfinite(class_profile(fluid, scenario.n_gpus).features).all()
+        assert np.isfinite(slot_ranks(fluid, scenario.n_gpus)).all()

@@ -22,6 +22,8 @@ from llm_sched_env.model.priority_network import (
     weight_shapes,
 )
 from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.planning.class_profile import class_profile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.rolling_horizon import parameters_of_plan
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation, SimulationBatch
@@ -62,8 +64,8 @@ class Case:
             instance_of(self.name, self.slots), rule, fluid.controls(self.n_gpus), self.n_gpus,
             np.random.SeedSequence(seed),
             log_events=10 * ARRIVALS,
-            ranks=fluid.slot_ranks(self.n_gpus),
-            profile=fluid.class_profile(self.n_gpus) if corrected else None,
+            ranks=slot_ranks(fluid, self.n_gpus),
+            profile=class_profile(fluid, self.n_gpus) if corrected else None,
         )  # fmt: skip
 
     def log(self, rule: DispatchRule, seed: int = 3) -> bytes:
@@ -75,13 +77,13 @@ class Case:
         fluid, n = self.plan, self.n_gpus
         return CorrectedTwin(
             network,
-            fluid.class_profile(n),
+            class_profile(fluid, n),
             instance_of(self.name, self.slots),
             DispatchRule("bid-price", "bid-price", pools),
             fluid.controls(n),
             n,
             np.random.SeedSequence(seed),
-            ranks=fluid.slot_ranks(n),
+            ranks=slot_ranks(fluid, n),
         )
 
 
@@ -266,7 +268,7 @@ def test_without_weights_it_is_trunk_reservation(case: Case) -> None:
 
 
 def test_prefills_that_precede_decodes_are_among_the_cases() -> None:
-    precedes = [case.plan.slot_ranks(case.n_gpus)[4] for case in TRUNK_CASES]
+    precedes = [slot_ranks(case.plan, case.n_gpus).precedes_decodes for case in TRUNK_CASES]
     assert sum(rows.any() for rows in precedes) >= 3
     assert any((case.plan.q_decode > 0).any() for case in TRUNK_CASES)
 
@@ -307,7 +309,7 @@ def batch_of(case: Case, networks: list[RankCorrection], threads: int) -> Simula
     batch = SimulationBatch(
         fluid.instance, corrected_rule(networks[0]), n, len(networks),
         log_events=10 * ARRIVALS, threads=threads,
-        ranks=fluid.slot_ranks(n), profile=fluid.class_profile(n),
+        ranks=slot_ranks(fluid, n), profile=class_profile(fluid, n),
     )  # fmt: skip
     for k, network in enumerate(networks):
         batch.start(k, np.random.SeedSequence(k), fluid.controls(n))
@@ -378,8 +380,8 @@ def test_parameters_are_the_weights_and_cannot_be_changed() -> None:
 def test_bad_batches_are_refused_in_one_line() -> None:
     case = Case("overload", 5)
     fluid, rule = case.plan, corrected_rule(random_network(1))
-    ranks, profile = fluid.slot_ranks(5), fluid.class_profile(5)
-    for wrong in (None, Case("dolly15k", 5).plan.class_profile(5)):
+    ranks, profile = slot_ranks(fluid, 5), class_profile(fluid, 5)
+    for wrong in (None, class_profile(Case("dolly15k", 5).plan, 5)):
         with pytest.raises(ConfigurationError) as error:
             SimulationBatch(fluid.instance, rule, 5, ranks=ranks, profile=wrong)
         assert_one_line(error, "profile", "2 classes")

@@ -13,6 +13,8 @@ from llm_sched_env.envs.interval_env import LLMSchedEnv
 from llm_sched_env.envs.reading import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.planning.class_profile import class_profile
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.scheduling.gates import _class_by_occupancy
@@ -36,10 +38,10 @@ def controls_of(instance, n_gpus, pricing="bundled"):
 def simulation(instance, rule, n_gpus=7, seed=0, **more):
     plan = lse.plan(instance)
     seeds = np.random.SeedSequence(seed)
-    more.setdefault("ranks", plan.slot_ranks(n_gpus))
+    more.setdefault("ranks", slot_ranks(plan, n_gpus))
     more.setdefault("weights", plan.decode_weights)
     if rule.correction is not None:
-        more.setdefault("profile", plan.class_profile(n_gpus))
+        more.setdefault("profile", class_profile(plan, n_gpus))
     return Simulation(instance, rule, plan.controls(n_gpus), n_gpus, seeds, **more)
 
 

@@ -17,6 +17,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import plan
+from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state.layout import (
@@ -360,7 +361,7 @@ def test_requests_add_up_along_the_way(rule: DispatchRule) -> None:
         np.random.SeedSequence(4),
         occupancy,
         log_events=20_000,
-        ranks=fluid.slot_ranks(5),
+        ranks=slot_ranks(fluid, 5),
         weights=fluid.decode_weights,
     )
     for until in np.arange(0.0, 60.0, 1.3):

@@ -7,13 +7,14 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile, RankCorrection
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.state.layout import EngineState
 
 CONTROLLED_RANKS = ("priority", "reserve")
-"""First rows of a rule's ranks: fields of the class control, which controls may change."""
+"""Fields of :class:`SlotRanks` and of the class control, which controls may change."""
 FIXED_RANKS = ("decode_priority", "decode_reserve", "precedes_decodes")
-"""Further rows: fields of the class parameters."""
+"""Fields of :class:`SlotRanks` and of the class parameters."""
 WEIGHTS = ("solo_weight", "mixed_weight")
 """Rows of a rule's weights: fields of the class parameters."""
 
@@ -22,7 +23,7 @@ def set_rule_parameters(
     states: EngineState,
     rule: DispatchRule | EventDispatch,
     instance: Instance,
-    ranks: np.ndarray | None,
+    ranks: SlotRanks | None,
     weights: np.ndarray | None,
 ) -> None:
     """Write ranks and weights, as far as the rule has any, into the records of the classes.
@@ -31,34 +32,37 @@ def set_rule_parameters(
         states: one stacked cluster.
         rule: whose.
         instance: of the classes.
-        ranks: shape (5, I), rows as in :data:`CONTROLLED_RANKS` and :data:`FIXED_RANKS`; needed
-            for the gate ``bid-price``.
+        ranks: of the classes; needed for the gate ``bid-price``.
         weights: shape (2, I), rows as in :data:`WEIGHTS`; needed for the router
             ``weighted-randomized``.
     """
-    controlled, fixed = np.split(_ranks(rule, instance, ranks), [len(CONTROLLED_RANKS)])
-    for field, row in zip(CONTROLLED_RANKS, controlled, strict=True):
-        states.control[field] = row
-    rows = [*fixed, *_weights(rule, instance, weights)]
-    for field, row in zip((*FIXED_RANKS, *WEIGHTS), rows, strict=True):
+    checked = _ranks(rule, instance, ranks)
+    for field in CONTROLLED_RANKS:
+        states.control[field] = getattr(checked, field)
+    for field in FIXED_RANKS:
+        states.parameters[field] = getattr(checked, field)
+    for field, row in zip(WEIGHTS, _weights(rule, instance, weights), strict=True):
         states.parameters[field] = row
 
 
 def _ranks(
-    rule: DispatchRule | EventDispatch, instance: Instance, ranks: np.ndarray | None
-) -> np.ndarray:
-    wanted = (len(CONTROLLED_RANKS) + len(FIXED_RANKS), instance.n_classes)
+    rule: DispatchRule | EventDispatch, instance: Instance, ranks: SlotRanks | None
+) -> SlotRanks:
+    shape = (len(SlotRanks._fields), instance.n_classes)
     if rule.gate == "decode-per-prompt":
         ratio = instance.output_tokens / instance.prompt_tokens
-        return np.vstack([ratio, np.zeros((wanted[0] - 1, wanted[1]))])
+        return SlotRanks(*np.zeros(shape))._replace(priority=ratio)
     if rule.gate != "bid-price":
-        return np.zeros(wanted)
+        return SlotRanks(*np.zeros(shape))
     checked = np.asarray(np.nan if ranks is None else ranks, float)
-    if checked.shape != wanted or np.isnan(checked).any():
+    if checked.shape != shape or np.isnan(checked).any():
         raise ConfigurationError(
-            "ranks", ranks, f"numbers of shape {wanted} for the gate bid-price", "the plan has them"
+            "ranks",
+            ranks,
+            f"SlotRanks of {instance.n_classes} numbers each for the gate bid-price",
+            "planning.slot_ranks gives those of a plan",
         )
-    return checked
+    return SlotRanks(*checked)
 
 
 def _weights(

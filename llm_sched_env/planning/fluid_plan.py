@@ -1,0 +1,149 @@
+"""The fluid plan as data: what is admitted, where it is served, and what capacity is worth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from llm_sched_env.model.instance import Instance
+from llm_sched_env.planning.service_levels import AttainedLevel
+
+PRICINGS = ("bundled", "separate")
+VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
+# Less than this share of R*, or of all decodes, is nothing: solver noise.
+NOTHING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class FluidPlan:
+    """An optimum of the fluid program; arrays have shape (I,) and are read-only.
+
+    All quantities are per GPU. ``value`` is R*, revenue per GPU and second, which bounds the
+    long-run revenue rate of every policy at every cluster size. With service levels it stays
+    that bound, of the program without them; ``revenue_rate`` is what this plan earns and
+    ``objective`` what it maximises. Without service levels all three are the same number.
+
+    Attributes:
+        instance: what was planned; with a KV limit, the requests that fit.
+        pricing: ``bundled`` (40) or ``separate`` (42).
+        value: R*, currency per GPU and second.
+        revenue_rate: revenue of this plan, currency per GPU and second, at most R*.
+        objective: revenue_rate less the penalties of the service levels.
+        x: prefills in service.
+        y_mixed: decodes beside a running prefill; canonical split (one p_s for all classes)
+            unless a service level weighs the split.
+        y_solo: decodes without a prefill beside them, split as y_mixed.
+        q_prefill: waiting for prefill; ``inf`` for an overloaded class without abandonment.
+        q_decode: prefilled and waiting for a decode slot; ``inf`` as above.
+        solo_probability: p_s, probability that a decode belongs to the solo pool.
+        admission_fraction: f, admitted share of the arrivals.
+        mixed_fraction: sum of x, the mixed pool's share of the cluster.
+        duals: shadow prices: ``prefill_capacity``, ``mixed_decode_capacity``,
+            ``solo_decode_capacity`` (revenue rate per unit of capacity) and per class ``arrival``
+            (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
+        slis: per service level, by name, what is attained, its penalty and its shadow price.
+        unstable_classes: names of classes whose queue grows without bound under this plan.
+    """
+
+    instance: Instance
+    pricing: str
+    value: float
+    revenue_rate: float
+    objective: float
+    x: np.ndarray
+    y_mixed: np.ndarray
+    y_solo: np.ndarray
+    q_prefill: np.ndarray
+    q_decode: np.ndarray
+    solo_probability: np.ndarray
+    admission_fraction: np.ndarray
+    mixed_fraction: float
+    duals: dict[str, Any]
+    slis: dict[str, AttainedLevel]
+    unstable_classes: tuple[str, ...]
+
+    def pool_size(self, n_gpus: int) -> int:
+        """M = ceil(n sum x*), GPUs in the static mixed pool."""
+        return int(mixed_pool_size(self.mixed_fraction, n_gpus))
+
+    @property
+    def action(self) -> np.ndarray:
+        """The plan as a constant action (f*, p_s*, sum x*); shape (2I + 1,)."""
+        return np.concatenate(
+            [self.admission_fraction, self.solo_probability, [self.mixed_fraction]]
+        )
+
+    def controls(self, n_gpus: int) -> np.ndarray:
+        """What the plan sets on n GPUs: its action with the pool in GPUs; shape (2I + 1,)."""
+        controls = self.action
+        controls[-1] = self.pool_size(n_gpus)
+        return controls
+
+    @property
+    def decode_weights(self) -> np.ndarray:
+        """Weights by which a free slot picks a class, section 13: solo, mixed; shape (2, I), 1/s.
+
+        Rows mu_s y_s and mu_m y_m, completions per GPU and second in each pool.
+        """
+        instance = self.instance
+        rates = np.stack(
+            [
+                instance.solo_decode_rates * self.y_solo,
+                instance.mixed_decode_rates * self.y_mixed,
+            ]
+        )
+        return np.where(rates > NOTHING * rates.sum(), rates, 0.0)
+
+    @property
+    def occupancy(self) -> np.ndarray:
+        """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""
+        return np.array([self.q_prefill, self.x, self.q_decode, self.y_mixed, self.y_solo])
+
+    def note(self) -> str:
+        """What a reader must know about this plan, in a line; empty if nothing."""
+        notes = []
+        if self.unstable_classes:
+            names = ", ".join(self.unstable_classes)
+            notes.append(
+                f"overloaded without abandonment: the queue of {names} grows without bound"
+            )
+        if self.revenue_rate <= NOTHING * self.value:
+            notes.append("earns nothing under these service levels")
+        return "; ".join(notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; an infinite queue is ``None``."""
+        plain: dict[str, Any] = {
+            "instance": self.instance.name,
+            "classes": [c.name for c in self.instance.classes],
+            "pricing": self.pricing,
+            "value": self.value,
+            "revenue_rate": self.revenue_rate,
+            "objective": self.objective,
+        }
+        for name in (*VARIABLES, "solo_probability", "admission_fraction"):
+            plain[name] = [v if math.isfinite(v) else None for v in getattr(self, name).tolist()]
+        plain["mixed_fraction"] = self.mixed_fraction
+        plain["duals"] = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in self.duals.items()
+        }
+        plain["slis"] = {name: asdict(level) for name, level in self.slis.items()}
+        plain["note"] = self.note()
+        return plain
+
+
+POOL_ROUNDING = 1.0 - 1e-7
+"""Rounding noise of a share of the GPUs, also of a float32 one, that does not add a GPU."""
+
+
+def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
+    """GPUs in the static mixed pool for fractions in [0, 1] of the cluster, an integer (array).
+
+    Any fraction > 0 has one; rounding noise does not add one.
+    """
+    size = np.ceil(n_gpus * np.asarray(mixed_fraction, float) * POOL_ROUNDING)
+    return np.clip(size, 0, n_gpus).astype(np.int64)
