@@ -1,4 +1,4 @@
-"""Put the full leaderboard into the documentation and its ranking into the README."""
+"""Put a full leaderboard into docs/leaderboard.md (``make leaderboard``)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""On what is the generalist trained? Random instances, clusters and traffic.
+"""Training scenarios of the multi-scenario rule: random instances, clusters and traffic.
 
 Half of the instances are ``base`` or ``dolly15k`` with everything changed, never these themselves.
 Scenario ``number`` of a seed is the same whatever else is drawn. The random instances that others
-are scored on (experiments/random_instances.py) use another stream and other ranges.
+are scored on (research/setups/random_instances.py) use another stream and other ranges.
 """
 
 from __future__ import annotations
