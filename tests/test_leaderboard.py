@@ -507,7 +507,6 @@ def documentation(tmp_path):
     docs.mkdir()
     for name in ("update_leaderboard.py", "leaderboard.md"):
         shutil.copyfile(ROOT / "docs" / name, docs / name)
-    shutil.copyfile(ROOT / "README.md", tmp_path / "README.md")
     return docs
 
 
@@ -519,24 +518,21 @@ def test_only_a_full_board_goes_into_the_documentation(
         monkeypatch.setattr(module, "registered_policies", lambda: everybody)
         monkeypatch.setattr(module, "shipped_agents", dict)
     update = runpy.run_path(str(documentation / "update_leaderboard.py"))["main"]
-    before = (documentation / "leaderboard.md").read_text(), (tmp_path / "README.md").read_text()
+    before = (documentation / "leaderboard.md").read_text()
     out = tmp_path / "board"
     play(run, out, "credit-gate")
     with pytest.raises(SystemExit, match="part of the board"):
         update(str(out))
-    page = (documentation / "leaderboard.md").read_text()
-    assert (page, (tmp_path / "README.md").read_text()) == before
+    assert (documentation / "leaderboard.md").read_text() == before
     assert not (documentation / "leaderboard.png").exists()
     play(run, out, OUTSIDE)
     assert (out / "leaderboard.md").read_text().startswith(FULL)
     for _ in range(2):
         update(str(out))
-    page, readme = (documentation / "leaderboard.md").read_text(), (tmp_path / "README.md")
-    assert page.startswith(before[0].partition(FULL)[0])
+    page = (documentation / "leaderboard.md").read_text()
+    assert page.startswith(before.partition(FULL)[0])
     for name in (*everybody, "LessThanPlanned"):
         assert f"| {name} |" in page
-        assert f"| {name} |" in readme.read_text()
-    assert readme.read_text().count("](docs/leaderboard.png)") == 1
     assert "](leaderboard.csv)" in page
     assert "](results.csv)" not in page
     published = (documentation / "leaderboard.csv").read_bytes()
@@ -547,6 +543,3 @@ def test_only_a_full_board_goes_into_the_documentation(
 def test_the_documentation_has_places_for_the_board():
     page = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1
-    script = runpy.run_path(str(ROOT / "docs" / "update_leaderboard.py"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count(script["RANKING"]) == readme.count(script["END_OF_RANKING"]) == 1
