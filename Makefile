@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme leaderboard paper training test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure leaderboard paper training test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ compare: $(INSTALLED)
 # The table and figure of the last `make compare` go into the README.
 readme: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_readme $(RESULTS)
+
+# The picture of the model: docs/model.png.
+model-figure: $(INSTALLED)
+	$(BIN)/python -m research.pages.draw_model
 
 # Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.

@@ -1,1 +1,1 @@
-"""Learned schedulers: training and checkpoints, built as ``llm_sched_env.agents``."""
+"""Learned schedulers: training and checkpoints, installed as ``llm_sched_env.agents``."""

@@ -1,4 +1,4 @@
-"""Which algorithm learns, with which networks?"""
+"""Build the learning algorithm and its networks from a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zip files of plain members and arrays: read within limits, and without running code."""
+"""Read and write zip files of JSON and arrays, within size limits and without running code."""
 
 from __future__ import annotations
 

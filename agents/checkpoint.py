@@ -1,4 +1,4 @@
-"""One file per trained agent: weights, normaliser, configuration, versions, training curve."""
+"""The checkpoint of an agent: weights, normaliser, configuration, versions, training curve."""
 
 from __future__ import annotations
 

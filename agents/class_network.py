@@ -1,4 +1,4 @@
-"""One network shared by the classes: the same weights serve any number of them.
+"""Per-class network: one set of weights serves any number of classes.
 
 Each class is seen as its own features, its parameters and the cluster's features; what all classes
 look like enters through a mean. Renaming classes renames the actions and changes nothing else.

@@ -1,4 +1,4 @@
-"""All knobs of a training run."""
+"""All settings of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a trained network act? N clusters at a time, greedily, without noise."""
+"""Run a trained network greedily, without exploration noise, in N clusters at a time."""
 
 from __future__ import annotations
 

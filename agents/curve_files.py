@@ -1,4 +1,4 @@
-"""The training curve as files: ``curve.csv`` and, where matplotlib is there, ``curve.png``."""
+"""Write the training curve: ``curve.csv``, and ``curve.png`` where matplotlib is installed."""
 
 from __future__ import annotations
 

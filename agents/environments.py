@@ -1,4 +1,4 @@
-"""What does an agent act in? The native vector environment and what is wrapped around it."""
+"""Build the training environment: the native vector environment and its wrappers."""
 
 from __future__ import annotations
 

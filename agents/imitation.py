@@ -1,4 +1,4 @@
-"""Warm start: clone a rule's actions along its own trajectories, and what they are worth."""
+"""Warm start: clone the actions of a rule, and fit the critic to the returns of the rule."""
 
 from __future__ import annotations
 

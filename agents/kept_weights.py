@@ -1,4 +1,4 @@
-"""Which weights did a training keep, and what do they play if it kept those of step 0?"""
+"""Tell which weights a training kept, and whether they still play the initial rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained rule as a file: weights, how they were trained, how well they did meanwhile."""
+"""Read and write the file of a trained rule: weights, training settings, training curve."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What a training needs to go on, as plain arrays: networks, optimisers, counts, recent episodes.
+"""The training state as plain arrays: networks, optimisers, counts, recent episodes.
 
-Everything else about a model follows from its configuration, so it is made anew and filled.
+Everything else about a model follows from its configuration, so the model is built anew and filled
+with these arrays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The running moments of a training as plain data, and back."""
+"""Convert the running moments of the observations to plain data and back."""
 
 from __future__ import annotations
 

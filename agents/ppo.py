@@ -1,4 +1,4 @@
-"""Train an agent: read from top to bottom.
+"""Train an agent. Read this file from top to bottom.
 
 llmsched train --instance overload --gpus 20 --steps 250000 --out runs/overload
 """

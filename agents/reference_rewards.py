@@ -1,7 +1,7 @@
-"""Control variates of the reward: what somebody else earns on the same requests is taken off.
+"""Control variates: subtract a baseline policy's reward on the same requests.
 
-What the others earn does not depend on the agent's noise, so the gradient keeps its mean and loses
-the noise that the requests bring in.
+The baseline's reward does not depend on the agent's exploration noise, so the gradient keeps its
+mean and loses the variance that the requests add.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Actions relative to a centre: 0 is the centre, -1 and 1 reach the ends of a control."""
+"""Actions relative to a centre: 0 is the centre, -1 and 1 are the ends of a control's range."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Train over a grid of configurations, each in a folder of its own; what was killed goes on.
+"""Train over a grid of configurations, one folder each; a sweep that was killed resumes.
 
 A training run is cut into parts of a fixed number of steps. Each part is a function of the
-configuration and of the files that the part before left: it can run on any machine, the same agents
-come out wherever and however often it was stopped, and a kill loses the running parts only.
+configuration and of the files that the previous part left. So it can run on any machine, the agents
+are the same wherever and however often the sweep was stopped, and a kill loses running parts only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A checkpoint as a policy of :func:`llm_sched_env.evaluate`: the greedy action, no noise."""
+"""A checkpoint as a policy for :func:`llm_sched_env.evaluate`: greedy, without noise."""
 
 from __future__ import annotations
 

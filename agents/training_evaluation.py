@@ -1,4 +1,4 @@
-"""How good is an agent now? The greedy policy beside references, on the same requests."""
+"""Evaluate the greedy policy during training, against references on the same requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training has brought so far: the callback that evaluates, reports and saves."""
+"""The training callback that evaluates, reports progress and saves checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ways of training are compared? Each is a few fields of the configuration."""
+"""The named training variants, each a few fields of the configuration."""
 
 from __future__ import annotations
 

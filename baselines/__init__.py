@@ -1,1 +1,1 @@
-"""Reference policies, built as ``llm_sched_env.baselines`` and registered by name."""
+"""Reference policies, installed as ``llm_sched_env.baselines`` and registered by name."""

@@ -1,4 +1,4 @@
-"""The reference policies that are dispatch rules steered by the fluid plan (MODEL 6 and 7)."""
+"""The reference policies that are dispatch rules steered by the fluid plan (docs/model.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The dispatch rules as policies of event control, in Python (docs/event_control.md).
+"""The dispatch rules as event-driven policies in Python (docs/event_control.md).
 
-Given the same requests they do what the compiled rules do, event by event; credit gates, whose
-timers no event wakes, only approximately. They show how a rule reads ``info``.
+Given the same requests they do what the compiled rules do, event by event. Credit gates are only
+approximated, because their timers are not events. The file also shows how a rule reads ``info``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``fluid-mpc``: re-solve the fluid program from the current state every interval.
 
-Model-predictive control with the bid-price gate: the horizon program from what is observed now,
-with the arrivals expected from now on, prices the capacity of the next minute. Its bids rank the
-classes for one interval, and its prices and admissions set their reserves; then it is solved anew.
+Model-predictive control with the gate ``bid-price``: the horizon program starts from the observed
+state, expects the arrivals to come, and prices the capacity of the next minute. The resulting net
+values rank the classes for one interval, and the prices and admissions set their reserves.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Speed of the compiled engine beside plain yardsticks."""
+"""Speed of the compiled engine, compared with baselines in the same run."""

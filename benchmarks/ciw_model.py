@@ -1,4 +1,4 @@
-"""The closest to gate-and-route that a network of queues in Ciw can express.
+"""The closest approximation of gate-and-route as a queueing network in Ciw.
 
 Two stations. Prefill has a server per GPU of the mixed pool and the printed occupancy gate as its
 service discipline; decode has a server per slot, the (n - M) B solo ones first, then the

@@ -1,4 +1,4 @@
-"""What is measured beside what: the engine, yardsticks of the same model, and a floor."""
+"""The benchmarked simulators: the engine, baselines of the same model, and a lower bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event costs as the cluster grows."""
+"""Measure the cost per event as the cluster grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many decisions per second event control steps, native and in Gymnasium's vector form."""
+"""Measure decisions per second of event-driven control, native and through Gymnasium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled engine under gate-and-route, behind the methods that the yardsticks have."""
+"""The compiled engine under gate-and-route, with the interface of the baselines."""
 
 from __future__ import annotations
 

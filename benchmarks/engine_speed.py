@@ -1,4 +1,4 @@
-"""How many events per second the engine simulates, beside yardsticks in the same run."""
+"""Measure events per second of the engine and of the baselines in the same run."""
 
 from __future__ import annotations
 

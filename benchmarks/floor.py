@@ -1,4 +1,4 @@
-"""The floor of an event simulation: two random draws and a scan of the rates per event.
+"""A lower bound on the cost of an event: two random draws and a scan of the event rates.
 
 Any simulation of a Markov chain draws when the next event comes and which one it is. This loop
 does that with the engine's own random numbers and nothing else: six kinds of events per class

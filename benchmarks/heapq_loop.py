@@ -1,4 +1,4 @@
-"""Gate-and-route in plain Python with ``heapq``: a yardstick of ``llmsched bench``.
+"""Gate-and-route in plain Python with ``heapq``: a baseline of ``llmsched bench``.
 
 The same model as the compiled engine (per request, Poisson arrivals, exponential lengths,
 patience in both queues, two-speed GPUs, static pools, printed occupancy gate, solo-first router)

@@ -1,4 +1,4 @@
-"""What measured speeds depend on."""
+"""Describe the machine and versions that measured speeds depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a large cluster takes: the peak of a process that does nothing else.
+"""Measure the peak memory of a large cluster in a process that does nothing else.
 
 Run as a module it reads an instance (JSON) from standard input and prints the peak.
 """

@@ -1,4 +1,4 @@
-"""A set with a uniformly random member in O(1): which of the GPUs that can take a request?"""
+"""A set of GPUs with a uniformly random member in O(1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measured rows as files: CSV for programs, Markdown for readers."""
+"""Write the measured rows: CSV for programs, Markdown for readers."""
 
 from __future__ import annotations
 

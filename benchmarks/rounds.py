@@ -1,4 +1,4 @@
-"""Fair timing: every contender in each round, in rotating order, on one CPU."""
+"""Fair timing: every simulator runs in each round, in rotating order, on one CPU."""
 
 from __future__ import annotations
 

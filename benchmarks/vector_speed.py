@@ -1,4 +1,4 @@
-"""How many intervals per second the vector environment steps, beside Gymnasium's own."""
+"""Measure intervals per second of the native vector environment and of Gymnasium's own."""
 
 from __future__ import annotations
 

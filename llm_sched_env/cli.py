@@ -1,4 +1,4 @@
-"""``llmsched``: one command per question; bad input is one clear line and exit code 2."""
+"""``llmsched``: the command line; bad input is one clear line and exit code 2."""
 
 from __future__ import annotations
 

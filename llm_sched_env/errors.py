@@ -1,4 +1,4 @@
-"""Every error a user can cause: one line with field, what was got, what is allowed, a remedy."""
+"""Errors that users can cause: one line with what was got, what is expected and what to do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The trained rules that come with the package: the files beside this one.
+"""The trained rules that ship with the package, as the files in this folder.
 
-A package of its own, so that results of studies are stamped with these files and not with all the
-training.
+This is a package of its own so that results of studies depend on these files and not on all the
+code of the training.
 """
 
 from __future__ import annotations

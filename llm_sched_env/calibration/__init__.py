@@ -1,1 +1,1 @@
-"""From measured iteration times to a hardware file."""
+"""Fit hardware files to measured iteration times."""

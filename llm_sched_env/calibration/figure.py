@@ -1,4 +1,4 @@
-"""How do the fits look beside the measured iterations? Drawn with the extra ``report``."""
+"""Draw the fits over the measured iterations (extra ``report``)."""
 
 from __future__ import annotations
 

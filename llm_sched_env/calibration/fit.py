@@ -1,4 +1,4 @@
-"""Measured iteration times become a hardware: fits, where they hold, and a hardware file."""
+"""Fit a hardware to measured iteration times, check the fit, and write the hardware file."""
 
 from __future__ import annotations
 

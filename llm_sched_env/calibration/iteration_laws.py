@@ -1,4 +1,4 @@
-"""Which iteration times do the laws (1) and (3) say? Fits of both to measured iterations."""
+"""Fit the iteration-time laws (1) and (3) to measured iterations."""
 
 from __future__ import annotations
 

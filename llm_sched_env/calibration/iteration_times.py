@@ -1,4 +1,4 @@
-"""Measured iterations of one device and model, and the CSV files that hold them."""
+"""Read the measured iterations of one device and model from a CSV file."""
 
 from __future__ import annotations
 

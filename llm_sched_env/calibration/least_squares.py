@@ -1,7 +1,7 @@
-"""How well are the coefficients of a curve known, when its residuals hang together?
+"""Least squares with intervals for correlated residuals of unequal size.
 
 Iteration times go up in steps (kernels work on whole tiles), and longer iterations vary more: the
-usual intervals, for independent residuals of one size, would be too short. Here errors have a
+usual intervals, for independent residuals of equal size, would be too short. Here errors have a
 standard deviation that is a power of the time, its exponent by maximum likelihood (Harvey,
 Econometrica 44, 1976), and are correlated from row to row like a first-order autoregression
 (after correction of the small-sample bias of its coefficient; Kendall, Biometrika 41, 1954).

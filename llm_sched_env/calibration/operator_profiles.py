@@ -1,9 +1,9 @@
-"""Iteration times from Vidur's profiles of linear operators (``mlp.csv``), one layer of a model.
+"""Iteration times from Vidur's profiles of linear operators (``mlp.csv``).
 
-A row has the median time of each operator, ms, in ``time_stats.OPERATOR.median``, for a number of
-tokens on one of ``num_tensor_parallel_workers`` GPUs. An iteration is every operator of every
-layer, and the embedding once. A layer adds its residual twice, after attention and after the MLP;
-the profile times one addition.
+The profiles hold one layer of a model. A row has the median time of each operator, ms, in
+``time_stats.OPERATOR.median``, for a number of tokens on one of ``num_tensor_parallel_workers``
+GPUs. An iteration is every operator of every layer, and the embedding once. A layer adds its
+residual twice, after attention and after the MLP; the profile times one addition.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where does a fitted law say the measured times, and how well?"""
+"""Token range over which a fit holds, and how well it does."""
 
 from __future__ import annotations
 

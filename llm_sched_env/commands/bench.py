@@ -1,4 +1,4 @@
-"""``llmsched bench``: events per second of the engine and of its yardsticks."""
+"""``llmsched bench``: events per second of the engine and of other simulators."""
 
 from __future__ import annotations
 

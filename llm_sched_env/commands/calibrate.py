@@ -1,4 +1,4 @@
-"""``llmsched calibrate``: measured iteration times become a hardware file."""
+"""``llmsched calibrate``: fit a hardware file to measured iteration times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched compare``: what share of R* each scheduler earns as the cluster grows."""
+"""``llmsched compare``: share of R* that each scheduler earns as the cluster grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched instances``: the presets, or one of them as a file to start from."""
+"""``llmsched instances``: list the presets, or write one as a file to start from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched lengths``: which distributions the output lengths of a trace have."""
+"""``llmsched lengths``: fit distributions to the output lengths of a trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched optimum``: the most that any policy can earn on a tiny system."""
+"""``llmsched optimum``: certified bounds on the optimum of a tiny system."""
 
 from __future__ import annotations
 

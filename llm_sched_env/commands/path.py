@@ -1,4 +1,4 @@
-"""``llmsched path``: where the fluid dynamics go from a state."""
+"""``llmsched path``: integrate the fluid dynamics from an initial state."""
 
 from __future__ import annotations
 

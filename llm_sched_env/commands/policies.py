@@ -1,4 +1,4 @@
-"""``llmsched policies``: everything that ``--policy`` takes by name."""
+"""``llmsched policies``: list the names that ``--policy`` accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched replay``: recorded requests under a policy, every one accounted for."""
+"""``llmsched replay``: replay recorded requests under a policy."""
 
 from __future__ import annotations
 

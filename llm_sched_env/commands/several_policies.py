@@ -1,4 +1,4 @@
-"""One policy, or several side by side, on one workload: ``--policy`` and ``--policies``."""
+"""``--policy`` and ``--policies``: run one policy, or compare several, on one workload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched strip``: a checkpoint without what only a resumed training needs."""
+"""``llmsched strip``: export a checkpoint without the state needed only to resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched sweep``: PPO over instances, cluster sizes and seeds."""
+"""``llmsched sweep``: train PPO over instances, cluster sizes and seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched trace``: what a trace holds, and the same in the canonical schema."""
+"""``llmsched trace``: summarise a trace, or convert it to the canonical schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of every command that reads traces: declared once, handed over as one object."""
+"""The options of every command that reads traces, declared once and passed as one object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmsched train``: PPO on an instance."""
+"""``llmsched train``: train an agent on an instance, with PPO by default."""
 
 from __future__ import annotations
 

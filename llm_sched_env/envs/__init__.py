@@ -1,1 +1,1 @@
-"""Gymnasium environments: interval control, its native vector form and the SB3 adapter."""
+"""Gymnasium environments: fixed-step and event-driven control, vector forms, SB3 adapters."""

@@ -1,4 +1,4 @@
-"""Actions: shares in [0, 1] that become the engine's controls."""
+"""Convert actions, which are shares in [0, 1], to the engine's controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control of N clusters: what interval and event control have in common."""
+"""Mechanics that fixed-step and event-driven control of N clusters share."""
 
 from __future__ import annotations
 

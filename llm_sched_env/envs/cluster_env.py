@@ -1,4 +1,4 @@
-"""What the single environments have in common: episodes, saved states and pictures."""
+"""Base class of the single environments: episodes, saved states, rendering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the native vector environments have in common: N clusters, episodes, autoreset."""
+"""Base class of the native vector environments: N clusters, episodes, autoreset."""
 
 from __future__ import annotations
 

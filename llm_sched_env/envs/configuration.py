@@ -1,4 +1,4 @@
-"""What an interval-control environment is made of, validated once."""
+"""Settings of a fixed-step environment, validated once."""
 
 from __future__ import annotations
 

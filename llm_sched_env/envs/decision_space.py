@@ -1,4 +1,4 @@
-"""The actions of event control, their names, and spaces that sample possible ones only."""
+"""The actions of event-driven control, and spaces that sample possible ones only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an episode begin, and what is an error once it has ended?"""
+"""Start of an episode, and the errors of stepping after its end."""
 
 from __future__ import annotations
 

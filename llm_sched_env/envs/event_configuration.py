@@ -1,4 +1,4 @@
-"""What an event-control environment is made of, validated once."""
+"""Settings of an event-driven environment, validated once."""
 
 from __future__ import annotations
 

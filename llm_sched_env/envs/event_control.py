@@ -1,4 +1,4 @@
-"""Event control of N clusters: the mechanics shared by every environment and by evaluation."""
+"""Event-driven control of N clusters, shared by the environments and by evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``LLMSchedEvent-v0``: event control of one cluster."""
+"""``LLMSchedEvent-v0``: event-driven control of one cluster."""
 
 from __future__ import annotations
 

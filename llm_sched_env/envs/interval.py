@@ -1,4 +1,4 @@
-"""Interval control of N clusters: the mechanics shared by every environment and by evaluation."""
+"""Fixed-step control of N clusters, shared by the environments and by evaluation."""
 
 from __future__ import annotations
 

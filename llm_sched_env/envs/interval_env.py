@@ -1,4 +1,4 @@
-"""``LLMSched-v0``: interval control of one cluster."""
+"""``LLMSched-v0``: fixed-step control of one cluster."""
 
 from __future__ import annotations
 

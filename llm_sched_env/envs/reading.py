@@ -1,4 +1,4 @@
-"""What an agent sees and earns, read from the engine's state in compiled code.
+"""Compute observations and rewards from the engine's state, in compiled code.
 
 Observations (observation.py) show occupancies per GPU, bounded, so that a policy moves between
 cluster sizes. True lengths and patience never enter: only counts, free slots and admission

@@ -1,4 +1,4 @@
-"""A cluster as text or as a picture."""
+"""Render a cluster as text or as a picture."""
 
 from __future__ import annotations
 

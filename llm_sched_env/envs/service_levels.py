@@ -1,4 +1,4 @@
-"""What the service levels come to over an interval, and what they cost.
+"""Achieved service levels of an interval, and their penalties.
 
 An indicator is read at the time averages of the interval's occupancies, as evaluation reads it at
 those of a whole run. Its mean over the intervals of a run is at least its value for the run where

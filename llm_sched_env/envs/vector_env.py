@@ -1,4 +1,4 @@
-"""The native vector form of ``LLMSched-v0``: N clusters advanced in one compiled call."""
+"""The native vector form of ``LLMSched-v0``: N clusters in one compiled call."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Replications of a policy, what they measure, and how results are compared and shown."""
+"""Evaluate policies over replications, and compare and report the results."""

@@ -1,4 +1,4 @@
-"""A grid of evaluations: instances x cluster sizes x policies, under common random numbers."""
+"""Grids of evaluations: instances x sizes x policies, under common random numbers."""
 
 from __future__ import annotations
 

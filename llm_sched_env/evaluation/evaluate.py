@@ -1,4 +1,4 @@
-"""Evaluation: replications of any policy under common random numbers, one result record."""
+"""Evaluate any policy over replications, under common random numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Where do independent computations run? In processes of this machine, or on a Ray cluster.
+"""Run independent computations in processes of this machine or on a Ray cluster.
 
-Machines of a cluster need not share a file system: what a computation found comes back, and
-whoever asked for it keeps it.
+Machines of a cluster need not share a file system: results return to the caller, who stores them.
 """
 
 from __future__ import annotations

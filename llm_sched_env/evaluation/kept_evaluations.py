@@ -1,4 +1,4 @@
-"""Finished evaluations in the result cache, each known by a hash of all that decides its result."""
+"""Cache of finished evaluations, keyed by a hash of everything that decides the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a score is a share of: the seconds and requests that a run measures, and their bound.
+"""The seconds and requests that a run measures, and the bound that a score is a share of.
 
 A score divides what a policy earned by R*. Both must be of the same requests and the same seconds:
 

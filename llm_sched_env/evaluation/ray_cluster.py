@@ -1,4 +1,4 @@
-"""Which Ray cluster computes, and is the same code installed there?"""
+"""Connect to a Ray cluster and check that its workers run the same code."""
 
 from __future__ import annotations
 

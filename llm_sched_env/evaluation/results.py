@@ -1,4 +1,4 @@
-"""The one result record of an evaluation, and how replications become intervals."""
+"""The result record of an evaluation, and intervals over replications."""
 
 from __future__ import annotations
 

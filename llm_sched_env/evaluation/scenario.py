@@ -1,7 +1,8 @@
-"""What an evaluation serves, and what its policy knows of it: generated requests or a trace.
+"""Scenario: the requests an evaluation serves, and what its policy knows of them.
 
-A scenario resolves the arguments of :func:`llm_sched_env.evaluate` once. Given the times of a run
-it says which instance the policy plans for and which one bounds what is measured.
+The requests are generated or come from a trace. A scenario resolves the arguments of
+:func:`llm_sched_env.evaluate` once. Given the times of a run it says
+which instance the policy plans for and which one bounds what is measured.
 """
 
 from __future__ import annotations

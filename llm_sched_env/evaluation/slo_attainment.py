@@ -1,4 +1,4 @@
-"""What do the service levels of a plan come to in a run?"""
+"""Achieved service levels, from run metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of what decides a number: they stand beside every result."""
+"""Versions of the software that results depend on; recorded with every result."""
 
 from __future__ import annotations
 

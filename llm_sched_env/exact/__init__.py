@@ -1,4 +1,4 @@
-"""The true optimum of tiny systems: dynamic programming on the model's Markov chain."""
+"""Exact optimum of tiny systems, by dynamic programming on the model's Markov chain."""
 
 from llm_sched_env.exact.cluster_states import IDLE, Gpu
 from llm_sched_env.exact.optimal_policy import ClusterState, OptimalPolicy

@@ -1,4 +1,4 @@
-"""What a small cluster can look like, what happens in it, and what can be done with it.
+"""States, events and actions of a small cluster, apart from its queues.
 
 GPUs are exchangeable, so a cluster is a multiset of GPU configurations: the class in prefill, or
 none, and the decodes of each class. Queues are another matter (`queue_states`): a cluster's events

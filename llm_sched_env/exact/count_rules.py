@@ -1,7 +1,7 @@
-"""Dispatch rules that look at counts only, as actions on a tiny system.
+"""Dispatch rules that depend on counts only, as actions on a tiny system.
 
-That is trunk reservation. The other registered rules are no functions of the counts: their lines
-are first-come-first-served over classes, or they run on credit.
+Trunk reservation is one. The other registered rules are not functions of the counts: their queues
+are first-come-first-served over classes, or they depend on saved credit.
 """
 
 from __future__ import annotations

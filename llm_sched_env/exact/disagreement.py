@@ -1,4 +1,4 @@
-"""Where a rule and the optimal policy part, and what each kind of difference costs."""
+"""States in which a rule and the optimal policy differ, and the cost of each difference."""
 
 from __future__ import annotations
 

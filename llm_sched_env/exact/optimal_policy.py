@@ -1,4 +1,4 @@
-"""What the optimal policy does in a state."""
+"""Look up what the optimal policy does in a state."""
 
 from __future__ import annotations
 

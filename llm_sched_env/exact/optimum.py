@@ -1,4 +1,4 @@
-"""The most that any policy can earn on a tiny system, between certified bounds."""
+"""Certified bounds on the most that any policy can earn on a tiny system."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def optimum(
     gpu_choice: str = "free",
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Optimum:
-    """Solve the continuous-time Markov decision process of the model (MODEL 1-3).
+    """Solve the continuous-time Markov decision process of the model.
 
     Decisions are made at events: admit a waiting request to a GPU, place a prefilled one, in any
     order and number, or wait although something could be done. The controller sees all counts, and

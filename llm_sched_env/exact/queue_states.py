@@ -1,4 +1,4 @@
-"""Who may wait, under which traffic: queues of a truncated system as rows of a table.
+"""States of the truncated queues, and of the traffic, as rows of a table.
 
 A row counts the waiting requests, per class before prefill, then per class before decode, and knows
 the state of the traffic, if arrivals come in bursts. Row numbers grow with the number of waiting

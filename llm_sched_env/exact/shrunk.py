@@ -1,4 +1,4 @@
-"""Instances with fewer slots or classes and the same load, small enough to be solved exactly."""
+"""Shrink an instance to fewer slots or classes at the same load, so that it can be solved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a policy is where: the stationary law of its chain on a tiny system."""
+"""Stationary distribution of a policy's Markov chain on a tiny system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small cluster with short queues: the state space on which the exact methods work."""
+"""A small cluster with short queues: the state space of the exact methods."""
 
 from __future__ import annotations
 

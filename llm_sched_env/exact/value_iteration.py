@@ -1,4 +1,4 @@
-"""Relative value iteration with certified ends.
+"""Relative value iteration with certified bounds.
 
 For any function h of the states, no policy earns more than the greatest and the policy that is
 greedy for h at least the least drift (`bellman.drifts`): a pair of bounds, whatever the error

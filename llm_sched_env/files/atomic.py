@@ -1,4 +1,4 @@
-"""Write a file atomically: whoever looks finds the old content or all of the new one."""
+"""Write a file atomically: a reader finds the old content or all of the new."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed records as plain data and back: lossless, and checked against the annotations.
+"""Convert typed records to plain data and back, without loss and checked by annotations.
 
 Floats come back to the last bit; those that JSON lacks are the texts ``nan``, ``inf`` and ``-inf``.
 """

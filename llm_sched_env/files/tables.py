@@ -1,4 +1,4 @@
-"""Instance and hardware files as plain tables: JSON and TOML, every failure one clear line."""
+"""Read and write instance and hardware files as plain tables, in JSON or TOML."""
 
 from __future__ import annotations
 

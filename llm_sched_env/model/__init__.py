@@ -1,1 +1,1 @@
-"""What is scheduled: requests, arrivals, lengths, hardware, prices; plain data, validated once."""
+"""The model: requests, arrivals, lengths, hardware, prices; plain data, validated once."""

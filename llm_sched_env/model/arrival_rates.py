@@ -1,4 +1,4 @@
-"""Arrival rates that change: periodic profiles per class, and bursts of a modulating chain.
+"""Time-varying arrival rates: periodic rate functions per class, and MMPP bursts.
 
 Both describe a shape: only ratios of multipliers matter, and a class's ``arrival_rate`` stays its
 long-run mean. So the fluid plan, whose constraints hold for time averages, stays a bound.

@@ -1,4 +1,4 @@
-"""Hardware and prices that instances are built from."""
+"""The hardware and prices that the presets are built from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a hardware were measured (docs/calibration.md)."""
+"""Provenance of a hardware's numbers: where they were measured (docs/calibration.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The problem instance: request classes, hardware and prices, validated once (MODEL 1-3, 8)."""
+"""The problem instance: request classes, hardware and prices, validated once."""
 
 from __future__ import annotations
 

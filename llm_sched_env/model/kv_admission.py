@@ -1,4 +1,4 @@
-"""Requests that fit: arrival rates and mean lengths of those that a limit of KV tokens lets in.
+"""The KV-admissible workload: arrival rates and mean lengths of the requests that fit.
 
 A request whose prompt and output together exceed the KV tokens of a GPU is rejected on arrival.
 The rest arrives less often and is shorter, and it is this rest that is planned for and billed.

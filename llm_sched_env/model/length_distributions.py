@@ -1,4 +1,4 @@
-"""Distributions of prompt and output lengths around a class's mean (MODEL section 2)."""
+"""Distributions of prompt and output lengths with a given mean."""
 
 from __future__ import annotations
 

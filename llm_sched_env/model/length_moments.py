@@ -1,4 +1,4 @@
-"""Moments of length distributions: partial means, and the whole chunks that a prompt takes."""
+"""Moments of length distributions: partial means, and the whole chunks of a prompt."""
 
 from __future__ import annotations
 

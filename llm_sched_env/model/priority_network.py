@@ -1,4 +1,4 @@
-"""What a trained rule adds to trunk reservation: a small network shared by all classes.
+"""The priority network of a trained rule: a small network shared by all classes.
 
 For each class with somebody waiting it reads features of the class and of the cluster and gives
 corrections of the class's ranks. All weights 0 is trunk reservation itself, to the last bit.

@@ -1,4 +1,4 @@
-"""The fluid plan: linear programs, service levels, dynamics, and what a scheduler reads off them.
+"""Fluid plans: linear programs, service levels, dynamics, and the priorities they imply.
 
 Never imports the simulator, so that each is an independent check of the other.
 """

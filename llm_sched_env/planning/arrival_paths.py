@@ -1,4 +1,4 @@
-"""How many requests arrive in each step of time? Of given requests, or as profiles expect them."""
+"""Arrivals in each time step: counted from requests, or expected from rate functions."""
 
 from __future__ import annotations
 

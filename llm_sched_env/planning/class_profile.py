@@ -1,4 +1,4 @@
-"""What is a class under its plan, in numbers that mean the same on every instance and cluster?"""
+"""Scale-free features of a class under its plan, comparable across instances and sizes."""
 
 from __future__ import annotations
 

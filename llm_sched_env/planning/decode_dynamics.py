@@ -1,4 +1,4 @@
-"""Fluid of decodes: one first-come-first-served line before one or more pools of decode slots.
+"""Fluid dynamics of decodes: one first-come-first-served queue for pools of decode slots.
 
 Finished prefills take slots of the first pool with room; when all pools are full they wait in one
 line over classes. The line is exact, also when classes lose patience at different rates: its head

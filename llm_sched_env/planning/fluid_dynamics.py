@@ -1,4 +1,4 @@
-"""The fluid dynamics (24)-(37): where sample paths divided by n go as n grows (Theorem 3.1).
+"""The fluid dynamics (24)-(37): the limit of sample paths divided by n (Theorem 3.1).
 
 Under static pools prefills do not depend on decodes: their path is found first and drives the
 decodes. A decode of the mixed pool has a running prefill beside it with probability X / (pool),

@@ -1,4 +1,4 @@
-"""Which plan is right when? Plans anew from arrival profiles that are known in advance.
+"""Look-ahead plans for known rate functions: which plan applies at what time.
 
 A fixed plan knows mean rates only. Where classes have profiles, the plan of a moment is that of the
 mean rates of the next seconds. Bursts of a modulation are not foreseen.

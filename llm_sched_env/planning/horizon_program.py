@@ -1,4 +1,4 @@
-"""The fluid program over a finite horizon, from a given state: dynamics (24)-(37) as rows.
+"""The fluid program over a finite horizon from a given state, with (24)-(37) as rows.
 
 Time is cut into steps; within a step everything takes its value at the step's end (implicit Euler),
 so a constant solution is a solution of the stationary program (40) or (42). Decodes may move

@@ -1,4 +1,4 @@
-"""The fluid program itself: (40) for bundled and (42) for separate charging, solved by HiGHS."""
+"""Build and solve the fluid programs (40), bundled, and (42), separate charging, with HiGHS."""
 
 from __future__ import annotations
 

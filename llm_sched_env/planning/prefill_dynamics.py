@@ -1,4 +1,4 @@
-"""Fluid of queues and prefills under the printed gate: q_p' and x' of (24)-(37).
+"""Fluid dynamics of queues and prefills under the printed gate: q_p' and x' of (24)-(37).
 
 The gate admits the waiting class with the smallest x / x*. In the fluid that is a complementarity
 system: while the pool has room nothing waits; when it is full, what it frees goes to the classes in

@@ -1,4 +1,4 @@
-"""Integration of a system with regimes: smooth inside each, switched where an event is located."""
+"""Integrate an ODE with regimes: smooth inside each, with located switching events."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How many slots should be kept free, if those who find none wait and give up? A solved chain.
+"""The optimal reserve of free slots with abandonment, from a birth-death chain.
 
-The formula of slot_ranks.py lets everybody wait for ever; its reserves suit large clusters. On a
-small one, or where the marginal class is hardly admitted, a long queue empties itself: fewer do.
+The formula of slot_ranks.py assumes infinite patience; its reserves suit large clusters. On a small
+one, or where the marginal class is hardly admitted, abandonment shortens the queue, so that fewer
+free slots are enough.
 """
 
 from __future__ import annotations

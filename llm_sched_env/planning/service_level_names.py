@@ -1,4 +1,4 @@
-"""Which service level does a text, or plain data, mean?"""
+"""Parse a service level from text or plain data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Service level indicators of a plan: prefill and decode fairness, time per token, (43)-(49)."""
+"""Service-level indicators of a plan: prefill and decode fairness, TPOT, (43)-(49)."""
 
 from __future__ import annotations
 

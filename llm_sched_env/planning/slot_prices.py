@@ -1,4 +1,4 @@
-"""What does a use of a slot cost? The plan's shadow prices; if nothing is scarce, critical ones."""
+"""Shadow prices of slots; where nothing is scarce, those of the critical load."""
 
 from __future__ import annotations
 

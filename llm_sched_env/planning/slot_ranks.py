@@ -1,4 +1,4 @@
-"""Who takes the next free slot, and what is kept free for whom? Bids and reserves of the plan."""
+"""Priorities (net values) and reserves of free slots for trunk reservation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How much can be earned at best from arrivals that change? The fluid program along their path.
+"""Hindsight bound: the fluid program along a path of time-varying arrivals.
 
-R* bounds the long run at the mean rates; whoever meets a peak after a quiet hour cannot reach it.
+R* bounds the long run at the mean rates; with a peak after a quiet hour no policy can reach it.
 This program knows all arrivals in advance, starts with an empty cluster and maximises the expected
-revenue of a time. docs/model.md, *Hindsight bound*, says why no policy earns more.
+revenue up to a given time. docs/model.md, *Hindsight bound*, says why no policy earns more.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Loading what users name by import path, and saying where their exceptions arose."""
+"""Load what users name by import path, and locate the exceptions that it raises."""

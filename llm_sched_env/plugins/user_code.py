@@ -1,6 +1,7 @@
-"""Code of users, such as policies and service levels: where did what it raises arise?
+"""Record where an exception raised by user code arose.
 
-The exception goes on as it is, with its own traceback: only the command line makes a line of it.
+User code is, for example, a policy or a service level. The exception propagates unchanged, with its
+own traceback; only the command line shortens it to one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load compiled code, compiling it where that is due, before anything is timed."""
+"""Load or compile the engine before anything is timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies by name: the registry that other packages extend through an entry-point group.
+"""Policies by name: a registry that other packages extend through an entry-point group.
 
 A policy is a :class:`llm_sched_env.DispatchRule` (compiled), or any object with
 ``reset(instance, plan, n_gpus, rng)`` and ``act(observation, info) -> action``.

@@ -1,4 +1,4 @@
-"""A compiled rule goes by a plan: one for a whole run or, with foresight, each in its time."""
+"""Run a rule under one plan, or replan over a rolling horizon."""
 
 from __future__ import annotations
 

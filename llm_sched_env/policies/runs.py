@@ -1,4 +1,4 @@
-"""Replications of a policy: a compiled rule, or Python that acts at intervals or at events."""
+"""Run replications of a policy: a compiled rule, or Python called at intervals or events."""
 
 from __future__ import annotations
 

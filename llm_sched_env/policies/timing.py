@@ -1,4 +1,4 @@
-"""Wall time in which simulations ran, whatever else took place before and between them."""
+"""Wall time spent simulating, without loading, compiling and planning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named instances and hardware (MODEL section 8)."""
+"""Named instances and hardware."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def azure2023(
     """Azure LLM inference traces 2023 as an instance: one class per file.
 
     Args:
-        traces: the conversation and code files (DESIGN: found by path, never shipped).
+        traces: the conversation and code files (found by path, never shipped).
         arrival_rate: of all classes together, requests per second and GPU; the classes keep the
             proportions of the traces.
         patience_rate: theta of every class, 1/s.

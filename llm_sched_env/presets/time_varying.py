@@ -1,4 +1,4 @@
-"""Arrivals that change, named: what a day, bursts, shifts of the mix and peaks make of an instance.
+"""Named time-varying traffic for an instance: days, bursts, shifts of the mix, peaks.
 
 Each takes an instance with constant rates and keeps its long-run means, so R* stays the same. All
 are this project's. Where classes differ in their hours they come in two halves: *writing*, whose

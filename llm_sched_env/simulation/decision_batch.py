@@ -1,4 +1,4 @@
-"""Clusters whose requests are admitted and routed one by one, from outside."""
+"""Clusters that run from decision to decision of an agent."""
 
 from __future__ import annotations
 

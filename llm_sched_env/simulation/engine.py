@@ -1,4 +1,4 @@
-"""The compiled entry points: what Python calls, on clusters stacked along a leading axis."""
+"""The compiled entry points that Python calls, on clusters stacked along a leading axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated clusters: Python handles on the compiled engine, one alone or many stacked."""
+"""Simulated clusters: Python handles on the compiled engine, single or stacked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SimulationBatch:
         latencies: whether latency histograms are kept (135 KB per cluster of two classes).
         threads: rows are split over this many threads; the result does not depend on it.
         billing: ``class-means`` or ``own-tokens``; default: class means in the Markov model, own
-            tokens with a recorded stream or other length distributions (MODEL section 3).
+            tokens with a recorded stream or other length distributions.
         ranks: of the gate ``bid-price``, such as those of a plan (planning/slot_ranks.py).
             Controls may give other priorities and reserves.
         weights: rows solo and mixed of the router ``weighted-randomized``, shape (2, I): see

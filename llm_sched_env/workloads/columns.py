@@ -1,6 +1,6 @@
-"""What do the texts of a column say? A column at a time.
+"""Parse the values of a trace column, one column at a time.
 
-If any text is wrong, a ValueError says what was expected of each.
+A wrong value raises ValueError with a message that says what was expected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far are lengths from a law? KL divergence over equally likely bins, and Kolmogorov-Smirnov.
+"""Distance of lengths from a distribution: KL divergence and Kolmogorov-Smirnov.
 
 The bins end at the law's quantiles j/K. A length of k whole tokens stands for (k - 1/2, k + 1/2]:
 with whole lengths the ends are moved to half tokens, bins that coincide become one, and the first

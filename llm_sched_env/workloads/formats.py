@@ -1,4 +1,4 @@
-"""Trace formats: which columns hold what, in which unit, and what tells one from another."""
+"""Trace formats: their columns, units and distinguishing marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests of a simulated run, as a trace that replays it."""
+"""Export the requests of a simulated run as a trace that replays it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the first line of a file of no format, and what mends it?"""
+"""Diagnose the first line of a file in no known format, and suggest a remedy."""
 
 from __future__ import annotations
 

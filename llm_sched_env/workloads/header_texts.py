@@ -1,4 +1,4 @@
-"""Which columns does the first line of a trace file name?"""
+"""Parse the column names in the first line of a trace file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which length distribution is a class's? Fits with the class's mean, and how far off they are."""
+"""Fit length distributions to each class of a trace, and measure their misfit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which exponential, log-normal and gamma law is likeliest, given the mean of a sample?
+"""Maximum-likelihood exponential, log-normal and gamma distributions with a given mean.
 
 An instance states a mean and a shape around it, so each law has the sample's mean, and its
 coefficient of variation is the likeliest beside it. For the exponential and the gamma law that is

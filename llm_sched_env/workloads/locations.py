@@ -1,4 +1,4 @@
-"""Where trace files are looked for; they are never shipped (docs: where to get them)."""
+"""Find trace files on this machine; they are never shipped."""
 
 from __future__ import annotations
 

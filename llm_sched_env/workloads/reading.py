@@ -1,4 +1,4 @@
-"""How is a file opened, and its lines taken apart? Plain or gzip, CSV or JSON lines."""
+"""Open a trace file, plain or gzip, and split it into CSV or JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell the format of a file by its columns, never by its name."""
+"""Recognise the format of a file by its columns, never by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a trace hold? Counts, rates and lengths by class."""
+"""Summarise a trace: counts, rates and lengths by class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a trace, and what can be done with it?"""
+"""The trace: recorded requests, with slicing, scaling and saving."""
 
 from __future__ import annotations
 

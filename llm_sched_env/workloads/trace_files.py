@@ -1,4 +1,4 @@
-"""What does one trace file hold? Arrivals in the file's own unit, tokens and class labels."""
+"""Read one trace file: arrivals in the file's own unit, tokens and class labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded request streams: files of a known format become one trace, a trace an instance."""
+"""Merge files into one trace, and derive an instance from a trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a trace written, so that it is read back bit for bit?"""
+"""Write a trace so that it reads back bit for bit."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Trainings of agents side by side."""
+"""Compare trainings of agents."""

@@ -1,4 +1,4 @@
-"""Which table and figure show the trainings of a study?"""
+"""Table and figure of a training study."""
 
 from __future__ import annotations
 

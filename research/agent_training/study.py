@@ -1,4 +1,4 @@
-"""Trainings side by side: the variants at two sizes, and PPO at increasing scale.
+"""Training studies: the variants at two sizes, and PPO at increasing scale.
 
 A cell is a training and its evaluation on long runs. What is finished stays, what was killed goes
 on from its last checkpoint; a cell whose settings have changed is computed anew.

@@ -1,4 +1,4 @@
-"""``python -m research experiment``: the paper's statements beside our numbers."""
+"""``python -m research experiment``: check the paper's statements against our numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m research leaderboard``: every policy on every instance of the board."""
+"""``python -m research leaderboard``: rank every policy on every instance of the board."""
 
 from __future__ import annotations
 

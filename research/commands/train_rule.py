@@ -1,4 +1,4 @@
-"""``python -m research train-rule``: a network that corrects the ranks of trunk reservation."""
+"""``python -m research train-rule``: train the priority network of a rule."""
 
 from __future__ import annotations
 

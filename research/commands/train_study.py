@@ -1,4 +1,4 @@
-"""``python -m research train-study``: every way of training, or PPO at increasing scale."""
+"""``python -m research train-study``: compare training variants, or PPO at increasing scale."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a study is, and how its cells are computed, kept and shown."""
+"""What a study is, and how its cells are computed, cached and shown."""

@@ -1,4 +1,4 @@
-"""In which order are cells computed, and when are they kept? Longest first, each once."""
+"""Run and cache the cells of a study, longest first, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of finished cells in the result cache, each cell known by what it depends on."""
+"""On-disk cache of run results, keyed by what each cell depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the paper say, and do our numbers agree? Verdicts follow from the numbers alone."""
+"""Claims of the paper, with verdicts that follow from our numbers alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure is a number that is computed from replications?"""
+"""Estimates with intervals, computed from replications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is the page of claims written? A generated paragraph a study, each between its marks."""
+"""Write the page of claims: one generated part per study, between its marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which studies are there, in the order of the page?"""
+"""The list of studies, in the order of the page."""
 
 from __future__ import annotations
 

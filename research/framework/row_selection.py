@@ -1,4 +1,4 @@
-"""Which rows belong together? Selection by the values of columns."""
+"""Select rows by the values of their columns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which sources does a cell's result depend on? A stamp over them is part of its key.
+"""Stamp of the sources that a cell's result depends on, as part of its cache key.
 
-The model as a whole, and of the studies what ``compute`` reaches by name: a figure or a sentence
-can change without computing anew. Where a name could mean two things, both count.
+The stamp covers the whole model and, of the studies, what ``compute`` reaches by name. So a figure
+or a sentence can change without recomputing. Where a name could mean two things, both count.
 """
 
 from __future__ import annotations

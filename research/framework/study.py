@@ -1,4 +1,4 @@
-"""What is a study: cells to compute, rows, a figure, and claims judged by the rows."""
+"""Base class of a study: cells to compute, rows, a figure, and claims checked by the rows."""
 
 from __future__ import annotations
 

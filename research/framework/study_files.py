@@ -1,4 +1,4 @@
-"""Which files does a run of a study leave? Rows as CSV, a figure, its part of the page."""
+"""Write the files of a study: rows as CSV, a figure, its part of the page."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Every policy on the same instances and sizes."""
+"""The leaderboard: every policy on the same instances and sizes."""

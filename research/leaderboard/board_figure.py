@@ -1,4 +1,4 @@
-"""How is the board drawn? What each policy loses against the size, a panel a kind of instance."""
+"""Draw the leaderboard: gap to R* by cluster size, one panel per kind of instance."""
 
 from __future__ import annotations
 

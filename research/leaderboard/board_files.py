@@ -1,4 +1,4 @@
-"""Which files does a run of the board leave? Rows, differences, pages and a figure."""
+"""Write the files of a leaderboard run: rows, differences, pages and a figure."""
 
 from __future__ import annotations
 

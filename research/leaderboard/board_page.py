@@ -1,4 +1,4 @@
-"""How does the board read? The ranking, what beats what, and every instance's table."""
+"""Write the leaderboard page: ranking, paired comparisons, and a table per instance."""
 
 from __future__ import annotations
 

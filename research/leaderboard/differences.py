@@ -1,4 +1,4 @@
-"""Who beats whom on the same requests? Paired differences, verdicts, and what chance would do."""
+"""Paired differences on the same requests, with verdicts corrected for multiple tests."""
 
 from __future__ import annotations
 

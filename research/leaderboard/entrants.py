@@ -1,4 +1,4 @@
-"""Who competes? Registered policies, agents by their files, and whoever names an import path."""
+"""Entrants of the leaderboard: registered policies, agents, and import paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On which instances, at which sizes and for how long does everybody compete?"""
+"""The leaderboard's grid: instances, sizes and durations."""
 
 from __future__ import annotations
 

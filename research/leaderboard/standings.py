@@ -1,4 +1,4 @@
-"""Who stands where? Means over the cases of a size, and over all of them."""
+"""Mean scores by cluster size and over all cases, and the ranking they give."""
 
 from __future__ import annotations
 

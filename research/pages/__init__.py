@@ -1,1 +1,1 @@
-"""Results into documentation pages."""
+"""Put results into the documentation."""

@@ -1,4 +1,4 @@
-"""Put the full leaderboard into the documentation and its ranking into the README."""
+"""Put a full leaderboard into docs/leaderboard.md (``make leaderboard``)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 
 from llm_sched_env.files.atomic import write_whole
 from research.leaderboard.board_page import END, FULL
-
-FIGURE = "![gap to R* by size, on the leaderboard](docs/leaderboard.png)"
-RANKING, END_OF_RANKING = "<!-- ranking: make leaderboard -->", "<!-- end of ranking -->"
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,15 +23,8 @@ def main(results: str) -> None:
             "--policies that restrict it"
         )
     linked = board.replace("](results.csv)", "](../research/results/leaderboard.csv)").rstrip("\n")
-    table = (folder / "ranking.md").read_text(encoding="utf-8")
-    ranking = f"{RANKING}\n{table}\n{FIGURE}\n{END_OF_RANKING}"
-    page, readme = docs / "leaderboard.md", docs.parent / "README.md"
-    texts = {
-        page: _replaced(page, FULL, END, linked),
-        readme: _replaced(readme, RANKING, END_OF_RANKING, ranking),
-    }
-    for path, text in texts.items():
-        write_whole(path, text)
+    page = docs / "leaderboard.md"
+    write_whole(page, _replaced(page, FULL, END, linked))
     shutil.copyfile(folder / "results.csv", ROOT / "research" / "results" / "leaderboard.csv")
     shutil.copyfile(folder / "leaderboard.png", docs / "leaderboard.png")
 

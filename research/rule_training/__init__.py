@@ -1,1 +1,1 @@
-"""Training of the rule `learned` and of its relatives for one instance."""
+"""Training of the rule ``learned`` and of its per-scenario variants."""

@@ -1,4 +1,4 @@
-"""Evolution strategy: which way do all weights have to move to earn more?
+"""Evolution strategy: estimate the gradient of the score by perturbing all weights.
 
 Salimans et al. (arXiv 1703.03864): the gradient of the mean score under Gaussian noise on the
 weights, from antithetic pairs. Both rules of a pair face the same requests, so that most of the

@@ -1,4 +1,4 @@
-"""What does a small change of a trained rule earn? Runs in pairs on the same requests."""
+"""Paired runs on the same requests: the gain from a small change of a rule's weights."""
 
 from __future__ import annotations
 

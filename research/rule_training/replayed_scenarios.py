@@ -1,4 +1,4 @@
-"""A recorded trace to train on: parts of it, somewhat slower or faster."""
+"""Training scenarios from a recorded trace: parts of it, at varying speed."""
 
 from __future__ import annotations
 

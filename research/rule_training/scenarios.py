@@ -1,4 +1,4 @@
-"""On what is the generalist trained? Random instances, clusters and traffic.
+"""Training scenarios of the multi-scenario rule: random instances, clusters and traffic.
 
 Half of the instances are ``base`` or ``dolly15k`` with everything changed, never these themselves.
 Scenario ``number`` of a seed is the same whatever else is drawn. The random instances that others

@@ -1,4 +1,4 @@
-"""Train the network that corrects trunk reservation: read from top to bottom.
+"""Train the priority network of a rule. Read this file from top to bottom.
 
 python -m research train-rule --out runs/generalist
 python -m research train-rule --instance overload --gpus 5 --initial learned --out runs/overload-5

@@ -1,4 +1,4 @@
-"""How do numbers compare that are known between two ends? Rows with ``lower`` and ``upper``."""
+"""Compare numbers that are known only between a lower and an upper bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could a policy that sees bursts earn on a system that can be solved exactly?"""
+"""The exact optimum of small bursty systems, for a policy that sees the bursts."""
 
 from __future__ import annotations
 

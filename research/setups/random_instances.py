@@ -1,4 +1,4 @@
-"""Which instances does section 6.3 draw? Two classes and a GPU, uniform within its ranges.
+"""Random instances from the ranges of section 6.3: two classes and one type of GPU.
 
 This project also draws more classes, at rates that add up to what two would have.
 """

@@ -1,4 +1,4 @@
-"""How does a cell become a simulation? The keys of such cells are the arguments of ``evaluate``."""
+"""Run a cell as a simulation; its keys are the arguments of ``evaluate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which policies are rules trained for one instance, and what do rows call them?"""
+"""Policies trained for one instance, and their labels in result rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed of a system that can be solved exactly? Optimum, policies, differences."""
+"""Exact optimum, policies and their differences on systems small enough to solve."""
 
 from __future__ import annotations
 

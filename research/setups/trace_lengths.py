@@ -1,4 +1,4 @@
-"""How far are the output lengths of traces from laws? Cells and rows of such fits."""
+"""Cells and rows of the fits of output lengths of traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under which changing traffic are policies compared, and what could be earned from each?"""
+"""The time-varying scenarios that policies are compared in, with their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instance is it with other hardware, prices or classes? All else stays."""
+"""Vary an instance's hardware, prices or classes, with all else unchanged."""
 
 from __future__ import annotations
 

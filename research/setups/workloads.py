@@ -1,4 +1,4 @@
-"""Which workloads are compared? Presets with other means, rates or laws of lengths."""
+"""The compared workloads: presets with other means, rates or length distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is left to earn under bursts, for a policy that sees them come and go?"""
+"""Study: what a policy that observes bursts could still earn on exactly solvable systems."""
 
 from __future__ import annotations
 

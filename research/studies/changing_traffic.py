@@ -1,4 +1,4 @@
-"""What do rules, replanning and learning earn when arrivals change, and what could be earned?"""
+"""Study: rules, replanning and learning under time-varying arrivals, against the bound."""
 
 from __future__ import annotations
 

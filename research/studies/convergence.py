@@ -1,4 +1,4 @@
-"""Theorem 4.1: does gate-and-route earn R* as the cluster grows, and how fast does the gap fall?"""
+"""Theorem 4.1: gate-and-route approaches R* as the cluster grows, and at what rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is left to earn? The exact optimum of tiny systems beside every policy."""
+"""Study: the exact optimum of tiny systems compared with every policy."""
 
 from __future__ import annotations
 

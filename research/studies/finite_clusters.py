@@ -1,4 +1,4 @@
-"""What do small clusters lose, and to which rule? Gates of the paper and of this project."""
+"""Study: what small clusters lose, by gate, for the paper's rules and this project's."""
 
 from __future__ import annotations
 

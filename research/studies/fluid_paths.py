@@ -1,4 +1,4 @@
-"""Theorem 3.1: do sample paths divided by n go where the fluid dynamics say, and how fast?"""
+"""Theorem 3.1: convergence of sample paths divided by n to the fluid dynamics."""
 
 from __future__ import annotations
 

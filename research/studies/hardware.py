@@ -1,4 +1,4 @@
-"""Section 6.4: what do slots and speed earn? Revenue and time per token over the hardware."""
+"""Section 6.4: revenue and time per output token over batch slots and iteration speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do trained rules add to the best rules where arrivals are steady?"""
+"""Study: what trained rules add to the best rules under steady arrivals."""
 
 from __future__ import annotations
 

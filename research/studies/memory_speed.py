@@ -1,4 +1,4 @@
-"""Section 6.4: is memory (slots B) or speed (beta) worth more? Revenue over both."""
+"""Section 6.4: the value of memory (slots B) against speed (beta)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 6.2: which of the plan's occupancies does gate-and-route reach, by class or in sum?"""
+"""Section 6.2: the plan's occupancies that gate-and-route reaches, by class and in sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 6.3: which policy earns most over random instances?"""
+"""Section 6.3: revenue of the policies over random instances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 6.4: which prices, and by which prices should one schedule?
+"""Section 6.4: the effect of prices on revenue and on the schedule.
 
 Demand does not answer to prices here. With c_p + c_d = k, R* is the greatest of revenues that are
 linear in the price, one for each plan, so it is convex and greatest at an end: what a price changes

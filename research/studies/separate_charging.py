@@ -1,4 +1,4 @@
-"""Section 4.2, Figure 2: what do revenue and queues become when prompts are charged apart?"""
+"""Section 4.2, Figure 2: revenue and queues when prompts are charged separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 6.4: what do service levels cost? Shadow prices of their limits, and penalties."""
+"""Section 6.4: the cost of service levels: shadow prices of limits, and penalties."""
 
 from __future__ import annotations
 

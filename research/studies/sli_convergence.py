@@ -1,4 +1,4 @@
-"""Theorem 5.1, Figures 5 and 6: do SLI-aware policies reach the plan's decodes class by class?"""
+"""Theorem 5.1, Figures 5 and 6: SLI-aware policies reach the plan's decodes class by class."""
 
 from __future__ import annotations
 

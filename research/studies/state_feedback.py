@@ -1,4 +1,4 @@
-"""What does planning anew from the current state add to a fixed plan, and what does it cost?"""
+"""Study: the gain and the cost of replanning from the current state every second."""
 
 from __future__ import annotations
 

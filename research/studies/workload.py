@@ -1,4 +1,4 @@
-"""Section 6.4, e-companion 14: what does the workload do to R*, to plans and to policies?"""
+"""Section 6.4, e-companion 14: the effect of the workload on R*, plans and policies."""
 
 from __future__ import annotations
 

@@ -14,14 +14,36 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 2
-    scheduler = BLOCKS[1].partition("class ")[2].partition("\n\n\nprint")[0]
+    (scheduler,) = BLOCKS
     assert len([line for line in scheduler.splitlines() if line.strip()]) <= 15
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_example_runs(block):
     exec(compile(block, str(README), "exec"), {})
+
+
+def test_links_lead_somewhere():
+    for page in (README, *(README.parent / "docs").glob("*.md"), README.parent / "CONTRIBUTING.md"):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if "://" in path:
+                continue
+            linked = page.parent / path if path else page
+            assert linked.exists(), (page.name, target)
+            if anchor:
+                assert anchor in anchors(linked.read_text(encoding="utf-8")), (page.name, target)
+
+
+def anchors(text):
+    """What GitHub makes of the headings of a page."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
 
 
 def test_the_instance_file_of_the_model_page_loads(tmp_path):

@@ -497,8 +497,7 @@ def documentation(tmp_path, monkeypatch):
     docs = tmp_path / "docs"
     docs.mkdir()
     (tmp_path / "research" / "results").mkdir(parents=True)
-    for name in ("docs/leaderboard.md", "README.md"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copyfile(ROOT / "docs/leaderboard.md", docs / "leaderboard.md")
     monkeypatch.setattr(update_leaderboard, "ROOT", tmp_path)
     return docs
 
@@ -510,24 +509,21 @@ def test_only_a_full_board_goes_into_the_documentation(
     for module in (entrants, board_files):
         monkeypatch.setattr(module, "registered_policies", lambda: everybody)
     update = update_leaderboard.main
-    before = (documentation / "leaderboard.md").read_text(), (tmp_path / "README.md").read_text()
+    before = (documentation / "leaderboard.md").read_text()
     out = tmp_path / "board"
     play(run_research, out, "credit-gate")
     with pytest.raises(SystemExit, match="part of the board"):
         update(str(out))
-    page = (documentation / "leaderboard.md").read_text()
-    assert (page, (tmp_path / "README.md").read_text()) == before
+    assert (documentation / "leaderboard.md").read_text() == before
     assert not (documentation / "leaderboard.png").exists()
     play(run_research, out, OUTSIDE)
     assert (out / "leaderboard.md").read_text().startswith(FULL)
     for _ in range(2):
         update(str(out))
-    page, readme = (documentation / "leaderboard.md").read_text(), (tmp_path / "README.md")
-    assert page.startswith(before[0].partition(FULL)[0])
+    page = (documentation / "leaderboard.md").read_text()
+    assert page.startswith(before.partition(FULL)[0])
     for name in (*everybody, "LessThanPlanned"):
         assert f"| {name} |" in page
-        assert f"| {name} |" in readme.read_text()
-    assert readme.read_text().count("](docs/leaderboard.png)") == 1
     assert "](../research/results/leaderboard.csv)" in page
     assert "](results.csv)" not in page
     published = (tmp_path / "research" / "results" / "leaderboard.csv").read_bytes()
@@ -539,6 +535,3 @@ def test_only_a_full_board_goes_into_the_documentation(
 def test_the_documentation_has_places_for_the_board():
     page = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    marks = update_leaderboard.RANKING, update_leaderboard.END_OF_RANKING
-    assert [readme.count(mark) for mark in marks] == [1, 1]

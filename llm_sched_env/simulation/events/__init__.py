@@ -1,1 +1,1 @@
-"""What happens next: arrivals, completions, abandonments, decisions."""
+"""The events of a simulation: arrivals, completions, abandonments, decisions."""

@@ -1,4 +1,4 @@
-"""Which GPU completes something next: a tournament tree over the GPUs' next completion times.
+"""Tournament tree over the GPUs' next completion times.
 
 The leaves are the times of GPUs 0..n-1; a node holds the least of its four children and the GPU
 it belongs to, so the root is the next completion. Changing one time recomputes the path to the

@@ -1,4 +1,4 @@
-"""Decisions of an agent: what can be done now, what an action does, when the next decision is due.
+"""Decisions of an agent: possible actions, their effects, and the next decision time.
 
 Action 0 waits; 1 + i takes the head of class i's prefill queue to a GPU that can prefill, 1 + I + i
 the head of its decode line to a solo GPU, 1 + 2I + i to a mixed one. Under randomized routing solo

@@ -1,4 +1,4 @@
-"""What a run reports: rates and occupancies per GPU, counts and latencies, since the warm-up."""
+"""Metrics of a run after the warm-up: rates and occupancies per GPU, counts, latencies."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who gives up first: a 4-ary min-heap of deadlines over the waiting.
+"""Abandonment deadlines of the waiting requests, in a 4-ary min-heap.
 
 ``patience_keys[p]`` and ``patience_items[p]`` are the deadline and the waiting entry at heap
-place p; the entry knows its place, so that one that is served leaves the heap in O(log n). Equal
-deadlines go by order of arrival.
+place p; the entry knows its place, so a request that is served leaves the heap in O(log n). Ties
+are broken by order of arrival.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the engine counts while it runs: latencies in log-linear histograms, and the event log."""
+"""Statistics kept during a run: log-linear latency histograms, and the event log."""
 
 from __future__ import annotations
 

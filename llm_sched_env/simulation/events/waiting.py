@@ -1,4 +1,4 @@
-"""Where requests wait: first-come-first-served prefill queues and decode lines, and patience.
+"""First-come-first-served prefill and decode queues, with patience.
 
 Queue i < I is the prefill queue of class i, queue I + l the decode line l. A waiting request has
 an entry of a small pool; queues are doubly linked through the entries, so that one that gives up

@@ -1,8 +1,8 @@
-"""A GPU as an iteration clock: requests end at fixed marks, only the speed changes.
+"""A GPU's virtual clock: virtual finish times are fixed, only the clock's speed changes.
 
-A decode of D tokens that starts at clock V ends at mark V + D, a prefill of P prompt tokens at
-V + P/C, whatever the speed does in between (MODEL section 1). The speed depends on whether a
-prefill runs and, under the affine law (1), on the number of decodes.
+The clock counts iterations. A decode of D tokens that starts at clock value V has virtual finish
+time V + D (a *mark* in the code), a prefill of P prompt tokens V + P/C, however the speed changes.
+The speed depends on whether a prefill runs and, under the affine law (1), on the number of decodes.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How the engine is compiled and spread over threads."""
+"""Compilation of the engine, and the threads that run it."""

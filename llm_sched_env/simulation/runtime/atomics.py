@@ -1,4 +1,4 @@
-"""Atomic reads and writes of int64 arrays that several threads share, in compiled code.
+"""Atomic reads and writes of shared int64 arrays, in compiled code.
 
 Numba has none for processors. Without compilation these are plain: one thread only.
 """

@@ -1,4 +1,4 @@
-"""How the engine is compiled: decorators for inner functions and for what Python calls."""
+"""Decorators that compile the engine: inner functions, and functions that Python calls."""
 
 from __future__ import annotations
 

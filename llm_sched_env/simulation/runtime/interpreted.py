@@ -1,4 +1,4 @@
-"""The engine without compilation: ``NUMBA_DISABLE_JIT=1``, for debuggers and for one test run.
+"""Run the engine uncompiled (``NUMBA_DISABLE_JIT=1``), for debuggers and one test run.
 
 Compiled code reads fields of records as attributes and lets unsigned integers wrap around;
 here arrays become recarrays and NumPy is told that wrapping is meant.

@@ -1,4 +1,4 @@
-"""Ask the processor for memory before it is needed; a prefetch has no effect but on time.
+"""Prefetch memory before it is needed; this affects nothing but speed.
 
 With 10,000 GPUs the state is several times the cache, and an event touches half a dozen places
 of it that nothing else has touched for long. In a batch of small clusters the same is true of

@@ -1,7 +1,7 @@
-"""Which thread runs which row: each has a part of its own and helps the others when it is done.
+"""Work stealing: each thread owns a part of the rows and helps the others when done.
 
 An owner takes rows from the front of its part, helpers from the back, so that a row mostly stays
-with one thread, and in its cache, from call to call; a thread that wakes late finds less to do.
+with one thread, and in its cache, from call to call; a thread that wakes late has less to do.
 A part is one int64: the ticket of the call, the next row, and one past the last. A thread of an
 earlier call holds an old ticket and gets nothing.
 """

@@ -1,4 +1,4 @@
-"""Threads that advance the rows of a batch together, in code that releases the interpreter lock."""
+"""Threads that advance the rows of a batch together, without the interpreter lock."""
 
 from __future__ import annotations
 

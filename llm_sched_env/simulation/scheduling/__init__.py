@@ -1,1 +1,1 @@
-"""Which request starts where: gates, routers, pools, rules."""
+"""Scheduling in the engine: gates, routers, pools, dispatch rules."""

@@ -1,4 +1,4 @@
-"""Which GPUs can take a decode or a prefill right now: three sets with O(1) random choice.
+"""Sets of GPUs that can take a decode or a prefill now, with O(1) random choice.
 
 - ``SOLO_DECODE``: a free decode slot on a GPU of the solo pool (dynamic pools: one without a
   running prefill);

@@ -1,4 +1,4 @@
-"""Lines by class: of which class does a free slot take a decode, by weight or by bid?"""
+"""Per-class decode queues: choose the class for a free slot, by weight or by priority."""
 
 from __future__ import annotations
 

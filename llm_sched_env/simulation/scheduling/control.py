@@ -1,4 +1,4 @@
-"""What a policy sets: admission rates, routing probabilities, the size of the mixed pool, ranks.
+"""The controls of a policy: admission rates, routing probabilities, mixed pool, priorities.
 
 Controls are one float array of length 2I + 1: per class the admission rate as a fraction of its
 arrival rate, per class the probability of routing a decode to the solo pool, and the number of

@@ -1,4 +1,4 @@
-"""Dispatch by corrected ranks: trunk reservation whose ranks a network adapts to the moment.
+"""Dispatch of trained rules: trunk reservation with priorities corrected by a network.
 
 Of a class with somebody waiting, with corrections c in the order of ``CORRECTIONS``:
 

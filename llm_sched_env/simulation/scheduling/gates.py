@@ -1,4 +1,4 @@
-"""The gate: which waiting class is admitted when a GPU can start a prefill (MODEL 6, 7)."""
+"""Admission gates: choose the class that a GPU prefills next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a rule need from the plan beside its controls? Ranks and weights of the classes."""
+"""Priorities and weights that a rule takes from the plan, in addition to its controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatch rules: which gate admits, which router places, which pools exist, what has priority."""
+"""Dispatch rules: combinations of a gate, a router, a kind of pools and a priority."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ POOLS = {"static": STATIC_POOLS, "dynamic": DYNAMIC_POOLS}
 
 @dataclass(frozen=True)
 class DispatchRule:
-    """A compiled scheduler: gate x router x pools x priority (MODEL sections 6 and 7).
+    """A compiled scheduler: gate x router x pools x priority (docs/model.md).
 
     gate: which waiting class is admitted when a GPU can start a prefill.
         ``occupancy``: smallest X_i / x_i* (printed gate-and-route, work-conserving);

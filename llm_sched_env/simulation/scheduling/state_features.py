@@ -1,4 +1,4 @@
-"""What does a class see of the moment? The features that correct its ranks, each in [-1, 1].
+"""Per-class state features, the inputs of the priority network, each in [-1, 1].
 
 docs/learned.md has the formula of each.
 """

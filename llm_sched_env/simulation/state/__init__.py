@@ -1,1 +1,1 @@
-"""The arrays that simulated clusters are made of, and how a run begins."""
+"""The arrays that hold simulated clusters, and their initial state."""

@@ -1,4 +1,4 @@
-"""Memory of the engine's state: one block for all arrays, which start on cache lines.
+"""Allocate the engine's state: one block for all arrays, aligned to cache lines.
 
 The system backs one large block with large pages, where many small ones would not have them.
 """

@@ -1,4 +1,4 @@
-"""What is a cluster before anything has happened?"""
+"""Initialise an empty cluster."""
 
 from __future__ import annotations
 

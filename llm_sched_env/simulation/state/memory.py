@@ -1,4 +1,4 @@
-"""Memory that a state needs and memory that there is: asked before the system ends the process."""
+"""Check that a state fits into memory before the system kills the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded request streams: validated once, before the engine trusts them."""
+"""Recorded request streams, validated once before the engine uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run starts: empty, or near the fluid plan."""
+"""Start a run: empty, or near the fluid plan."""
 
 from __future__ import annotations
 

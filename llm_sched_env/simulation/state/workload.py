@@ -1,4 +1,4 @@
-"""The tables of what arrives: from an instance, or from a recorded stream."""
+"""The engine's arrival tables, from an instance or a recorded stream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BILLINGS = ("class-means", "own-tokens")
 def bills_own_tokens(instance: Instance, recorded: bool, billing: str | None = None) -> bool:
     """Whether a request's own token counts are billed; raises ConfigurationError.
 
-    By default (MODEL section 3) the Markov model bills class means, recorded or otherwise given
+    By default the Markov model bills class means, recorded or otherwise given
     lengths bill their own.
     """
     if billing is not None:

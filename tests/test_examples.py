@@ -1,0 +1,47 @@
+"""The scripts of examples/ run, and show what they say."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def main_of(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_says_what_it_shows_and_runs_only_when_asked(path):
+    if path.stem == "train_ppo":
+        pytest.importorskip("stable_baselines3", reason="needs the extra agents")
+    module = runpy.run_path(str(path))
+    assert f"examples/{path.name}" in module["__doc__"]
+    assert callable(module["main"])
+
+
+def test_own_scheduler(capsys):
+    main_of("own_scheduler")(horizon=120.0, warmup=60.0)
+    scores = dict(re.findall(r"^(\S+) +([\d.]+) of R", capsys.readouterr().out, re.MULTILINE))
+    assert list(scores) == ["ThrottleWhenFull", "gate-and-route", "trunk-reservation"]
+    assert float(scores["ThrottleWhenFull"]) > float(scores["gate-and-route"])
+
+
+def test_plan_and_prices_predict(capsys):
+    main_of("plan_and_prices")("overload")
+    lines = re.findall(r"earn (\S+); its shadow price says (\S+)", capsys.readouterr().out)
+    assert len(lines) == 2
+    assert all(gain == predicted for gain, predicted in lines)
+    assert any(float(gain) > 1.0 for gain, _ in lines)
+
+
+def test_replay_trace(capsys, tmp_path):
+    module = runpy.run_path(str(EXAMPLES / "replay_trace.py"))
+    module["main"]([str(module["recorded_bursts"](tmp_path))])
+    out = capsys.readouterr().out
+    assert out.startswith("1391 requests")
+    assert len(re.findall(r"[\d.]+ of R\*, TTFT p99", out)) == 2
