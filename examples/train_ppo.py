@@ -9,14 +9,22 @@ Run it with ``python examples/train_ppo.py [STEPS]``.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import llm_sched_env as lse
 from llm_sched_env import presets
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import train
+
+
+def report(row: dict[str, Any]) -> None:
+    """Print the mean score of the episodes that have ended lately."""
+    if not math.isnan(row["score"]):  # the first episode lasts longer than the first update
+        print(f"{row['steps']:7.0f} steps: {row['score']:.3f} of R*")
 
 
 def main(steps: int = 128_000) -> None:
@@ -27,7 +35,7 @@ def main(steps: int = 128_000) -> None:
         agent = train(
             configuration,
             Path(folder),
-            on_update=lambda row: print(f"{row['steps']:7.0f} steps: {row['score']:.3f} of R*"),
+            on_update=report,
         )
         for policy in (str(agent), "trunk-reservation"):
             result = lse.evaluate(policy, "overload", n_gpus=5, replications=4)
