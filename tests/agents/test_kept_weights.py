@@ -68,9 +68,9 @@ def test_later_weights_are_told_by_their_step():
 def test_the_notes_of_a_comparison_follow_from_a_real_training(tmp_path):
     path = train(small(200), tmp_path / "overload")
     saved = Checkpoint.load(path)
-    kept = dataclasses.replace(
-        saved, weights_steps=0, evaluations=[saved.evaluations[0], row(200, 0.0, -1.0)]
-    )
+    first = saved.evaluations[0]
+    worse = {name: value - 1.0 for name, value in first.items()} | {"steps": 200.0}
+    kept = dataclasses.replace(saved, weights_steps=0, evaluations=[first, worse])
     kept.save(path)
     _, notes = _competitors("credit-gate", f"overload={path}", {"overload"})
     (note,) = notes
