@@ -71,7 +71,7 @@ def ray_address():
         cluster.shutdown()
 
 
-@pytest.fixture(params=["joblib-1", "joblib-2", "ray-2"])
+@pytest.fixture(params=["joblib-1", "joblib-2", pytest.param("ray-2", marks=pytest.mark.extended)])
 def way(request):
     """Each way to spread computations."""
     backend, jobs = request.param.split("-")

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from llm_sched_env.files.atomic import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +40,9 @@ SOLO_SLOTS: Slots = (
 
 def main(out: str | Path = OUT) -> None:
     """Write the figure to a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12.0, 5.0), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -56,11 +57,13 @@ def main(out: str | Path = OUT) -> None:
     text(axes, 92, 25, "$\\cdots$", size=18, color=FAINT)
     draw_gpu(axes, (79, 6.5), "solo: decodes only", "fast iterations", SOLO_SLOTS)
     draw_flows(axes)
-    figure.savefig(out)
+    save_figure(figure, Path(out))
 
 
 def draw_queue(axes: Axes, corner: Point, title: str, note: str, lengths: tuple[int, int]) -> None:
     """Two rows of waiting requests, the head of each at the right."""
+    from matplotlib.patches import Rectangle
+
     x, y = corner
     text(axes, x + 6, y + 14.0, title, weight="bold")
     text(axes, x + 6, y + 11.8, note, size=9, color=FAINT)
@@ -74,6 +77,8 @@ def draw_queue(axes: Axes, corner: Point, title: str, note: str, lengths: tuple[
 
 def draw_gpu(axes: Axes, corner: Point, title: str, note: str, slots: Slots) -> None:
     """A GPU's slots: coloured by class, hatched while prefilling, empty ones outlined."""
+    from matplotlib.patches import FancyBboxPatch, Rectangle
+
     x, y = corner
     face = MIXED if slots[0][1] == "prefill" else SOLO
     box = FancyBboxPatch((x, y), 26, 14, boxstyle="round,pad=0.4", facecolor=face, edgecolor=INK)
@@ -127,6 +132,8 @@ def draw_flows(axes: Axes) -> None:
 
 def draw_policy(axes: Axes, at: Point, title: str, question: str) -> None:
     """A decision of the policy."""
+    from matplotlib.patches import FancyBboxPatch
+
     x, y = at
     box = FancyBboxPatch(
         (x - 10.8, y - 3.2), 21.6, 6.4, boxstyle="round,pad=0.3", facecolor=ASKED, edgecolor=POLICY
@@ -146,6 +153,8 @@ def arrow(
     style: str = "-",
 ) -> None:
     """An arrow, curved by ``bend``."""
+    from matplotlib.patches import FancyArrowPatch
+
     axes.add_patch(
         FancyArrowPatch(
             start,

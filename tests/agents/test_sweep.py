@@ -117,7 +117,7 @@ def test_more_steps_continue_a_run_and_other_settings_are_another(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["joblib", "ray"])
+@pytest.mark.parametrize("backend", ["joblib", pytest.param("ray", marks=pytest.mark.extended)])
 def test_workers_train_the_same_agents(whole, tmp_path, backend, request):
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
     configurations = [run.configuration for run in whole]

@@ -60,7 +60,15 @@ def small(name, **more):
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 
-@pytest.mark.parametrize("name", [v.name for v in VARIANTS])
+QUICK = {"trunk", "recurrent", "event", "sac"}
+
+
+def each(names):
+    """Parameters of which ``make test`` runs one of each kind of algorithm."""
+    return [pytest.param(n, marks=() if n in QUICK else pytest.mark.extended) for n in names]
+
+
+@pytest.mark.parametrize("name", each(v.name for v in VARIANTS))
 def test_every_variant_trains_ships_and_acts(name, tmp_path):
     saved = Checkpoint.load(train(small(name), tmp_path))
     # ARS counts whole rounds of candidates.
@@ -76,7 +84,9 @@ def test_every_variant_trains_ships_and_acts(name, tmp_path):
     assert np.isfinite(agent.score.mean)
 
 
-@pytest.mark.parametrize("name", ["trunk", "recurrent", "per-class", "event", "sac", "tqc", "ars"])
+@pytest.mark.parametrize(
+    "name", each(["trunk", "recurrent", "per-class", "event", "sac", "tqc", "ars"])
+)
 def test_the_learner_of_a_checkpoint_is_the_one_that_was_saved(name, tmp_path):
     """Networks, optimisers, counts: each tensor to the last bit, in a fresh model."""
     saved = Checkpoint.load(train(small(name, imitate=""), tmp_path))

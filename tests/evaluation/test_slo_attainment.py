@@ -165,7 +165,7 @@ def test_an_indicator_of_ones_own_is_measured_too() -> None:
     assert queue == pytest.approx(waiting.occupancy["q_prefill"][0])
     assert queue > 0
     named = lse.evaluate(
-        "sli-aware", "overload", 10, slis=["test_measured_levels:QueueOfFirst@price=1"], **FAST
+        "sli-aware", "overload", 10, slis=["test_slo_attainment:QueueOfFirst@price=1"], **FAST
     )
     assert named.slis == waiting.slis
 
@@ -422,7 +422,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_evaluate_prints_service_levels(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", "--policy", "sli-aware", "--gpus", "5", "--horizon", "60"]
     arguments += ["--sli", "prefill-fairness@limit=0.1,price=5", "--sli", "token-time@price=3000"]
-    arguments += ["--sli", "test_measured_levels:QueueOfFirst@limit=9"]
+    arguments += ["--sli", "test_slo_attainment:QueueOfFirst@limit=9"]
     plain = json.loads(run(capsys, *arguments, "--json"))
     assert list(plain["slis"]) == ["prefill-fairness", "token-time", "queue-of-first"]
     penalties = sum(level["penalty"]["mean"] for level in plain["slis"].values())

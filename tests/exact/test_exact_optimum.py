@@ -68,7 +68,7 @@ def lost_value(system, **arguments):
 
 
 @pytest.mark.parametrize(("pricing", "random_gpu", "decode_limit"), ALL_CASES)
-@pytest.mark.parametrize("gamma", [None, 12.0])
+@pytest.mark.parametrize("gamma", [None, pytest.param(12.0, marks=pytest.mark.extended)])
 def test_value_iteration_agrees_with_the_linear_program(pricing, random_gpu, decode_limit, gamma):
     """gamma 12: decodes are more than twice as slow alone as beside a prefill."""
     instance = small(gamma=gamma)

@@ -64,6 +64,7 @@ def run_tests(files, subset, environment, cache):
     assert " passed" in result.stdout
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_with_bounds_checks(tmp_path):
     run_tests(WITH_BOUNDS, WITH_BOUNDS_SUBSET, {"NUMBA_BOUNDSCHECK": "1"}, tmp_path)

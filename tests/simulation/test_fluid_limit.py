@@ -132,7 +132,10 @@ LAW_OF_AVERAGES = pytest.approx(-0.5, abs=0.2)
 
 @pytest.mark.parametrize(
     ("regime", "places"),
-    [(OVERLOADED, (Q_PREFILL, Y_MIXED, Y_SOLO)), (BACKLOG, (Q_PREFILL, X, Y_SOLO))],
+    [
+        (OVERLOADED, (Q_PREFILL, Y_MIXED, Y_SOLO)),
+        pytest.param(BACKLOG, (Q_PREFILL, X, Y_SOLO), marks=pytest.mark.extended),
+    ],
     ids=["overloaded, from empty", "backlog"],
 )
 def test_paths_approach_the_fluid_as_one_over_the_root_of_n(
@@ -147,7 +150,11 @@ def test_paths_approach_the_fluid_as_one_over_the_root_of_n(
             assert slope(gaps[:, place, i]) == LAW, (OCCUPANCIES[place], i)
 
 
-@pytest.mark.parametrize("regime", [OVERLOADED, BACKLOG], ids=["overloaded", "backlog"])
+@pytest.mark.parametrize(
+    "regime",
+    [pytest.param(OVERLOADED, marks=pytest.mark.extended), BACKLOG],
+    ids=["overloaded", "backlog"],
+)
 def test_time_averages_approach_the_fluid_as_one_over_the_root_of_n(regime: Regime) -> None:
     gaps = mean_gaps(regime, fluid(regime), first=CELLS // 2)
     assert slope(gaps[:, Y_SOLO].sum(axis=-1)) == LAW_OF_AVERAGES

@@ -23,6 +23,7 @@ from twin_cases import (
 )
 
 from llm_sched_env import presets
+from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
@@ -57,10 +58,10 @@ def preset_plan(name: str) -> FluidPlan:
     return plan(presets.PRESETS[name]())
 
 
-def ranks(n_classes: int) -> np.ndarray:
+def ranks(n_classes: int) -> SlotRanks:
     """Priorities of which some tie, reserves, one of them a fraction, and a class that precedes."""
     of_three = [(0.0, 1.0, 2.0), (0.0, 4.5, 2.0), (1.0, 1.0, 0.0), (0.0, 2.0, 0.0), (0.0, 1.0, 0.0)]
-    return np.array(of_three)[:, np.arange(n_classes) % 3]
+    return SlotRanks(*np.array(of_three)[:, np.arange(n_classes) % 3])
 
 
 def weights(n_classes: int) -> np.ndarray:

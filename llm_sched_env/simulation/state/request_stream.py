@@ -29,9 +29,6 @@ def checked_stream(stream: RequestStream, n_classes: int) -> RequestStream:
     for field, tokens in (("prompt_tokens", prompts), ("output_tokens", outputs)):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():
             raise ConfigurationError(f"stream {field}", tokens, "finite numbers >= 0")
-    return RequestStream(
-        np.ascontiguousarray(times),
-        np.ascontiguousarray(classes, dtype=np.int32),
-        np.ascontiguousarray(prompts, dtype=np.float64),
-        np.ascontiguousarray(outputs, dtype=np.float64),
-    )
+    # Arrays of another layout, or read-only ones, would make Numba compile the engine anew.
+    kinds = zip((times, classes, prompts, outputs), ("f8", "i4", "f8", "f8"), strict=True)
+    return RequestStream(*(np.require(array, kind, ["C", "A", "W"]) for array, kind in kinds))
