@@ -116,8 +116,9 @@ def test_more_steps_continue_a_run_and_other_settings_are_another(tmp_path):
         assert run.next_target() == 100
 
 
+@pytest.mark.extended
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["joblib", pytest.param("ray", marks=pytest.mark.extended)])
+@pytest.mark.parametrize("backend", ["joblib", "ray"])
 def test_workers_train_the_same_agents(whole, tmp_path, backend, request):
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
     configurations = [run.configuration for run in whole]
@@ -126,6 +127,7 @@ def test_workers_train_the_same_agents(whole, tmp_path, backend, request):
         assert weights(run.checkpoint) == weights(one_by_one.checkpoint)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_agents_are_compared_in_other_processes(whole):
     def scores(spreading):

@@ -177,6 +177,7 @@ def test_bounds_nest_and_close(slots, n_gpus, gamma):
     assert bound[2].upper < lse.plan(instance).value
 
 
+@pytest.mark.extended
 def test_more_may_wait_earns_more_and_any_buffer_bounds_it():
     instance = small(2, gamma=12.0)
     value = [optimum(instance, 1, queue_limit=5, decode_limit=limit) for limit in (0, 1, 2, 6)]

@@ -93,6 +93,7 @@ def test_a_profile_is_known_in_advance():
     assert (np.diff(rates[:, 1]) > 0).all()
 
 
+@pytest.mark.extended
 def test_with_rates_that_change_it_earns_more_than_every_fixed_rule():
     """Paired over the same requests; 99%. The classes peak in turn, 100 s apart."""
     instance = phased("overload")

@@ -225,6 +225,7 @@ def test_books_notice_one_wrong_entry(kind: int, field: str, change: float) -> N
         books.replay(events)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("ran", "checked"),
     [
