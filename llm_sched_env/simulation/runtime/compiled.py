@@ -59,4 +59,13 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
         own = Path(function.__code__.co_filename).read_bytes()
         stamp = engine_source_digest() + hashlib.sha256(own).hexdigest()
         cache_file._source_stamp = stamp  # noqa: SLF001 - no public way
+        _forget_unreadable(cache_file)
     return dispatcher
+
+
+def _forget_unreadable(cache_file: Any) -> None:
+    """Remove an index that cannot be read: after modules moved, Numba would raise for ever."""
+    try:
+        cache_file._load_index()  # noqa: SLF001 - no public way
+    except Exception:  # noqa: BLE001 - whatever unpickling an old index raises
+        Path(cache_file._index_path).unlink(missing_ok=True)  # noqa: SLF001
