@@ -280,25 +280,25 @@ def settings_notes(results: Sequence[tuple[str, Evaluation]]) -> list[str]:
         f"{first.pricing} pricing, {first.replications} replications of {times}, seed {first.seed};"
         " ± is half a 95% interval."
     )
-    by_instance: dict[str, dict[str, Evaluation]] = {}
+    by_instance: dict[str, dict[int, Evaluation]] = {}
     for _, result in results:
-        by_instance.setdefault(result.instance, {}).setdefault(result.bound_of, result)
-    bounds = [
-        _bound_note(name, list(found.values()))
-        for name, found in by_instance.items()
-        if not all(covers.startswith(LONG_RUN) for covers in found)
-    ]
+        if not result.bound_of.startswith(LONG_RUN):
+            by_instance.setdefault(result.instance, {}).setdefault(result.n_gpus, result)
+    bounds = [_bound_note(name, list(found.values())) for name, found in by_instance.items()]
     return [how, *bounds]
 
 
 def _bound_note(name: str, results: Sequence[Evaluation]) -> str:
     """Which seconds and requests the bounds of an instance cover, by size where they differ."""
-    if len(results) == 1:
-        covers = results[0].bound_of
-    else:
+    covers = results[0].bound_of
+    if any(result.bound_of != covers for result in results):
         covers = ", ".join(f"{result.bound_of} (n = {result.n_gpus})" for result in results)
-    given = "; ± is of patience and routing, the requests are given"
-    return f"{name}: R* of {covers}{given if results[0].requests_given else ''}"
+    if not results[0].requests_given:
+        return f"{name}: R* of {covers}."
+    return (
+        f"{name}: R* of {covers}, for policies in Python to the end of their last interval; "
+        "± is of patience and routing, the requests are given."
+    )
 
 
 def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
