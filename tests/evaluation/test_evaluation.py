@@ -230,7 +230,7 @@ def test_bound_holds_and_prices_matter():
 
 
 def test_scores_that_the_model_page_states():
-    """MODEL section 7: overload at n = 20; the gate's weakness and its cure."""
+    """Overload at n = 20; the gate's weakness and its cure."""
     settings = {"horizon": 900.0, "warmup": 300.0, "replications": 4, "seed": 0}
     gate = {n: lse.evaluate("gate-and-route", "overload", n, **settings) for n in (20, 200)}
     assert gate[20].score.mean == pytest.approx(0.61, abs=0.02)

@@ -152,7 +152,7 @@ def check_canonical_split(fluid: FluidPlan) -> None:
 
 
 def check_readings(fluid: FluidPlan) -> None:
-    """What a scheduler reads off the plan, in its range and as MODEL section 4 defines it."""
+    """What a scheduler reads off the plan, in its range and as the fluid program defines it."""
     rates = fluid.instance.arrival_rates
     admitted = fluid.instance.prefill_rates * fluid.x
     assert ((fluid.admission_fraction >= 0) & (fluid.admission_fraction <= 1)).all()
@@ -315,7 +315,7 @@ def test_the_currency_does_not_matter(factor: float, pricing: str) -> None:
 
 
 def full_program(instance: Instance) -> dict[str, Any]:
-    """Constraints of MODEL section 4 on (x, y_m, y_s, q_p, q_d), q_d free, row by row."""
+    """Constraints of the fluid program on (x, y_m, y_s, q_p, q_d), q_d free, row by row."""
     hardware, n = instance.hardware, instance.n_classes
     slots, ones, zeros = hardware.batch_slots, [1.0] * n, [0.0] * n
     rows = []
