@@ -111,7 +111,7 @@ def instance_from_trace(
             trace, over its duration.
 
     Raises:
-        TraceError: if a class has no request in the trace.
+        TraceError: if a class has no request in the trace, or none with tokens in ``seconds``.
         ConfigurationError: if no request arrives in ``seconds``.
     """
     if seconds is None:
@@ -155,6 +155,12 @@ def _class_of_rows(
 ) -> RequestClass:
     """A class whose lengths are some rows of a trace, at a rate per GPU."""
     lengths = ObservedLengths(trace.prompt_tokens[rows], trace.output_tokens[rows])
+    for what, tokens in (("prompt", lengths.prompt_tokens), ("output", lengths.output_tokens)):
+        if not tokens.any():
+            raise TraceError(
+                f"trace: no request of the class {name!r} has {what} tokens in the seconds that "
+                "are measured; measure other seconds or drop requests without tokens"
+            )
     return RequestClass(
         name,
         float(lengths.prompt_tokens.mean()),

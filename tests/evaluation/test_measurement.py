@@ -321,7 +321,21 @@ def test_seconds_in_which_nothing_can_arrive_are_named():
         lse.evaluate(RULE, instance, 2, horizon=100.0, warmup=60.0, replications=1)
 
 
+def test_a_class_without_tokens_in_the_measured_seconds_is_named():
+    trace = trace_of([0.0, 1.0, 2.0, 3.0], [9.0, 9.0, 0.0, 9.0], 5, np.array([0, 1, 1, 0]))
+    with pytest.raises(lse.LLMSchedError, match="no request of the class 'code' has prompt"):
+        lse.evaluate(RULE, "base", 5, trace=trace, horizon=4.0, warmup=1.5, replications=1)
+
+
 # The property: with ample capacity R* is what is offered, and no score is above 1.
+
+
+def a_class_has_no_tokens(trace, rows):
+    """Whether some class arrives in the rows, and never with a prompt or never with an output."""
+    return any(
+        mine.any() and not (trace.prompt_tokens[mine].any() and trace.output_tokens[mine].any())
+        for mine in (rows & (trace.request_class == i) for i in range(len(trace.class_names)))
+    )
 
 
 @st.composite
@@ -374,7 +388,8 @@ def test_with_ample_capacity_the_bound_is_what_is_offered(replay):
     paid = 0.1 * played.prompt_tokens + 0.2 * played.output_tokens
     offered = float(paid[measured].sum()) / (end - start) / 100
     arguments = {"trace": trace, "speed": speed, "pricing": pricing, "replications": 1, **times}
-    if offered == 0.0:
+    measured_rows = played.arrives_in(start, end)
+    if offered == 0.0 or a_class_has_no_tokens(played, measured_rows):
         with pytest.raises(lse.LLMSchedError):
             lse.evaluate(RULE, instance, 100, **arguments)
         return
