@@ -28,7 +28,7 @@ def fitting_requests(instance: Instance) -> Instance:
     what is drawn, are left out.
 
     Raises:
-        ConfigurationError: if no request of any class fits.
+        ConfigurationError: if no request of any class fits, or those of a class have no tokens.
     """
     hardware = instance.hardware
     if hardware.kv_tokens is None:
@@ -56,14 +56,14 @@ def _fitting_class(own: RequestClass, limit: float, chunk: int | None) -> Reques
     plain = dataclasses.replace(own, prompt_lengths=EXPONENTIAL, output_lengths=EXPONENTIAL)
     if fits <= 0.0:
         return dataclasses.replace(plain, arrival_rate=0.0)
-    # A class of empty requests would have no rates: keep its means above zero.
-    least = np.finfo(float).tiny
+    means = float(weights @ (share * prompts)) / fits, float(weights @ tokens) / fits
+    _require_tokens(own, means)
     chunks = None if chunk is None else float(weights @ (share * np.ceil(prompts / chunk))) / fits
     return dataclasses.replace(
         plain,
         arrival_rate=own.arrival_rate * fits,
-        prompt_tokens=max(least, float(weights @ (share * prompts)) / fits),
-        output_tokens=max(least, float(weights @ tokens) / fits),
+        prompt_tokens=means[0],
+        output_tokens=means[1],
         prefill_iterations=chunks,
     )
 
@@ -75,14 +75,27 @@ def _fitting_rows(own: RequestClass, limit: float) -> RequestClass:
     if not fits.any():
         return dataclasses.replace(own, arrival_rate=0.0)
     lengths = own.observed_lengths.picked(fits)
-    least = np.finfo(float).tiny
+    means = float(lengths.prompt_tokens.mean()), float(lengths.output_tokens.mean())
+    _require_tokens(own, means)
     return dataclasses.replace(
         own,
         arrival_rate=own.arrival_rate * float(fits.mean()),
-        prompt_tokens=max(least, float(lengths.prompt_tokens.mean())),
-        output_tokens=max(least, float(lengths.output_tokens.mean())),
+        prompt_tokens=means[0],
+        output_tokens=means[1],
         observed_lengths=lengths,
     )
+
+
+def _require_tokens(own: RequestClass, means: tuple[float, float]) -> None:
+    """Raise ConfigurationError if requests that fit have no prompts or no outputs: no rates."""
+    for what, mean in zip(("prompt", "output"), means, strict=True):
+        if mean <= 0.0:
+            raise ConfigurationError(
+                f"class {own.name!r}: mean {what} tokens of the requests that fit into the KV limit",
+                mean,
+                "a number > 0",
+                "raise hardware kv_tokens or drop requests without tokens",
+            )
 
 
 def _prompt_quantiles(

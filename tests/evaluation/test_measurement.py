@@ -388,8 +388,8 @@ def test_with_ample_capacity_the_bound_is_what_is_offered(replay):
     paid = 0.1 * played.prompt_tokens + 0.2 * played.output_tokens
     offered = float(paid[measured].sum()) / (end - start) / 100
     arguments = {"trace": trace, "speed": speed, "pricing": pricing, "replications": 1, **times}
-    measured_rows = played.arrives_in(start, end)
-    if offered == 0.0 or a_class_has_no_tokens(played, measured_rows):
+    all_measured = played.arrives_in(start, end)
+    if offered == 0.0 or any(a_class_has_no_tokens(played, r) for r in (measured, all_measured)):
         with pytest.raises(lse.LLMSchedError):
             lse.evaluate(RULE, instance, 100, **arguments)
         return
