@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from llm_sched_env.evaluation.evaluate import evaluate
     from llm_sched_env.evaluation.results import Evaluation
     from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
-    from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass, load_hardware
+    from llm_sched_env.model.hardware import Hardware, load_hardware
+    from llm_sched_env.model.instance import Instance, Prices, RequestClass
+    from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
     from llm_sched_env.model.length_distributions import LengthDistribution, ObservedLengths
     from llm_sched_env.planning import (
         DecodeFairness,
@@ -50,21 +52,23 @@ _HOMES = {
     "Evaluation": "llm_sched_env.evaluation.results",
     "FluidPath": "llm_sched_env.planning",
     "FluidPlan": "llm_sched_env.planning",
-    "Hardware": "llm_sched_env.model.instance",
+    "Hardware": "llm_sched_env.model.hardware",
     "Instance": "llm_sched_env.model.instance",
     "LLMSchedError": "llm_sched_env.errors",
     "LengthDistribution": "llm_sched_env.model.length_distributions",
+    "MixedIteration": "llm_sched_env.model.iteration_law",
     "ObservedLengths": "llm_sched_env.model.length_distributions",
     "PrefillFairness": "llm_sched_env.planning",
     "Prices": "llm_sched_env.model.instance",
     "RequestClass": "llm_sched_env.model.instance",
     "ServiceLevel": "llm_sched_env.planning",
+    "SoloIteration": "llm_sched_env.model.iteration_law",
     "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "calibrate": "llm_sched_env.calibration.fit",
     "evaluate": "llm_sched_env.evaluation.evaluate",
     "fit_output_lengths": "llm_sched_env.workloads.length_fits",
-    "load_hardware": "llm_sched_env.model.instance",
+    "load_hardware": "llm_sched_env.model.hardware",
     "fluid_path": "llm_sched_env.planning",
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
@@ -83,11 +87,13 @@ __all__ = [
     "Instance",
     "LLMSchedError",
     "LengthDistribution",
+    "MixedIteration",
     "ObservedLengths",
     "PrefillFairness",
     "Prices",
     "RequestClass",
     "ServiceLevel",
+    "SoloIteration",
     "TokenTime",
     "Trace",
     "__version__",

@@ -17,8 +17,8 @@ from llm_sched_env.calibration.iteration_laws import (
 from llm_sched_env.calibration.iteration_times import IterationTimes, read_iteration_times
 from llm_sched_env.calibration.validity import Validity, require_tolerance, validity
 from llm_sched_env.errors import CalibrationError, checked_integer
+from llm_sched_env.model.hardware import Hardware, HardwareFile
 from llm_sched_env.model.hardware_source import HardwareSource, require_date
-from llm_sched_env.model.instance import Hardware, HardwareFile
 
 TOLERANCE = 0.05
 """Relative residual up to which a law is called valid."""

@@ -176,6 +176,8 @@ def require_markov(instance: Instance) -> None:
     wanted = (
         ("hardware iteration_law", hardware.iteration_law, "two-speed"),
         ("hardware chunking", hardware.chunking, "exact"),
+        ("hardware starts", hardware.starts, "immediate"),
+        ("hardware padded_chunks", hardware.padded_chunks, False),
         ("hardware kv_tokens", hardware.kv_tokens, None),
     )
     own = [

@@ -13,43 +13,16 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
-from llm_sched_env.model.hardware_source import HardwareSource
+from llm_sched_env.model.hardware import Hardware, load_hardware
 from llm_sched_env.model.length_distributions import (
     EXPONENTIAL,
     LengthDistribution,
     ObservedLengths,
 )
 from llm_sched_env.model.length_moments import mean_whole_chunks
+from llm_sched_env.model.plain_tables import check_number, checked_table, plain_table
 
-_LARGEST_INTEGER = 10**9
-ITERATION_LAWS = ("two-speed", "affine")
-CHUNKINGS = ("exact", "ceil")
-
-
-def _check_number(
-    owner: Any, name: str, field: str, *, positive: bool = False, remedy: str = ""
-) -> None:
-    """Reject anything but a finite real number >= 0 (or > 0); a NumPy scalar becomes plain."""
-    got = _plain(owner, name)
-    allowed = "a finite number > 0" if positive else "a finite number >= 0"
-    if not is_finite_number(got, positive=positive):
-        raise ConfigurationError(field, got, allowed, remedy)
-
-
-def _check_integer(owner: Any, name: str, field: str, least: int, remedy: str = "") -> None:
-    got = _plain(owner, name)
-    numeric = isinstance(got, int) and not isinstance(got, bool)
-    if not numeric or not least <= got <= _LARGEST_INTEGER:
-        raise ConfigurationError(field, got, f"an integer >= {least} and <= 10^9", remedy)
-
-
-def _plain(owner: Any, name: str) -> Any:
-    """The attribute as plain Python data, stored back on the frozen owner."""
-    got = getattr(owner, name)
-    if isinstance(got, np.generic):
-        got = got.item()
-        object.__setattr__(owner, name, got)
-    return got
+__all__ = ["Hardware", "Instance", "Prices", "RequestClass", "load_hardware"]
 
 
 def _require_name(field: str, got: Any) -> None:
@@ -95,9 +68,9 @@ class RequestClass:
             "patience_rate": "use 0 for requests that never leave",
         }
         for name in ("prompt_tokens", "output_tokens"):
-            _check_number(self, name, at + name, positive=True)
+            check_number(self, name, at + name, positive=True)
         for name, remedy in remedies.items():
-            _check_number(self, name, at + name, remedy=remedy)
+            check_number(self, name, at + name, remedy=remedy)
         for name, tokens in (
             ("prompt_lengths", self.prompt_tokens),
             ("output_lengths", self.output_tokens),
@@ -115,7 +88,7 @@ class RequestClass:
         if self.observed_lengths is not None:
             self._check_observed(at)
         if self.prefill_iterations is not None:
-            _check_number(self, "prefill_iterations", at + "prefill_iterations")
+            check_number(self, "prefill_iterations", at + "prefill_iterations")
 
     def _check_observed(self, at: str) -> None:
         observed = self.observed_lengths
@@ -142,113 +115,6 @@ class RequestClass:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """A GPU with its model and engine: iteration times (1)-(3) and slots.
-
-    Args:
-        alpha: intercept of the mixed iteration time, s.
-        beta: slope of the mixed iteration time, s per token.
-        gamma: decode-only iterations per second, so tokens per second of a solo decode.
-        chunk_tokens: prefill chunk C, tokens per iteration.
-        batch_slots: B, requests in service on one GPU; a prefill takes one slot.
-        iteration_law: ``two-speed`` (3), or ``affine``: law (1), in which every decode of an
-            iteration counts as a token, tau(b) = c + a max(0, b - b0) with c = 1/gamma, a = beta
-            and b0 = (1/gamma - alpha) / beta. ``tau_mixed`` is then its least: the plan keeps
-            the two speeds, at least those of any iteration, so it stays a bound.
-        chunking: ``exact``: a prefill takes P/C iterations; ``ceil``: P/C rounded up.
-        kv_tokens: KV-cache tokens that fit on a GPU; None: no limit. A prefill reserves its
-            prompt, a decode its prompt and output.
-    """
-
-    alpha: float
-    beta: float
-    gamma: float
-    chunk_tokens: int
-    batch_slots: int
-    iteration_law: str = "two-speed"
-    chunking: str = "exact"
-    kv_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_number(self, "alpha", "hardware alpha")
-        _check_number(self, "beta", "hardware beta")
-        _check_number(self, "gamma", "hardware gamma", positive=True)
-        _check_integer(self, "chunk_tokens", "hardware chunk_tokens", 1)
-        _check_integer(
-            self,
-            "batch_slots",
-            "hardware batch_slots",
-            2,
-            "a mixed GPU needs one slot for its prefill and one for a decode",
-        )
-        if not is_finite_number(self.tau_mixed, positive=True):
-            raise ConfigurationError(
-                "hardware alpha and beta",
-                (self.alpha, self.beta),
-                "a finite mixed iteration time alpha + beta * chunk_tokens > 0",
-            )
-        for name, allowed in (("iteration_law", ITERATION_LAWS), ("chunking", CHUNKINGS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(
-                    f"hardware {name}", getattr(self, name), " or ".join(allowed)
-                )
-        if self.iteration_law == "affine" and not (self.beta > 0 and self.flat_tokens >= 0):
-            raise ConfigurationError(
-                "hardware alpha and beta",
-                (self.alpha, self.beta),
-                "beta > 0 and alpha <= 1/gamma under the affine law",
-                'use iteration_law="two-speed" or fit them anew',
-            )
-        if self.kv_tokens is not None:
-            _check_integer(self, "kv_tokens", "hardware kv_tokens", 1, "leave it out for no limit")
-
-    @property
-    def flat_tokens(self) -> float:
-        """b0 of law (1): tokens up to which an iteration takes 1/gamma seconds; needs beta > 0."""
-        return (1.0 / self.gamma - self.alpha) / self.beta
-
-    @property
-    def tau_solo(self) -> float:
-        """Seconds per iteration without a prefill, 1/gamma."""
-        return 1.0 / self.gamma
-
-    @property
-    def tau_mixed(self) -> float:
-        """Seconds per iteration with a prefill, alpha + beta * C, equation (3).
-
-        Under the affine law the least that the plan reckons with.
-        """
-        return self.alpha + self.beta * self.chunk_tokens
-
-
-@dataclass(frozen=True)
-class HardwareFile:
-    """A hardware with where it was measured: what ``llmsched calibrate --out`` writes."""
-
-    hardware: Hardware
-    source: HardwareSource | None = None
-
-    def save(self, path: str | Path) -> None:
-        """Write a hardware file, JSON or TOML by its ending."""
-        write_table(_plain_table(self), Path(path), "hardware file")
-
-    @classmethod
-    def load(cls, path: str | Path) -> HardwareFile:
-        """Read a hardware file, JSON or TOML by its ending; unknown keys are rejected by name."""
-        name = Path(path).name
-        table = _checked(read_table(Path(path), "hardware file"), cls, name)
-        for key, kind in (("hardware", Hardware), ("source", HardwareSource)):
-            if key in table:
-                table[key] = kind(**_checked(table[key], kind, f"{name} {key}"))
-        return cls(**table)
-
-
-def load_hardware(path: str | Path) -> Hardware:
-    """The hardware of a hardware file (``llmsched calibrate --out``)."""
-    return HardwareFile.load(path).hardware
-
-
-@dataclass(frozen=True)
 class Prices:
     """Revenue per prompt token and per output token, in the same currency."""
 
@@ -256,8 +122,8 @@ class Prices:
     decode: float
 
     def __post_init__(self) -> None:
-        _check_number(self, "prefill", "prices prefill")
-        _check_number(self, "decode", "prices decode")
+        check_number(self, "prefill", "prices prefill")
+        check_number(self, "decode", "prices decode")
         if self.prefill == 0 and self.decode == 0:
             raise ConfigurationError(
                 "prices", (self.prefill, self.decode), "at least one price > 0"
@@ -337,7 +203,7 @@ class Instance:
     @property
     def prefill_rates(self) -> np.ndarray:
         """Prefill rates mu_p, 1/s; shape (I,)."""
-        if self.hardware.chunking == "ceil":
+        if self.hardware.whole_chunks:
             chunks = [c.mean_prefill_iterations(self.hardware.chunk_tokens) for c in self.classes]
             return 1.0 / (np.array(chunks) * self.hardware.tau_mixed)
         return self.hardware.chunk_tokens / (self.prompt_tokens * self.hardware.tau_mixed)
@@ -368,7 +234,7 @@ class Instance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of an instance file; :meth:`from_dict` reads it back."""
-        return _plain_table(self)
+        return plain_table(self)
 
     @classmethod
     def from_dict(
@@ -382,18 +248,18 @@ class Instance:
             source: what the data is, for messages.
             folder: where a relative path of a hardware file starts.
         """
-        top = _checked(data, cls, source)
+        top = checked_table(data, cls, source)
         if isinstance(top["hardware"], str):
-            top["hardware"] = _plain_table(load_hardware(Path(folder) / top["hardware"]))
+            top["hardware"] = load_hardware(Path(folder) / top["hardware"]).to_dict()
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
         top["classes"] = tuple(
             _request_class(c, f"{source} classes[{k}]") for k, c in enumerate(top["classes"])
         )
-        for key, kind in (("hardware", Hardware), ("prices", Prices)):
-            top[key] = kind(**_checked(top[key], kind, f"{source} {key}"))
+        top["hardware"] = Hardware.from_dict(top["hardware"], f"{source} hardware")
+        top["prices"] = Prices(**checked_table(top["prices"], Prices, f"{source} prices"))
         if top.get("modulation") is not None:
-            table = _checked(top["modulation"], ArrivalModulation, f"{source} modulation")
+            table = checked_table(top["modulation"], ArrivalModulation, f"{source} modulation")
             top["modulation"] = ArrivalModulation(**table)
         return cls(**top)
 
@@ -408,56 +274,18 @@ class Instance:
         return cls.from_dict(read_table(path), source=path.name, folder=path.parent)
 
 
-def _plain_table(owner: Any) -> dict[str, Any]:
-    """A dataclass as plain data, without optional fields that have their default."""
-    table = {}
-    for field in dataclasses.fields(owner):
-        value = getattr(owner, field.name)
-        if field.default is not dataclasses.MISSING and value == field.default:
-            continue
-        table[field.name] = _plain_value(value)
-    return table
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, ObservedLengths):
-        return value.to_dict()
-    if dataclasses.is_dataclass(value):
-        return _plain_table(value)
-    if isinstance(value, tuple):
-        return [_plain_value(item) for item in value]
-    return value
-
-
 def _request_class(data: Any, where: str) -> RequestClass:
-    fields = _checked(data, RequestClass, where)
+    fields = checked_table(data, RequestClass, where)
     for key in ("prompt_lengths", "output_lengths"):
         if key in fields:
-            table = _checked(fields[key], LengthDistribution, f"{where} {key}")
+            table = checked_table(fields[key], LengthDistribution, f"{where} {key}")
             fields[key] = LengthDistribution(**table)
     if fields.get("observed_lengths") is not None:
-        table = _checked(fields["observed_lengths"], ObservedLengths, f"{where} observed_lengths")
+        table = checked_table(
+            fields["observed_lengths"], ObservedLengths, f"{where} observed_lengths"
+        )
         fields["observed_lengths"] = ObservedLengths(**table)
     if fields.get("arrival_profile") is not None:
-        table = _checked(fields["arrival_profile"], ArrivalProfile, f"{where} arrival_profile")
+        table = checked_table(fields["arrival_profile"], ArrivalProfile, f"{where} arrival_profile")
         fields["arrival_profile"] = ArrivalProfile(**table)
     return RequestClass(**fields)
-
-
-def _checked(data: Any, cls: type, where: str) -> dict[str, Any]:
-    """The mapping as keyword arguments of a dataclass: every key known, none missing."""
-    fields = dataclasses.fields(cls)
-    allowed = [f.name for f in fields]
-    if not isinstance(data, Mapping):
-        raise ConfigurationError(where, data, f"a table with the keys {', '.join(allowed)}")
-    for key in data:
-        if key not in allowed:
-            raise ConfigurationError(
-                f"{where}: unknown key", key, ", ".join(allowed), "remove it or correct its name"
-            )
-    for key in (f.name for f in fields if f.default is dataclasses.MISSING):
-        if key not in data:
-            raise ConfigurationError(
-                f"{where}: missing key {key!r}, keys", sorted(map(str, data)), ", ".join(allowed)
-            )
-    return dict(data)

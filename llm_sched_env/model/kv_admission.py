@@ -33,7 +33,7 @@ def fitting_requests(instance: Instance) -> Instance:
     hardware = instance.hardware
     if hardware.kv_tokens is None:
         return instance
-    chunk = hardware.chunk_tokens if hardware.chunking == "ceil" else None
+    chunk = hardware.chunk_tokens if hardware.whole_chunks else None
     classes = tuple(_fitting_class(c, float(hardware.kv_tokens), chunk) for c in instance.classes)
     if not any(c.arrival_rate > 0 for c in classes):
         raise ConfigurationError(
@@ -91,7 +91,7 @@ def _require_tokens(own: RequestClass, means: tuple[float, float]) -> None:
     for what, mean in zip(("prompt", "output"), means, strict=True):
         if mean <= 0.0:
             raise ConfigurationError(
-                f"class {own.name!r}: mean {what} tokens of the requests that fit into the KV limit",
+                f"class {own.name!r}: mean {what} tokens of requests that fit into the KV limit",
                 mean,
                 "a number > 0",
                 "raise hardware kv_tokens or drop requests without tokens",

@@ -55,7 +55,7 @@ def objective(instance: Instance, pricing: str) -> np.ndarray:
         parts = (zeros, w * instance.mixed_decode_rates, w * instance.solo_decode_rates)
     else:
         prompt_revenue = ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed
-        if hardware.chunking == "ceil":
+        if hardware.whole_chunks:
             prompt_revenue = prices.prefill * instance.prompt_tokens * instance.prefill_rates
         parts = (
             prompt_revenue,

@@ -23,8 +23,8 @@ from llm_sched_env.calibration.iteration_times import (
 from llm_sched_env.calibration.least_squares import Coefficient
 from llm_sched_env.calibration.validity import validity
 from llm_sched_env.errors import CalibrationError, ConfigurationError
+from llm_sched_env.model.hardware import HardwareFile
 from llm_sched_env.model.hardware_source import HardwareSource
-from llm_sched_env.model.instance import HardwareFile
 from llm_sched_env.workloads.locations import DATA_VARIABLE, data_folders
 
 C, A, B0 = 0.0105, 6.7e-5, 75.25

@@ -59,7 +59,7 @@ def fresh_state(
         settings[name] = value
     settings["bill_own_tokens"] = own_tokens
     settings["affine"] = hardware.iteration_law == "affine"
-    settings["whole_chunks"] = hardware.chunking == "ceil"
+    settings["whole_chunks"] = hardware.whole_chunks
     settings["steady"] = is_steady(instance)
     settings["solo_seconds"] = hardware.tau_solo
     settings["mixed_seconds"] = hardware.tau_mixed
