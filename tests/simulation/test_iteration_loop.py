@@ -119,3 +119,20 @@ def test_same_events_with_immediate_starts(chunking: str, rule: DispatchRule) ->
         stream = whole_tokens(seed)
         fractions = RequestStream(*stream[:2], stream.prompt_tokens * 0.7, stream[3] * 0.7)
         assert_same_events(ContinuousTwin, hardware, rule, fractions, seed)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        DispatchRule(
+            "static-priority",
+            "coupled",
+            "dynamic",
+            priority=("short", "code", "chat"),
+            reserves={"chat": 3, "code": 1},
+        )
+    ],
+    ids=["reserves"],
+)
+def test_same_events_with_static_priorities(rule: DispatchRule) -> None:
+    assert_same_events(LoopTwin, KV_AWARE, rule, whole_tokens(4), seed=4)

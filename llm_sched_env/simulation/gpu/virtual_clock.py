@@ -182,7 +182,7 @@ def _count_decode(state: EngineState, gpu: int, i: int, change: int, time: float
         state.totals[i].y_mixed_area -= change * time
     else:
         state.classes[i].y_solo += change
-        state.totals[i].y_solo_area += change * time
+        state.totals[i].y_solo_area -= change * time
     settings = state.settings[0]
     if settings.law == AFFINE and not settings.quadratic_clock:
         rebase(state, gpu, time)
