@@ -26,6 +26,7 @@ class Program:
         amounts: shape (E,).
         lower: bounds, shape (N,).
         upper: bounds, shape (N,).
+        occupancy: what columns are in x, y_mixed, y_solo, q_prefill and q_decode, shape (5, I, N).
     """
 
     name: str
@@ -36,6 +37,7 @@ class Program:
     amounts: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    occupancy: np.ndarray
 
 
 class Optimum(NamedTuple):
@@ -114,6 +116,7 @@ def fluid_program(instance: Instance, pricing: str, decode_queue: bool) -> Progr
         amounts=np.concatenate([instance.arrival_rates, zeros]),
         lower=np.zeros(5 * n),
         upper=upper,
+        occupancy=np.eye(5 * n).reshape(5, n, 5 * n),
     )
 
 
