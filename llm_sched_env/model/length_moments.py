@@ -91,9 +91,7 @@ class WholeUnits(NamedTuple):
     square: np.ndarray
 
 
-def whole_units(
-    law: LengthDistribution, mean: float, unit: float, most: np.ndarray
-) -> WholeUnits:
+def whole_units(law: LengthDistribution, mean: float, unit: float, most: np.ndarray) -> WholeUnits:
     """Moments of ceil(L / unit) for each limit of ``most``, tokens, shape (K,); may be infinite."""
     if law.kind == "exponential" and np.isinf(most).all():
         more = -1.0 / math.expm1(-unit / mean)  # N is geometric

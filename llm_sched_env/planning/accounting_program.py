@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,11 @@ from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.request_work import request_work
 from llm_sched_env.planning.gpu_group import GpuGroup, iteration_times
 from llm_sched_env.planning.linear_program import Optimum, Program, maximize
+
+# A name of columns, where in them, and coefficients.
+_Part = tuple[str, Any, Any]
+# Rows of a group: time, slots and memory of mixed and of solo iterations, link.
+_ROWS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +133,8 @@ class AccountingProgram:
             "solo": (g,),
             "moved": (i, g, g),
         }
-        self.at, self._size = {}, 0
+        self.at: dict[str, np.ndarray] = {}
+        self._size = 0
         for name, shape in shapes.items():
             count = int(np.prod(shape))
             self.at[name] = self._size + np.arange(count).reshape(shape)
@@ -136,7 +143,8 @@ class AccountingProgram:
     @property
     def _admitted(self) -> np.ndarray:
         """Prefills per second of a unit of their columns, shape (G, I)."""
-        return 1.0 / (self.prefill_iterations * self.units[0][:, None])
+        rates: np.ndarray = 1.0 / (self.prefill_iterations * self.units[0][:, None])
+        return rates
 
     @property
     def _mean_context(self) -> np.ndarray:
@@ -144,21 +152,38 @@ class AccountingProgram:
         context: np.ndarray = self.decode_context / self.decode_iterations
         return context
 
-    def _row(self, *parts: tuple[str, object, object]) -> np.ndarray:
-        """Coefficients by column: (name, where in it, value)."""
+    def _row(self, *parts: _Part) -> np.ndarray:
+        """Coefficients by column."""
         row = np.zeros(self._size)
         for name, where, value in parts:
-            row[self.at[name][where]] += value  # type: ignore[index]
+            row[self.at[name][where]] += value
         return row
 
     def _add_group(self, g: int) -> None:
-        """Time, slots, memory and link of a group; its chunks and its context."""
-        group, hardware = self.groups[g], self.groups[g].hardware
+        """Time, slots, memory and link of a group."""
+        hardware = self.groups[g].hardware
+        slots, context = hardware.batch_slots, self._mean_context[g]
+        self._rows += [
+            (self._time(g), self.groups[g].share),
+            (self._row(("mixed tokens", g, 1.0), ("mixed", g, 1.0 - slots)), 0.0),
+            (self._row(("solo tokens", g, 1.0), ("solo", g, -float(slots))), 0.0),
+        ]
+        for mode in ("mixed", "solo"):
+            row = np.zeros(self._size)
+            if hardware.kv_tokens is not None:
+                shares = context / hardware.kv_tokens
+                row = self._row((f"{mode} context", g, shares), (mode, g, -1.0))
+            self._rows.append((row, 0.0))
+        self._rows.append(self._link(g))
+        self._add_iterations(g)
+
+    def _time(self, g: int) -> np.ndarray:
+        """Seconds of a group's iterations."""
         s0, s1, s2 = self.solo_times[g] / self.units[1, g]
         m0, m1, m2, m3, m4 = self.mixed_times[g] / self.units[0, g]
         context = self._mean_context[g]
         prompt = m1 * self.prefill_tokens[g] + m4 * self.prefill_context[g]
-        time = self._row(
+        return self._row(
             ("mixed", g, m0),
             ("solo", g, s0),
             ("prefills", g, prompt / self.prefill_iterations[g]),
@@ -167,28 +192,21 @@ class AccountingProgram:
             ("mixed context", g, m3 * context),
             ("solo context", g, s2 * context),
         )
-        slots = hardware.batch_slots
-        rows = [
-            (time, group.share),
-            (self._row(("mixed tokens", g, 1.0), ("mixed", g, 1.0 - slots)), 0.0),
-            (self._row(("solo tokens", g, 1.0), ("solo", g, -float(slots))), 0.0),
+
+    def _link(self, g: int) -> tuple[np.ndarray, float]:
+        """Prompts that leave the group over its GPUs' links, in units of the longest mean one."""
+        group, longest = self.groups[g], float(self.prompt_tokens[g].max())
+        if np.isinf(group.link_tokens):
+            return np.zeros(self._size), 0.0
+        others = np.delete(np.arange(len(self.groups)), g)
+        moves = [
+            ("moved", (i, g, others), tokens / longest)
+            for i, tokens in enumerate(self.prompt_tokens[g])
         ]
-        memory = np.inf if hardware.kv_tokens is None else float(hardware.kv_tokens)
-        for mode in ("mixed", "solo"):
-            held = 0.0 if np.isinf(memory) else -1.0
-            rows.append((self._row((f"{mode} context", g, context / memory), (mode, g, held)), 0.0))
-        moves = self._row(
-            *(
-                ("moved", (i, g, h), self.prompt_tokens[g, i])
-                for i in range(self.instance.n_classes)
-                for h in range(len(self.groups))
-                if h != g and np.isfinite(group.link_tokens)
-            )
-        )
-        largest = max(1.0, float(moves.max()))
-        most = group.share * group.link_tokens if moves.any() else 1.0
-        rows.append((moves / largest, most / largest))
-        self._rows += rows
+        return self._row(*moves), group.share * group.link_tokens / longest
+
+    def _add_iterations(self, g: int) -> None:
+        """A chunk in every mixed iteration; the context of decodes is read in one mode or other."""
         self._equations.append((self._row(("prefills", g, 1.0), ("mixed", g, -1.0)), 0.0))
         ratio = self.units[0, g] / self.units[1, g]
         for i in range(self.instance.n_classes):
@@ -221,7 +239,7 @@ class AccountingProgram:
                 row = self._row(("moved", (i, slice(None), h), 1.0), *self._decoded(h, i, -1.0))
                 self._equations.append((row, 0.0))
 
-    def _decoded(self, h: int, i: int, factor: float) -> list[tuple[str, object, object]]:
+    def _decoded(self, h: int, i: int, factor: float) -> list[_Part]:
         """Decodes per second of a class in a group, as parts of a row."""
         rates = factor / (self.units[:, h] * self.decode_iterations[h, i])
         return [("mixed tokens", (h, i), rates[0]), ("solo tokens", (h, i), rates[1])]
@@ -229,7 +247,7 @@ class AccountingProgram:
     def _program(self, pricing: str, *, decode_queue: bool) -> Program:
         prices, n = self.instance.prices, self.instance.n_classes
         revenue = np.zeros(self._size)
-        for g, group in enumerate(self.groups):
+        for g in range(len(self.groups)):
             for i in range(n):
                 prompt = prices.prefill * self.prompt_tokens[g, i]
                 output = prices.decode * self.output_tokens[g, i]
@@ -292,15 +310,14 @@ class AccountingProgram:
     def prices(self, optimum: Optimum) -> AccountPrices:
         """What the program would earn by one more of each."""
         n = self.instance.n_classes
-        rows = optimum.row_prices[: 6 * len(self.groups)].reshape(len(self.groups), 6)
+        rows = optimum.row_prices[: _ROWS * len(self.groups)].reshape(-1, _ROWS)
         flows = optimum.equation_prices[self._first_flow :]
         limits = np.array([float(g.hardware.kv_tokens or 1) for g in self.groups])
-        largest = np.maximum(1.0, self.prompt_tokens.max(axis=1))
         return AccountPrices(
             time=rows[:, 0],
             slots=rows[:, 1:3].T * self.units,
             memory=rows[:, 3:5].T * self.units / limits,
-            links=rows[:, 5] / largest,
+            links=rows[:, 5] / self.prompt_tokens.max(axis=1),
             arrival=flows[:n],
             prefilled=-flows[n : n + n * len(self.groups)].reshape(-1, n),
         )

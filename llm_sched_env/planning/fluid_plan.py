@@ -46,8 +46,8 @@ class FluidPlan:
         duals: shadow prices: ``prefill_capacity``, ``mixed_decode_capacity``,
             ``solo_decode_capacity`` (revenue rate per unit of capacity) and per class ``arrival``
             (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
-            Under the KV-aware law, and where KV tokens are scarce, also ``time`` (of all of a GPU) and, per KV token
-            and second, ``mixed_memory`` and ``solo_memory``.
+            Under the KV-aware law, and where KV tokens are scarce, also ``time`` (of all of a GPU)
+            and, per KV token and second, ``mixed_memory`` and ``solo_memory``.
         slis: per service level, by name, what is attained, its penalty and its shadow price.
         unstable_classes: names of classes whose queue grows without bound under this plan.
     """

@@ -108,7 +108,8 @@ def _solve_two_speeds(
     value = _value(program, optimum)
     found = _plain(optimum)
     if levels:
-        found = solve_with_levels(instance, fluid_program(instance, pricing, False), levels)
+        plain = fluid_program(instance, pricing, decode_queue=False)
+        found = solve_with_levels(instance, plain, levels)
     return FluidSolution(
         instance=instance,
         value=value,

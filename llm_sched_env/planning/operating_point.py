@@ -59,19 +59,22 @@ def operating_point(program: AccountingProgram, found: Accounts) -> OperatingPoi
     share = _largest_share(program, load)
     if share * load.tokens >= solo:
         solo, read = share * load.tokens, share * load.context
-    mixed_seconds = (
-        load.prefill_seconds + m2 * (load.tokens - solo) + m3 * (load.context - read)
-    )
+    mixed_seconds = load.prefill_seconds + m2 * (load.tokens - solo) + m3 * (load.context - read)
     memory = np.inf if hardware.kv_tokens is None else float(hardware.kv_tokens)
     least = max(solo / hardware.batch_slots, read / memory)
     possible = (1.0 - mixed_seconds - s1 * solo - s2 * read) / s0
     iterations = max(least, min(possible, solo))
-    return OperatingPoint(
-        tau_mixed=_mean(mixed_seconds, load.mixed_iterations) or _full(program, m0, m2, m3, 1),
-        tau_solo=_mean(s0 * iterations + s1 * solo + s2 * read, iterations)
-        or _full(program, s0, s1, s2, 0),
-        solo_share=solo / load.tokens if load.tokens > _NONE else 1.0,
-    )
+    solo_seconds = s0 * iterations + s1 * solo + s2 * read
+    if load.mixed_iterations > _NONE:
+        tau_mixed = mixed_seconds / load.mixed_iterations
+    else:
+        tau_mixed = _full(program, m0, m2, m3, prefills=1)
+    if iterations > _NONE:
+        tau_solo = solo_seconds / iterations
+    else:
+        tau_solo = _full(program, s0, s1, s2, prefills=0)
+    solo_share = solo / load.tokens if load.tokens > _NONE else 1.0
+    return OperatingPoint(float(tau_mixed), float(tau_solo), float(solo_share))
 
 
 def _load(program: AccountingProgram, found: Accounts) -> _Load:
@@ -98,18 +101,14 @@ def _largest_share(program: AccountingProgram, load: _Load) -> float:
     return min(1.0, max(0.0, left / more)) if more > 0.0 else 1.0
 
 
-def _mean(seconds: float, iterations: float) -> float:
-    return seconds / iterations if iterations > _NONE else 0.0
-
-
 def _full(
-    program: AccountingProgram, own: float, per_decode: float, per_token: float, prefills: int
+    program: AccountingProgram, own: float, per_decode: float, per_token: float, *, prefills: int
 ) -> float:
     """Seconds of an iteration with full slots, of decodes as they arrive, and whole chunks."""
     hardware = program.groups[0].hardware
     iterations = program.arrival_rates * program.decode_iterations[0]
     context = float((program.arrival_rates * program.decode_context[0]).sum() / iterations.sum())
-    decodes = hardware.batch_slots - prefills
+    decodes = float(hardware.batch_slots - prefills)
     if hardware.kv_tokens is not None:
         decodes = min(decodes, hardware.kv_tokens / context)
     prompt = prefills * program.mixed_times[0, 1] * hardware.chunk_tokens
