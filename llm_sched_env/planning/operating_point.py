@@ -57,7 +57,7 @@ def operating_point(program: AccountingProgram, found: Accounts) -> OperatingPoi
     load = _load(program, found)
     solo, read = (float(part[1].sum()) for part in (found.tokens, found.context))
     share = _largest_share(program, load)
-    if share * load.tokens >= solo:
+    if share is not None and share * load.tokens >= solo:
         solo, read = share * load.tokens, share * load.context
     mixed_seconds = load.prefill_seconds + m2 * (load.tokens - solo) + m3 * (load.context - read)
     memory = np.inf if hardware.kv_tokens is None else float(hardware.kv_tokens)
@@ -89,8 +89,11 @@ def _load(program: AccountingProgram, found: Accounts) -> _Load:
     )
 
 
-def _largest_share(program: AccountingProgram, load: _Load) -> float:
-    """Of tokens and context alike, what solo iterations can take in the time that there is."""
+def _largest_share(program: AccountingProgram, load: _Load) -> float | None:
+    """Of tokens and context alike, what solo iterations can take in the time that there is.
+
+    None if time is too short: the optimum then reads context where no decode is.
+    """
     (s0, s1, s2), (_, _, m2, m3, _) = program.solo_times[0], program.mixed_times[0]
     hardware = program.groups[0].hardware
     memory = np.inf if hardware.kv_tokens is None else float(hardware.kv_tokens)
@@ -98,7 +101,9 @@ def _largest_share(program: AccountingProgram, load: _Load) -> float:
     alone = s0 * max(load.tokens / hardware.batch_slots, load.context / memory)
     more = alone + s1 * load.tokens + s2 * load.context - beside
     left = 1.0 - load.prefill_seconds - beside
-    return min(1.0, max(0.0, left / more)) if more > 0.0 else 1.0
+    if more <= 0.0:
+        return 1.0 if left >= more else None
+    return min(1.0, left / more) if left >= 0.0 else None
 
 
 def _full(
