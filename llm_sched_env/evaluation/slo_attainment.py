@@ -58,8 +58,8 @@ def measured_levels(
 def token_time(instance: Instance, metrics: Metrics) -> float:
     """Seconds in decode slots per output token of one run; NaN without any.
 
-    At two speeds the tokens follow from where the decodes were; otherwise they are those of the
-    requests that were completed.
+    At two speeds the tokens follow from where the decodes were; where iterations have other times
+    or requests wait for them, they are those of the requests that were completed.
     """
     hardware = instance.hardware
     y_mixed, y_solo = (float(metrics.occupancy[name].sum()) for name in ("y_mixed", "y_solo"))

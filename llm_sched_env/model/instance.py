@@ -47,6 +47,7 @@ class RequestClass:
             place of the two distributions; None: lengths are independent.
         prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
+        decode_iterations: mean iterations of a decode under whole iterations, likewise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class RequestClass:
     arrival_profile: ArrivalProfile | None = None
     observed_lengths: ObservedLengths | None = None
     prefill_iterations: float | None = None
+    decode_iterations: float | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -87,8 +89,9 @@ class RequestClass:
             )
         if self.observed_lengths is not None:
             self._check_observed(at)
-        if self.prefill_iterations is not None:
-            check_number(self, "prefill_iterations", at + "prefill_iterations")
+        for name in ("prefill_iterations", "decode_iterations"):
+            if getattr(self, name) is not None:
+                check_number(self, name, at + name)
 
     def _check_observed(self, at: str) -> None:
         observed = self.observed_lengths
@@ -113,6 +116,14 @@ class RequestClass:
             return float(np.ceil(prompts / chunk_tokens).mean())
         return mean_whole_chunks(self.prompt_lengths, self.prompt_tokens, chunk_tokens)
 
+    def mean_decode_iterations(self) -> float:
+        """Mean iterations E[ceil(D)] of a decode that takes whole ones."""
+        if self.decode_iterations is not None:
+            return self.decode_iterations
+        if self.observed_lengths is not None:
+            return float(np.ceil(self.observed_lengths.output_tokens).mean())
+        return mean_whole_chunks(self.output_lengths, self.output_tokens, 1)
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -136,8 +147,9 @@ class Instance:
 
     Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix), with whole
     chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix),
-    ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,). ``modulation`` multiplies
-    the arrival rates of all classes; None: no bursts.
+    ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,); with whole iterations
+    E[ceil(D)] is in place of D. ``modulation`` multiplies the arrival rates of all classes; None:
+    no bursts.
     """
 
     name: str
@@ -211,12 +223,19 @@ class Instance:
     @property
     def mixed_decode_rates(self) -> np.ndarray:
         """Decode rates beside a running prefill mu_m, 1/s; shape (I,)."""
-        return 1.0 / (self.output_tokens * self.hardware.tau_mixed)
+        return 1.0 / (self.decode_iterations * self.hardware.tau_mixed)
 
     @property
     def solo_decode_rates(self) -> np.ndarray:
         """Decode rates without a prefill mu_s, 1/s; shape (I,)."""
-        return self.hardware.gamma / self.output_tokens
+        return self.hardware.gamma / self.decode_iterations
+
+    @property
+    def decode_iterations(self) -> np.ndarray:
+        """Mean iterations of a decode: D, or E[ceil(D)] where iterations are whole; shape (I,)."""
+        if self.hardware.whole_iterations:
+            return np.array([c.mean_decode_iterations() for c in self.classes])
+        return self.output_tokens
 
     @property
     def mean_context(self) -> float:
