@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ LOG_HEADER = ("seconds", "prefill_tokens", "prefill_context", "decodes", "kv_tok
 START = "start_seconds"
 """Column of a log in order of time; a grid of measurements has none."""
 _COUNTS = LOG_HEADER[1:]
+_ARRAYS = (*LOG_HEADER, "held_out")
 _WHAT = "iteration log"
 
 
@@ -58,14 +60,14 @@ class IterationLog:
 
     def picked(self, rows: np.ndarray) -> IterationLog:
         """Some of the iterations."""
-        arrays = [getattr(self, name)[rows] for name in (*LOG_HEADER, "held_out")]
-        return IterationLog(*arrays, self.files, self.host_gap)
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return dataclasses.replace(self, **arrays)
 
 
 def is_iteration_log(path: Path) -> bool:
-    """Whether the header of a file has the columns of a log."""
-    with open_text(path, _WHAT, CalibrationError) as text:
-        return set(LOG_HEADER) <= set(_names(text.readline()))
+    """Whether the header of a file has columns that only logs have."""
+    with open_text(path, "iteration times", CalibrationError) as text:
+        return not set(_COUNTS).isdisjoint(_names(text.readline()))
 
 
 def read_iteration_logs(paths: Sequence[str | Path]) -> IterationLog:
@@ -81,12 +83,13 @@ def read_iteration_logs(paths: Sequence[str | Path]) -> IterationLog:
     logs = [_read(Path(path)) for path in paths]
     if not logs:
         raise CalibrationError(f"{_WHAT}: give at least one file")
-    arrays = [
-        np.concatenate([getattr(log, name) for log in logs]) for name in (*LOG_HEADER, "held_out")
-    ]
     gaps = [log.host_gap for log in logs if log.host_gap]
-    files = tuple(file for log in logs for file in log.files)
-    return IterationLog(*arrays, files, float(np.mean(gaps)) if gaps else 0.0)
+    return dataclasses.replace(
+        logs[0],
+        **{name: np.concatenate([getattr(log, name) for log in logs]) for name in _ARRAYS},
+        files=tuple(file for log in logs for file in log.files),
+        host_gap=float(np.mean(gaps)) if gaps else 0.0,
+    )
 
 
 def request_seconds(
@@ -135,8 +138,7 @@ def _read(path: Path) -> IterationLog:
 
 
 def _log(path: Path, lines: list[str], values: dict[str, np.ndarray]) -> IterationLog:
-    counts = [values[name] for name in _COUNTS]
-    chunk, cached, decodes, _ = counts
+    chunk, cached, decodes, kv_tokens = (values[name] for name in _COUNTS)
     rows = np.arange(len(chunk))
     held_out, seconds, gap = rows % 3 == 2, values["seconds"], 0.0
     starts = values.get(START)
@@ -150,7 +152,9 @@ def _log(path: Path, lines: list[str], values: dict[str, np.ndarray]) -> Iterati
         # The next iteration decodes or continues a prompt only if there was work before.
         goes_on = (decodes[1:] > 0) | (cached[1:] > 0)
         seconds, gap = request_seconds(starts, seconds, goes_on)
-    return IterationLog(seconds, *counts, held_out, (path.name,), gap)
+    return IterationLog(
+        seconds, chunk, cached, decodes, kv_tokens, held_out, files=(path.name,), host_gap=gap
+    )
 
 
 def _parse(

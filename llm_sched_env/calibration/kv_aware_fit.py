@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -92,15 +93,19 @@ def hardware_seconds(hardware: Hardware, log: IterationLog) -> np.ndarray:
     """How long the iterations of a log take on a hardware; shape (K,)."""
     padded = hardware.padded_chunks or hardware.chunking == "ceil"
     chunk = counted_chunk(log, hardware.chunk_tokens, padded=padded)
-    if hardware.solo is not None and hardware.mixed is not None:
-        alone = hardware.solo.time(log.decodes, log.kv_tokens)
-        beside = hardware.mixed.time(chunk, log.prefill_context, log.decodes, log.kv_tokens)
+    solo: Any = hardware.solo  # elementwise
+    mixed: Any = hardware.mixed
+    alone: Any
+    if solo is not None and mixed is not None:
+        alone = solo.time(log.decodes, log.kv_tokens)
+        beside = mixed.time(chunk, log.prefill_context, log.decodes, log.kv_tokens)
     elif hardware.iteration_law == "affine":
         beyond = np.maximum(0.0, chunk + log.decodes - hardware.flat_tokens)
         alone = beside = hardware.tau_solo + hardware.beta * beyond
     else:
         alone, beside = hardware.tau_solo, hardware.alpha + hardware.beta * chunk
-    return np.where(log.mixed, beside, alone)
+    seconds: np.ndarray = np.where(log.mixed, beside, alone)
+    return seconds
 
 
 def counted_chunk(log: IterationLog, chunk_tokens: int, *, padded: bool) -> np.ndarray:
@@ -133,9 +138,7 @@ def _fit_mixed(
     return fit
 
 
-def _affine(
-    log: IterationLog, chunk_tokens: int, batch_slots: int, *, padded: bool
-) -> Hardware:
+def _affine(log: IterationLog, chunk_tokens: int, batch_slots: int, *, padded: bool) -> Hardware:
     """Law (1): every prompt token and every decode of an iteration counts as one token."""
     tokens = log.decodes + counted_chunk(log, chunk_tokens, padded=padded)
     law = fit_affine_law(IterationTimes("logged", "logged", tokens, log.seconds))

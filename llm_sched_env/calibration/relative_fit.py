@@ -19,6 +19,7 @@ from llm_sched_env.errors import CalibrationError
 
 _ROUNDS = 20
 _NEIGHBOURS = 31  # iterations of the same kind that one is compared with
+_FEWEST_NEIGHBOURS = 3
 _DEVIATIONS, _LEAST_DEVIATION = 6.0, 0.1  # robust standard deviations, and a share of the time
 _LEAST_SECONDS = 1e-6  # of the constant term: an iteration takes time
 _SAME = 1e-3  # spread over mean of a column that is constant
@@ -133,7 +134,7 @@ def _like_their_kind(errors: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """
     width = min(_NEIGHBOURS, len(errors) // 2 * 2 - 1)
     inside = np.ones(len(errors), bool)
-    if width < 3:  # noqa: PLR2004 - one iteration is no neighbourhood
+    if width < _FEWEST_NEIGHBOURS:
         return inside
     ordered = errors[kind]
     apart = np.abs(ordered - median_filter(ordered, width, mode="nearest"))

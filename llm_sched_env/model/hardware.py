@@ -249,8 +249,7 @@ class HardwareFile:
         table = checked_table(read_table(Path(path), "hardware file"), cls, name)
         table["hardware"] = Hardware.from_dict(table["hardware"], f"{name} hardware")
         if "source" in table:
-            source = checked_table(table["source"], HardwareSource, f"{name} source")
-            table["source"] = HardwareSource(**source)
+            table["source"] = HardwareSource.from_dict(table["source"], f"{name} source")
         return cls(**table)
 
 

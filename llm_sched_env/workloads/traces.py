@@ -218,6 +218,7 @@ def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
         file.output_tokens[rows],
         (source,),
         end=file.end,
+        patience_seconds=None if file.patience_seconds is None else file.patience_seconds[rows],
     )
 
 
