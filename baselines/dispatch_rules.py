@@ -88,3 +88,9 @@ FCFS_AND_ROUTE = _registered(
     "section 6.3",
     "FG-SP",
 )
+
+STATIC_PRIORITY = _registered(
+    DispatchRule(gate="static-priority", router="coupled", pools="dynamic"),
+    "serving system with a fixed order of classes and free slots kept from some (--priority)",
+    "this project",
+)
