@@ -78,9 +78,12 @@ def _parse(
         for name, read, column in zip(SERVED_HEADER[1:], _readers(known), texts, strict=True)
     }
     _require_story(values)
+    classes = sorted(known)
+    position = np.array([classes.index(name) for name in known], np.int32)
+    values["class"] = position[values["class"]]
     order = np.argsort(values["arrival_seconds"], kind="stable")
     arrays = [values[name][order] for name in SERVED_HEADER[1:]]
-    return ServedRun(tuple(known), *arrays), ids
+    return ServedRun(tuple(classes), *arrays), ids
 
 
 def _readers(known: dict[str, int]) -> list[Callable[[Sequence[str]], np.ndarray]]:

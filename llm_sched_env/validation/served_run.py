@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,8 @@ class ServedRun:
     def ttft(self) -> np.ndarray:
         """Time to first token, s, of those that got one by the end of the run."""
         waited = self.first_token - self.arrival_time
-        return waited[~np.isnan(waited)]
+        known: np.ndarray = waited[~np.isnan(waited)]
+        return known
 
     @property
     def tpot(self) -> np.ndarray:
@@ -88,11 +90,12 @@ class ServedRun:
     def until(self, horizon: float) -> ServedRun:
         """The run as it stood after some seconds: what came later has not happened."""
         arrived = self.arrival_time <= horizon
-        names = [f.name for f in dataclasses.fields(self) if f.name != "class_names"]
-        kept = dataclasses.replace(self, **{name: getattr(self, name)[arrived] for name in names})
-        times = {
-            name: np.where(getattr(kept, name) <= horizon, getattr(kept, name), np.nan)
-            for name in ("prefill_start", "first_token", "end")
+        changed: dict[str, Any] = {
+            f.name: getattr(self, f.name)[arrived]
+            for f in dataclasses.fields(self)
+            if f.name != "class_names"
         }
-        outcome = np.where(np.isnan(times["end"]), INSIDE, kept.outcome)
-        return dataclasses.replace(kept, outcome=outcome, **times)
+        for name in ("prefill_start", "first_token", "end"):
+            changed[name] = np.where(changed[name] <= horizon, changed[name], np.nan)
+        changed["outcome"] = np.where(np.isnan(changed["end"]), INSIDE, changed["outcome"])
+        return dataclasses.replace(self, **changed)

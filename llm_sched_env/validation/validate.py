@@ -86,8 +86,8 @@ def validate(
     horizon = _checked_horizon(horizon, measured)
     shown = measured.until(horizon)
     run = simulated_run(shown, hardware, n_gpus, policy, horizon, prices, seed).until(horizon)
-    figures = (RunFigures.of(r, horizon, n_gpus, prices) for r in (shown, run))
-    return Validation(shown, run, *figures, horizon, n_gpus)
+    told, found = (RunFigures.of(each, horizon, n_gpus, prices) for each in (shown, run))
+    return Validation(shown, run, told, found, horizon, n_gpus)
 
 
 def _checked_horizon(horizon: float | None, measured: ServedRun) -> float:

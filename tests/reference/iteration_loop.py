@@ -21,7 +21,7 @@ import numpy as np
 
 
 class Content(NamedTuple):
-    """What is in an iteration: chunk c, cached tokens h, decodes b, tokens K that they attend to."""
+    """In an iteration: chunk c, cached tokens h, decodes b, tokens K that these attend to."""
 
     chunk: int
     cached: int

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from iteration_loop import Content, IterationLoop
 
 from llm_sched_env.calibration.log_calibration import calibrate_logs
 from llm_sched_env.model.catalog import PAPER_PRICES
@@ -16,7 +17,6 @@ from llm_sched_env.validation.served_files import read_served_run
 from llm_sched_env.validation.served_run import ABANDONED, COMPLETED, INSIDE, ServedRun
 from llm_sched_env.validation.validate import validate
 from llm_sched_env.workloads.locations import DATA_VARIABLE, data_folders
-from iteration_loop import Content, IterationLoop
 
 B32 = ("iterations_b32_light.csv", "iterations_b32_heavy.csv")
 B64 = ("iterations_b64_heavy.csv",)
@@ -146,7 +146,16 @@ def kv_aware_engine() -> None:
     )
     one, zero = np.ones(1), np.zeros(1)
     run = ServedRun(
-        ("only",), zero, zero.astype(int), 4 * one, one, 99 * one, zero.astype(int), zero, one, 3 * one
+        ("only",),
+        zero,
+        zero.astype(int),
+        4 * one,
+        one,
+        99 * one,
+        zero.astype(int),
+        zero,
+        one,
+        3 * one,
     )
     found = validate(run, hardware)
     if found.simulated_run.end[0] != 3.0:
