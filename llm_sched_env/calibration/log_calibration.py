@@ -66,6 +66,7 @@ class LogCalibration:
         model: str | None = None,
         engine: str = "unknown",
         date: str | None = None,
+        note: str = "",
     ) -> HardwareFile:
         """The hardware with where it comes from; ``date`` None is today."""
         date = calendar_date.today().isoformat() if date is None else date
@@ -85,6 +86,7 @@ class LogCalibration:
                 iterations=len(self.log),
                 ranges=self.ranges(),
                 held_out=self._held_out_summary(),
+                note=note,
             ),
         )
 

@@ -77,6 +77,7 @@ class HardwareSource:
         iterations: that were measured; None in files of older versions.
         ranges: what they had; of iteration logs.
         held_out: errors on iterations that were held out; of iteration logs.
+        note: what a reader should know of how they were measured.
     """
 
     device: str
@@ -90,6 +91,7 @@ class HardwareSource:
     iterations: int | None = None
     ranges: IterationRanges | None = None
     held_out: HeldOutSummary | None = None
+    note: str = ""
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> HardwareSource:
@@ -105,6 +107,8 @@ class HardwareSource:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise ConfigurationError(f"hardware source {name}", value, "a non-empty text")
+        if not isinstance(self.note, str):
+            raise ConfigurationError("hardware source note", self.note, "a text")
         require_date("hardware source date", self.date)
         _set_range(self, "tokens", "hardware source tokens")
         if not _is_real(self.r_squared) or self.r_squared > 1:
