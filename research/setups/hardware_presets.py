@@ -21,7 +21,7 @@ _H100, _SHAPE = "NVIDIA H100 80GB HBM3", "Llama-3-8B shape, random bf16 weights"
 _ENGINE = "continuous batching with CUDA graphs, chunks padded to C"
 _PROFILE = "linear_operator_iteration_times.csv"
 _HOST = "start to start of iterations, with the host's work between them"
-_GRID = "medians of GPU time alone: the host's work of an engine, about 1 ms an iteration, is added"
+_GRID = "medians of GPU time alone; a serving engine's host adds about 1 ms an iteration"
 _NO_ATTENTION = "linear operators alone: attention, KV cache, host and network are left out"
 _PROFILED_FROM, _PROFILED_TO = 512, 2048
 
