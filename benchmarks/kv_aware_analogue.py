@@ -19,10 +19,7 @@ def kv_aware_analogue(instance: Instance) -> Instance:
     under the two speeds if contexts are the classes' mean; smaller batches are faster.
     """
     hardware = instance.hardware
-    tokens = instance.arrival_rates * instance.output_tokens
-    contexts = instance.prompt_tokens + instance.output_tokens / 2.0
-    context = float(tokens @ contexts / tokens.sum())
-    slots, chunk = hardware.batch_slots, hardware.chunk_tokens
+    slots, chunk, context = hardware.batch_slots, hardware.chunk_tokens, instance.mean_context
     solo, mixed = hardware.tau_solo, hardware.tau_mixed
     law = Hardware.kv_aware(
         SoloIteration(

@@ -220,6 +220,29 @@ class Instance:
         return self.hardware.gamma / self.output_tokens
 
     @property
+    def mean_context(self) -> float:
+        """Tokens that a decode attends to, P + D/2 on average over the decodes of all classes."""
+        weights = self.arrival_rates * self.output_tokens
+        return float(weights @ (self.prompt_tokens + self.output_tokens / 2.0) / weights.sum())
+
+    @property
+    def full_batch_seconds(self) -> tuple[float, float]:
+        """Seconds of a solo iteration of B decodes and of a mixed one of a chunk and B - 1.
+
+        With contexts of their mean; at two speeds, and under the affine law, 1/gamma and tau_mix.
+        """
+        hardware = self.hardware
+        solo, mixed = hardware.solo, hardware.mixed
+        if solo is None or mixed is None:
+            return hardware.tau_solo, hardware.tau_mixed
+        slots, context = hardware.batch_slots, self.mean_context
+        beside = slots - 1
+        return (
+            solo.time(slots, slots * context),
+            mixed.time(hardware.chunk_tokens, 0.0, beside, beside * context),
+        )
+
+    @property
     def bundled_revenues(self) -> np.ndarray:
         """Revenue of a completed request w = c_p P + c_d D, equation (22); shape (I,)."""
         return self.prices.prefill * self.prompt_tokens + self.prices.decode * self.output_tokens

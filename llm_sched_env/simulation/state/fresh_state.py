@@ -107,19 +107,5 @@ def _set_iteration_times(settings: np.ndarray, instance: Instance) -> None:
         settings["mixed_decode"] = mixed.per_decode
         settings["mixed_kv"] = mixed.per_kv_token
         settings["mixed_context"] = mixed.per_prompt_token_context
-    typical = _typical_seconds(instance)
+    typical = instance.full_batch_seconds
     settings["typical_solo_seconds"], settings["typical_mixed_seconds"] = typical
-
-
-def _typical_seconds(instance: Instance) -> tuple[float, float]:
-    """Seconds of a solo and of a mixed iteration of a full batch, with contexts half-way."""
-    hardware = instance.hardware
-    solo, mixed = hardware.solo, hardware.mixed
-    if solo is None or mixed is None:
-        return hardware.tau_solo, hardware.tau_mixed
-    tokens = instance.arrival_rates * instance.output_tokens
-    context = instance.prompt_tokens + instance.output_tokens / 2.0
-    mean = float(tokens @ context / tokens.sum())
-    slots, chunk = hardware.batch_slots, hardware.chunk_tokens
-    decodes = slots - 1
-    return solo.time(slots, slots * mean), mixed.time(chunk, 0.0, decodes, decodes * mean)
