@@ -73,6 +73,7 @@ def write_validation_figure(validation: Validation, path: Path) -> None:
             if len(values):
                 axis.ecdf(values, **style)
                 axis.set_xlabel(_AXES[name])
+                axis.locator_params(axis="x", nbins=5)
     axes[0].set_ylabel("share of requests")
     below = parts[1].subplots(1, 2)
     for side, run in zip(_SIDES, _runs(validation), strict=True):

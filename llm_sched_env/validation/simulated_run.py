@@ -21,7 +21,7 @@ from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state import layout
 from llm_sched_env.validation.served_run import ABANDONED, COMPLETED, INSIDE, ServedRun
-from llm_sched_env.workloads.traces import instance_from_trace
+from llm_sched_env.workloads.traces import given_patience_rates, instance_from_trace
 
 _EVENTS_PER_REQUEST = 6  # arrival, prefill and decode with their ends, and one to spare
 
@@ -56,8 +56,8 @@ def simulated_run(
             "policy", name, "a compiled rule", "`llmsched policies` lists what is registered"
         )
     trace = measured.trace
-    classes = range(len(measured.class_names))
-    patience = [_patience_rate(measured, i, horizon) for i in classes]
+    patience = given_patience_rates(trace, horizon)
+    assert patience is not None
     instance = instance_from_trace(
         trace, n_gpus, patience, hardware, prices, seconds=(0.0, horizon)
     )
@@ -74,14 +74,6 @@ def simulated_run(
     )
     run_under_plans(simulation.batch, plan_changes(rule, fluid_plan, n_gpus, horizon), 0.0, horizon)
     return _told_by(simulation.events(), measured)
-
-
-def _patience_rate(measured: ServedRun, i: int, horizon: float) -> float:
-    """What the plan of class i reckons with: 1 / mean patience, 0 if nobody can run out of it."""
-    own = measured.patience_seconds[measured.request_class == i]
-    if len(own) == 0 or own.min() > horizon or own.mean() == 0:
-        return 0.0
-    return 1.0 / float(own.mean())
 
 
 def _told_by(events: np.ndarray, measured: ServedRun) -> ServedRun:

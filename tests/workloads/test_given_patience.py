@@ -11,6 +11,7 @@ from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state import layout
 from llm_sched_env.workloads.trace import merged
+from llm_sched_env.workloads.traces import given_patience_rates
 
 HEADER = "arrival_seconds,class,prompt_tokens,output_tokens"
 ROWS = ["0,a,100,5,9,s1,1 2", "1,b,200,6,0.5,s2,3", "2.5,a,300,7,4,s1,"]
@@ -108,3 +109,34 @@ def test_without_patience_it_is_drawn_as_before():
 def test_a_stream_with_bad_patience_is_refused(patience):
     with pytest.raises(ConfigurationError, match="stream patience_seconds"):
         left_at(patience, 0.1)
+
+
+def test_rates_follow_from_what_is_given():
+    given = np.array([2.0, 4.0, 1e9, 1e9])
+    trace = lse.Trace(
+        ("some", "patient"),
+        np.arange(4.0),
+        np.array([0, 0, 0, 1]),
+        np.ones(4),
+        np.ones(4),
+        patience_seconds=given,
+    )
+    # Two of the first class would leave within 10 s, after 2, 4 and (not yet) 10 s.
+    assert given_patience_rates(trace, 10.0) == [pytest.approx(2 / 16), 0.0]
+    plain = lse.Trace(("a",), np.zeros(1), np.zeros(1, int), np.ones(1), np.ones(1))
+    assert given_patience_rates(plain, 10.0) is None
+
+
+def test_a_replay_plans_with_the_rates_and_abandons_by_the_rows():
+    arrivals = np.linspace(0.0, 30.0, 400)
+    trace = lse.Trace(
+        ("only",),
+        arrivals,
+        np.zeros(400, int),
+        np.full(400, 500.0),
+        np.full(400, 100.0),
+        patience_seconds=np.full(400, 2.0),
+    )
+    found = lse.evaluate("fcfs-immediate", trace=trace, n_gpus=1, replications=1)
+    assert found.requests["abandoned"] > 100
+    assert found.ttft.p99 < 3.0
