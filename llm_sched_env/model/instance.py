@@ -14,6 +14,7 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
 from llm_sched_env.model.hardware import Hardware, load_hardware
+from llm_sched_env.model.hardware_presets import hardware_path
 from llm_sched_env.model.length_distributions import (
     EXPONENTIAL,
     LengthDistribution,
@@ -285,14 +286,14 @@ class Instance:
         """Build an instance from plain data; unknown or missing keys are rejected by name.
 
         Args:
-            data: in the form of an instance file; ``hardware`` is a table or the path of a
-                hardware file.
+            data: in the form of an instance file; ``hardware`` is a table, the path of a
+                hardware file or the name of a preset.
             source: what the data is, for messages.
             folder: where a relative path of a hardware file starts.
         """
         top = checked_table(data, cls, source)
         if isinstance(top["hardware"], str):
-            top["hardware"] = load_hardware(Path(folder) / top["hardware"]).to_dict()
+            top["hardware"] = load_hardware(hardware_path(top["hardware"], folder)).to_dict()
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
         top["classes"] = tuple(

@@ -186,8 +186,9 @@ REQUEST = np.dtype(
         ("output_tokens", _f8),
         ("index", _i8),  # order of arrival; negative: present at the start
         ("prefilled_event", _i8),  # number of the event that ended its prefill
+        ("patience_seconds", _f8),  # in each queue; negative: drawn when it waits
         ("request_class", _i4),
-        ("unused", _i4, (3,)),
+        ("unused", _i4, (1,)),
     ]
 )
 
@@ -296,6 +297,7 @@ class RequestStream(NamedTuple):
     request_class: np.ndarray  # (K,) int32
     prompt_tokens: np.ndarray  # (K,)
     output_tokens: np.ndarray  # (K,)
+    patience_seconds: np.ndarray = np.empty(0)  # (K,) in each queue; empty: drawn
 
 
 DRAWN_REQUEST = np.dtype(
