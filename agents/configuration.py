@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.planning import PRICINGS
 
 ALGORITHMS = ("ppo", "recurrent-ppo", "maskable-ppo", "sac", "tqc", "ars")
@@ -119,7 +119,7 @@ class TrainingConfiguration:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigurationError(name, getattr(self, name), " or ".join(allowed))
+                raise ConfigurationError(name, getattr(self, name), one_of(allowed))
         if checked_integer("seed", self.seed, 0) > _GREATEST_SEED:
             raise ConfigurationError("seed", self.seed, f"at most {_GREATEST_SEED}")
         for name in _COUNTS:
@@ -137,14 +137,16 @@ class TrainingConfiguration:
 
     def _check_texts(self) -> None:
         if not isinstance(self.instance, dict):
-            raise ConfigurationError("instance", self.instance, "plain data of an instance")
+            raise ConfigurationError(
+                "instance", self.instance, "a dict, as Instance.to_dict() returns it"
+            )
         for name in _TEXTS:
             if not isinstance(getattr(self, name), str):
-                raise ConfigurationError(name, getattr(self, name), "a text")
+                raise ConfigurationError(name, getattr(self, name), "a string")
         for name in ("controls", "references"):
             values = getattr(self, name)
             if not _is_list(values) or not all(isinstance(value, str) for value in values):
-                raise ConfigurationError(name, values, "a tuple of texts")
+                raise ConfigurationError(name, values, "a tuple of strings")
         policies = [*self.references, *([self.imitate] if self.imitate != "" else [])]
         for policy in policies:
             if not isinstance(policy, str) or not _POLICY_NAME.fullmatch(policy):
@@ -181,23 +183,31 @@ class TrainingConfiguration:
     def _check_combinations(self) -> None:
         at_events = self.control == "event"
         if (self.algorithm == "maskable-ppo") != at_events:
-            wanted = "maskable-ppo" if at_events else "one for interval control"
-            raise ConfigurationError("algorithm", self.algorithm, f"{wanted} here")
+            wanted = "maskable-ppo" if at_events else "ppo, sac or tqc"
+            raise ConfigurationError(
+                "algorithm", self.algorithm, f"{wanted} with control={self.control!r}"
+            )
         if at_events and (self.reward_reference != "none" or self.frame_stack > 1):
             raise ConfigurationError(
-                "control", "event", "interval with reward_reference or frame_stack"
+                '`reward_reference` and `frame_stack` need control="interval", got control="event".'
             )
         if self.network == "per-class" and (self.algorithm != "ppo" or self.frame_stack > 1):
-            raise ConfigurationError("network", self.network, "mlp but for ppo on one observation")
+            raise ConfigurationError(
+                'network="per-class" needs algorithm="ppo" and frame_stack=1; otherwise use "mlp".'
+            )
         if self.network == "per-class" and not set(self.controls) <= {
             "admission",
             "routing",
             "priority",
             "reserve",
         }:
-            raise ConfigurationError("controls", self.controls, "controls of classes, no pool")
+            raise ConfigurationError(
+                "controls", self.controls, 'controls per class, without "pool"', 'use network="mlp"'
+            )
         if self.imitate and (self.algorithm not in {"ppo", "maskable-ppo"} or self.frame_stack > 1):
-            raise ConfigurationError("imitate", self.imitate, '"" but for ppo on one observation')
+            raise ConfigurationError(
+                "`imitate` needs one of the algorithms ppo and maskable-ppo, and frame_stack=1."
+            )
         if self.reward_reference == "group" and (
             self.group_size < 2 or self.n_envs % self.group_size
         ):
@@ -241,7 +251,11 @@ class TrainingConfiguration:
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
+            raise ConfigurationError(
+                "training configuration keys",
+                unknown,
+                f"some of {', '.join(sorted(known))}",
+            )
         # What is no list stays as it is, and is refused.
         tuples = {k: tuple(data[k]) for k in _TUPLES if isinstance(data.get(k), list)}
         return cls(**{**data, **tuples})

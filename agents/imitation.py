@@ -133,7 +133,9 @@ def _classroom(
     control = IntervalControl(interval_configuration(configuration, horizon=endless), n)
     if isinstance(rule, DispatchRule):
         if rule != control.configuration.rule:
-            raise ConfigurationError("imitate", name, "the rule that the environment compiles")
+            raise ConfigurationError(
+                "imitate", name, "the rule that the environment runs with these settings"
+            )
         return control, [ConstantControls(control.plan_action) for _ in range(n)]
     _require_same_actions(configuration, name, rule)
     # Each cluster has a policy of its own, since policies remember.
@@ -142,7 +144,7 @@ def _classroom(
 
 def _rule(name: str, policy: object) -> DispatchRule:
     if not isinstance(policy, DispatchRule):
-        raise ConfigurationError("imitate", name, "a compiled rule under event control")
+        raise ConfigurationError("imitate", name, "a compiled rule, for event-driven control")
     return policy
 
 
@@ -157,7 +159,7 @@ def _require_same_actions(
     own = configuration.environment
     meant = getattr(teacher, "environment", {})
     if any(meant.get(key, value) != value for key, value in own.items()):
-        raise ConfigurationError("imitate", name, f"a policy whose environment is {own}")
+        raise ConfigurationError("imitate", name, f"a policy for the environment {own}")
 
 
 def clone(model: BaseAlgorithm, venv: VecNormalize, configuration: TrainingConfiguration) -> float:

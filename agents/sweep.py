@@ -75,9 +75,7 @@ def training_runs(
     folders = [run.folder for run in runs]
     for folder in folders:
         if folders.count(folder) > 1:
-            raise ConfigurationError(
-                "sweep", folder.name, "each configuration once", "remove one of them"
-            )
+            raise ConfigurationError(f"The sweep has {folder.name} twice; remove one of them.")
     return runs
 
 

@@ -48,17 +48,13 @@ class EventRule:
             raise ConfigurationError("rule.router", rule.router, f"one of {', '.join(ROUTERS)}")
         if rule.correction is not None:
             raise ConfigurationError(
-                "rule.correction",
-                "a trained network",
-                "a rule without one",
-                "what it sees is known to the engine only: evaluate the rule itself",
+                "A trained rule (rule.correction) cannot act at events, since only the engine has "
+                "its features; evaluate the rule itself."
             )
         if rule.foresight is not None:
             raise ConfigurationError(
-                "rule.foresight",
-                rule.foresight,
-                "None",
-                "at events a rule keeps the plan of its reset: evaluate the rule itself",
+                "A rule that replans (rule.foresight) cannot act at events, where it would keep "
+                "its first plan; evaluate the rule itself."
             )
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"

@@ -31,7 +31,7 @@ from llm_sched_env.commands.options import (
     require_extra,
     trace_paths,
 )
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.evaluation.comparison import (
     DEFAULT_HORIZON,
     Competitor,
@@ -145,11 +145,13 @@ def _check_runs(
     horizon = DEFAULT_HORIZON if horizon is None else horizon
     warmup = 0.0 if warmup is None else warmup
     if pricing not in PRICINGS:
-        raise ConfigurationError("--pricing", pricing, " or ".join(PRICINGS))
+        raise ConfigurationError("--pricing", pricing, one_of(PRICINGS))
     if not is_finite_number(horizon, positive=True):
         raise ConfigurationError("--horizon", horizon, "a finite number of seconds > 0")
     if not is_finite_number(warmup) or warmup >= horizon:
-        raise ConfigurationError("--warmup", warmup, f"seconds >= 0, less than {horizon:g}")
+        raise ConfigurationError(
+            "--warmup", warmup, f"seconds >= 0 and less than the horizon of {horizon:g}"
+        )
     checked_integer("--replications", replications)
     checked_integer("--seed", seed, 0)
 

@@ -88,7 +88,8 @@ def register(app: typer.Typer) -> None:
         """Run a policy: its share of R*, occupancies, latencies, abandonment."""
         if save_requests is not None and trace:
             raise ConfigurationError(
-                "--save-requests", str(save_requests), "no trace beside it", "use llmsched trace"
+                "`--save-requests` cannot be combined with `--trace`; "
+                "`llmsched trace` saves the requests of a trace."
             )
         wanted = chosen_policies(policy, policies, None)
         if save_requests is not None:

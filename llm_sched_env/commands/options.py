@@ -93,7 +93,7 @@ def names(option: str, text: str) -> list[str]:
     """A comma-separated list of texts."""
     items = [item.strip() for item in text.split(",")]
     if not all(items):
-        raise ConfigurationError(option, text, "a comma-separated list without gaps")
+        raise ConfigurationError(option, text, "a comma-separated list without empty items")
     return items
 
 
@@ -109,7 +109,9 @@ def agent_files(agents: str | None, instances: Collection[str]) -> Iterator[tupl
         if not separator:
             only, path = "", item
         if only and only not in instances:
-            raise ConfigurationError("--agents", item, f"INSTANCE one of {sorted(instances)}")
+            raise ConfigurationError(
+                "--agents", item, f"PATH or INSTANCE=PATH with an instance of {sorted(instances)}"
+            )
         yield path, only
 
 
@@ -120,7 +122,7 @@ def integers(option: str, text: str) -> list[int]:
     except ValueError:
         values = []
     if not values or min(values) < 1:
-        raise ConfigurationError(option, text, "integers >= 1, comma-separated, such as 5,20,50")
+        raise ConfigurationError(option, text, "comma-separated integers >= 1, such as 5,20,50")
     return values
 
 
@@ -131,7 +133,7 @@ def numbers(option: str, text: str) -> list[float]:
     except ValueError:
         values = [-1.0]
     if not all(is_finite_number(value) for value in values):
-        raise ConfigurationError(option, text, "numbers >= 0, comma-separated, such as 1.5,0")
+        raise ConfigurationError(option, text, "comma-separated numbers >= 0, such as 1.5,0")
     return values
 
 
@@ -142,10 +144,8 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ConfigurationError(
-            "installed packages",
-            f"no {', '.join(missing)}",
-            f"the extra {extra!r}",
-            f"pip install 'llm-sched-env[{extra}]' -c constraints.txt",
+            f"This command needs {', '.join(missing)} of the extra {extra!r}; install it with "
+            f"`pip install 'llm-sched-env[{extra}]' -c constraints.txt`."
         )
 
 

@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
         if out is not None:
             require_extra("report", "matplotlib")
             if out.suffix != ".csv":
-                raise ConfigurationError("--out", str(out), "a file that ends in .csv")
+                raise ConfigurationError("--out", str(out), "a file name that ends in .csv")
             output_folder(out.parent)
         found = fluid_path(fluid, horizon, router=router, start=state).at(times)
         if out is not None:
@@ -98,13 +98,15 @@ def _start(fluid: FluidPlan, start: str, backlog: str | None) -> np.ndarray:
     if start not in {"empty", "plan"}:
         raise ConfigurationError("--start", start, "empty or plan")
     if start == "plan" and fluid.unstable_classes:
-        raise ConfigurationError("--start", start, "empty where queues of the plan grow")
+        raise ConfigurationError(
+            "`--start plan` needs a plan with stable queues; use `--start empty`."
+        )
     state = fluid.occupancy if start == "plan" else np.zeros((5, fluid.instance.n_classes))
     if backlog is not None:
         waiting = numbers("--backlog", backlog)
         if len(waiting) != fluid.instance.n_classes:
             raise ConfigurationError(
-                "--backlog", backlog, f"{fluid.instance.n_classes} numbers, one a class"
+                "--backlog", backlog, f"{fluid.instance.n_classes} numbers, one per class"
             )
         state[0] += waiting
     return state

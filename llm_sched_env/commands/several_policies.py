@@ -45,16 +45,16 @@ def chosen_policies(policy: str | None, policies: str | None, default: str | Non
     """
     if policies is None:
         if (single := policy or default) is None:
-            raise ConfigurationError("--policy", policy, "a policy, or several with --policies")
+            raise ConfigurationError("Give `--policy`, or several policies with `--policies`.")
         return [single]
     if policy is not None:
         raise ConfigurationError(
-            "--policy with --policies", policy, "one of the two", "put it into the list"
+            "`--policy` cannot be combined with `--policies`; add the policy to the list."
         )
     wanted = names("--policies", policies)
     for name in wanted:
         if wanted.count(name) > 1:
-            raise ConfigurationError("--policies", policies, "each name once")
+            raise ConfigurationError("--policies", policies, "each policy once")
     return wanted
 
 
@@ -80,7 +80,7 @@ def run_all(
     for name, label in zip(wanted, labels, strict=True):
         if labels.count(label) > 1:
             raise ConfigurationError(
-                "--policies", name, "each policy once", f"two of the names mean {label!r}"
+                "--policies", name, "each policy once", f"two names stand for {label!r}"
             )
     intervals = [runs_of(policy).interval or 0.0 for _, policy in resolved]
     found: dict[int, Evaluation] = {}

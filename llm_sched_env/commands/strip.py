@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.checkpoint import Checkpoint
 
         if out.suffix != ".zip" or not out.parent.is_dir():
-            raise ConfigurationError("--out", str(out), "a .zip file in a folder that exists")
+            raise ConfigurationError(
+                "--out", str(out), "the path of a .zip file in an existing folder"
+            )
         Checkpoint.load(checkpoint).stripped().save(out)
         result = {"checkpoint": str(out), "bytes": out.stat().st_size}
         if as_json:

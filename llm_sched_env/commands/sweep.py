@@ -98,7 +98,7 @@ def _seeds(text: str) -> list[int]:
     """A comma-separated list of whole numbers >= 0."""
     items = names("--seeds", text)
     if not all(item.isdecimal() for item in items):
-        raise ConfigurationError("--seeds", text, "integers >= 0, comma-separated, such as 0,1,2")
+        raise ConfigurationError("--seeds", text, "comma-separated integers >= 0, such as 0,1,2")
     return [int(item) for item in items]
 
 

@@ -72,7 +72,8 @@ def register(app: typer.Typer) -> None:
         else:
             if existing.exists():
                 raise ConfigurationError(
-                    "--out", str(out), "a folder without an agent", "continue it with --resume"
+                    f"The folder {str(out)!r} (`--out`) has an agent already; "
+                    "continue its training with `--resume`, or choose another folder."
                 )
             configuration = find_variant(variant or "trunk").configuration(
                 resolve_instance("overload" if instance is None else instance).to_dict(),
@@ -147,8 +148,7 @@ def _require_unset(chosen: dict[str, Any]) -> None:
     given = [name for name, value in chosen.items() if value is not None]
     if given:
         raise ConfigurationError(
-            "--resume with",
-            ", ".join(f"--{name}" for name in given),
-            "--steps only",
-            "a resumed run keeps its own settings",
+            "`--resume` cannot be combined with "
+            f"{', '.join(f'`--{name}`' for name in given)}: a resumed run keeps its settings, only "
+            "`--steps` may change."
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
@@ -73,7 +73,7 @@ class IntervalConfiguration:
         require_seconds("horizon", horizon)
         n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
-            raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
+            raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
             instance=resolve_instance(instance),
             n_gpus=n_gpus,
@@ -131,7 +131,7 @@ CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
 def require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
     """Raise ConfigurationError unless the value is one of the allowed ones."""
     if not isinstance(got, str) or got not in allowed:
-        raise ConfigurationError(field, got, " or ".join(allowed))
+        raise ConfigurationError(field, got, one_of(allowed))
 
 
 def require_seconds(field: str, got: Any) -> None:
@@ -155,15 +155,13 @@ def _checked_controls(
         )
     for part in parts:
         if part in other_gates:
-            raise ConfigurationError(
-                "controls", controls, f'no "{part}" here', f"gate={gate!r} has none"
-            )
+            needed = '"bid-price"' if gate != "bid-price" else '"credit" or "occupancy"'
+            raise ConfigurationError(f'controls: "{part}" needs gate={needed}, got gate={gate!r}.')
     if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
         raise ConfigurationError(
-            "controls", controls, 'no "routing" here', f"router={router!r} has no probabilities"
+            f'controls: "routing" needs a router with probabilities '
+            f"({one_of(ROUTERS_BY_PROBABILITY)}), got router={router!r}."
         )
     if "pool" in parts and pools != "static":
-        raise ConfigurationError(
-            "controls", controls, 'no "pool" here', f"pools={pools!r} has no fixed mixed pool"
-        )
+        raise ConfigurationError(f'controls: "pool" needs pools="static", got pools={pools!r}.')
     return parts

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
 from llm_sched_env.evaluation.executor import Spreading
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
@@ -115,7 +115,7 @@ def evaluate(
     replications = checked_integer("replications", replications)
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
     if pricing not in PRICINGS:
-        raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
+        raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
     seed = checked_integer("seed", seed, least=0)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)

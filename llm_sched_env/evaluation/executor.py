@@ -12,7 +12,13 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
-from llm_sched_env.errors import ConfigurationError, LLMSchedError, WorkerError, checked_integer
+from llm_sched_env.errors import (
+    ConfigurationError,
+    LLMSchedError,
+    WorkerError,
+    checked_integer,
+    one_of,
+)
 from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
 from llm_sched_env.simulation.runtime.row_threads import available_processors
 
@@ -46,17 +52,15 @@ class Spreading:
         if self.jobs is not None:
             checked_integer("jobs", self.jobs)
         if self.backend not in BACKENDS:
-            raise ConfigurationError("backend", self.backend, " or ".join(BACKENDS))
+            raise ConfigurationError("backend", self.backend, one_of(BACKENDS))
         if self.ray_address is not None and self.backend != "ray":
             raise ConfigurationError(
-                "ray_address", self.ray_address, "none with the backend joblib", "use backend ray"
+                f"`ray_address` needs backend='ray', got backend={self.backend!r}."
             )
         if self.backend == "ray" and find_spec("ray") is None:
             raise ConfigurationError(
-                "backend",
-                self.backend,
-                "joblib where the extra 'ray' is not installed",
-                "pip install 'llm-sched-env[ray]' -c constraints.txt",
+                "The backend 'ray' needs the extra of this name; install it with "
+                "`pip install 'llm-sched-env[ray]' -c constraints.txt`."
             )
 
     @property

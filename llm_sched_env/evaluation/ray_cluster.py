@@ -52,11 +52,11 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
             ray.init("local", num_cpus=processors or available_processors(), **_QUIET)
         elif chosen:
             raise ConfigurationError(
-                "Ray address", chosen, "HOST:PORT of a running cluster's head, auto or local"
+                "Ray address", chosen, "HOST:PORT of the head of a running cluster, auto or local"
             )
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            "Ray address", chosen, "HOST:PORT of a running cluster's head", str(error)
+            "Ray address", chosen, "HOST:PORT of the head of a running cluster", str(error)
         ) from None
 
 

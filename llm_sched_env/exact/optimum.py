@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.exact.optimal_policy import OptimalPolicy
 from llm_sched_env.exact.tiny_system import TinySystem, tiny_system
 from llm_sched_env.exact.value_iteration import (
@@ -124,7 +124,7 @@ def optimum(
         PlanError: if an iteration does not converge.
     """
     if gpu_choice not in GPU_CHOICES:
-        raise ConfigurationError("gpu_choice", gpu_choice, " or ".join(GPU_CHOICES))
+        raise ConfigurationError("gpu_choice", gpu_choice, one_of(GPU_CHOICES))
     tolerance = checked_tolerance(tolerance)
     instance = resolve_instance(instance)
     system = tiny_system(

@@ -68,10 +68,8 @@ def read_result(file: Path, kind: str) -> KeptResult | None:
 def unusable(file: Path, kind: str, reason: object) -> ConfigurationError:
     """The error for a file that holds no result of this version."""
     return ConfigurationError(
-        f"kept {kind}",
-        str(file),
-        "a whole file that this version wrote",
-        f"remove it to compute it again ({' '.join(str(reason).split())})",
+        f"The cached {kind} {str(file)!r} is damaged or of another version "
+        f"({' '.join(str(reason).split())}); remove the file to compute it again.",
     )
 
 

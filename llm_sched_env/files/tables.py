@@ -42,7 +42,9 @@ def _text(path: Path, what: str) -> str:
     """A file in UTF-8, with or without a byte-order mark."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigurationError(what, str(path), "text in UTF-8", "it is in UTF-16: convert it")
+        raise ConfigurationError(
+            what, str(path), "text in UTF-8", "this file is in UTF-16, convert it"
+        )
     return content.decode("utf-8-sig")
 
 
@@ -62,7 +64,7 @@ def write_table(table: dict[str, Any], path: Path, what: str = "instance file") 
 def require_table_suffix(path: Path, what: str) -> None:
     """Raise ConfigurationError unless a path's ending says how its table is written."""
     if path.suffix not in (".json", ".toml"):
-        raise ConfigurationError(what, str(path), "a name in .json or .toml")
+        raise ConfigurationError(what, str(path), "a file name that ends in .json or .toml")
 
 
 def _without_duplicates(what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _maker(loaded: Any, what: str) -> Callable[[], Policy]:
     if not isinstance(loaded, type) and isinstance(loaded, PythonPolicy):
         return lambda: loaded
     if not callable(loaded):
-        raise ConfigurationError(what, loaded, f"{_POLICY}, or what makes one when it is called")
+        raise ConfigurationError(what, loaded, f"{_POLICY}, or a callable that returns one")
 
     def make() -> Policy:
         with user_code(what):
@@ -134,7 +134,7 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
         "policy",
         policy,
         f"one of {', '.join(registered_policies())}",
-        "or give package.module:Name or the path of a checkpoint (.zip) or a trained rule (.json)",
+        "or give package.module:Name, or the path of a checkpoint (.zip) or a trained rule (.json)",
     )
 
 
@@ -169,10 +169,8 @@ def _load_checkpoint(path: str) -> Policy:
         if loader.dist is None or loader.dist.name != _DISTRIBUTION:
             raise
         raise ConfigurationError(
-            "policy",
-            path,
-            "a checkpoint where the extra 'agents' is installed",
-            f"{error}: pip install 'llm-sched-env[agents]' -c constraints.txt",
+            f"The policy {path!r} needs the extra 'agents' ({error}); install it with "
+            "`pip install 'llm-sched-env[agents]' -c constraints.txt`."
         ) from error
     return _checked(policy, f"checkpoint {path}")
 

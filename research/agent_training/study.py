@@ -23,7 +23,7 @@ from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import PairedEvaluation
 from llm_sched_env.agents.variants import VARIANTS, variant
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, one_of
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.files.result_cache import keep_result, read_result, unusable
 from llm_sched_env.presets import resolve_instance
@@ -102,7 +102,7 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -
             for n, steps in _SCALE_STEPS.items()
         ]
     else:
-        raise ConfigurationError("study", study, " or ".join(STUDIES))
+        raise ConfigurationError("study", study, one_of(STUDIES))
     return [_cell(*choice, quick=quick, seed=seed) for choice in chosen]
 
 

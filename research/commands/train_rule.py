@@ -156,19 +156,17 @@ def _configuration(
 
     if instance is not None and recorded is not None:
         raise ConfigurationError(
-            "--instance", instance, "none beside --trace", "the plan is that of the trace"
+            "`--instance` cannot be combined with `--trace`, whose requests are planned for."
         )
     if (instance is None and recorded is None) != (gpus is None):
         raise ConfigurationError(
-            "--gpus", gpus, "a size with --instance or --trace, none without them"
+            "`--gpus` is needed with `--instance` or `--trace`, and cannot be given without them."
         )
     if instance is None and "horizon" in chosen:
-        raise ConfigurationError(
-            "--seconds", chosen["horizon"], "a length with --instance", "others have their own"
-        )
+        raise ConfigurationError("`--seconds` needs `--instance`.")
     if gpus is None:
         if "reacting" in chosen:
-            raise ConfigurationError("--reacting", "a generalist", "one instance or trace")
+            raise ConfigurationError("`--reacting` needs `--instance` or `--trace`.")
         return RuleTraining(**chosen)
     n_gpus = checked_integer("--gpus", gpus)
     if recorded is None:

@@ -115,10 +115,8 @@ def _part(page: str, name: str) -> re.Match[str] | None:
     marks = len(re.findall(start, page)), len(re.findall(end, page))
     if marks not in {(0, 0), (1, 1)} or len(pairs) != marks[0]:
         raise ConfigurationError(
-            "page of claims",
-            f"{marks[0]} starts and {marks[1]} ends of {name}",
-            "one pair of marks per study, or none",
-            "restore its marks",
+            f"The page of claims has {marks[0]} start marks and {marks[1]} end marks of {name}; "
+            "restore one pair of marks, or remove all."
         )
     return pairs[0] if pairs else None
 

@@ -70,10 +70,8 @@ class StudyRun:
         kept = parts(_page(self.folder)).get(self.study.name)
         if self.quick and kept is not None and not is_quick(kept):
             raise ConfigurationError(
-                "--out with --quick",
-                str(self.folder),
-                f"a folder without a full result of {self.study.name}",
-                "name another one",
+                f"The folder {str(self.folder)!r} (`--out`) has a full result of "
+                f"{self.study.name}, which `--quick` would replace; choose another folder."
             )
 
     def run(self, spreading: Spreading, on_cell: Callable[[int], None] | None = None) -> Findings:

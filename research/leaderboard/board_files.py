@@ -61,10 +61,8 @@ class BoardRun:
         kept = self.folder / "leaderboard.md"
         if self.quick and kept.exists() and kept.read_text(encoding="utf-8").startswith(FULL):
             raise ConfigurationError(
-                "--out with --quick",
-                str(self.folder),
-                "a folder without a full board",
-                "name another one",
+                f"The folder {str(self.folder)!r} (`--out`) has a full leaderboard, "
+                "which `--quick` would replace; choose another folder."
             )
 
     def missing(self) -> list[Cell]:

@@ -94,7 +94,7 @@ def entrants(
             meet = None in {entrant.instance, other.instance} or entrant.instance == other.instance
             if entrant.label == other.label and meet:
                 raise ConfigurationError(
-                    "entrants", entrant.label, "each name once per instance", "rename or remove it"
+                    f"Two entrants have the name {entrant.label!r}; rename or remove one of them."
                 )
     return found
 

@@ -143,13 +143,11 @@ class RuleTraining:
                 raise ConfigurationError(name, value, "a finite number >= 0")
         self._check_names()
         if (self.instance is None) != (self.n_gpus is None):
-            raise ConfigurationError(
-                "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
-            )
+            raise ConfigurationError("Give both `instance` and `n_gpus`, or neither.")
         if self.n_gpus is not None and checked_integer("n_gpus", self.n_gpus) > _MOST_GPUS:
             raise ConfigurationError("n_gpus", self.n_gpus, f"at most {_MOST_GPUS}")
         if not self.population.deviations.any():
-            raise ConfigurationError("noise", 0, "some weights that are trained")
+            raise ConfigurationError("No weight is trained; set one of the noises to a value > 0.")
 
     def _check_names(self) -> None:
         """Of features and corrections."""
@@ -274,7 +272,9 @@ def train_rule(
     """
     given = None if trace is None else fingerprint(trace)
     if given != configuration.trace:
-        raise ConfigurationError("trace", given, f"the configuration's, {configuration.trace}")
+        raise ConfigurationError(
+            "trace", given, f"the trace of the configuration, {configuration.trace}"
+        )
     make_folder(out)
     progress = _start(configuration, out, initial)
     deviations = configuration.population.deviations
@@ -360,7 +360,9 @@ def _widened(network: RankCorrection, hidden_units: int) -> RankCorrection:
     """The same rule with more hidden units, which have no effect yet."""
     own = network.hidden_units
     if own > hidden_units:
-        raise ConfigurationError("hidden_units", hidden_units, f"at least {own}, as initial has")
+        raise ConfigurationError(
+            "hidden_units", hidden_units, f"at least {own}, the hidden units of initial"
+        )
     wider = _reading(hidden_units)
     static, state, output, gain = (
         np.array(getattr(wider, name)) for name in ("static", "state", "output", "gain")
@@ -418,10 +420,8 @@ def _resumed(configuration: RuleTraining, out: Path) -> _Progress:
     if trained != wanted:
         other = sorted(k for k in wanted if trained.get(k) != wanted[k])
         raise ConfigurationError(
-            f"training in {out} with other",
-            ", ".join(other),
-            "the settings of the run that is there",
-            "choose another folder",
+            f"The training in {str(out)!r} has other settings of {', '.join(other)}; "
+            "use the same ones, or choose another folder."
         )
     return progress
 

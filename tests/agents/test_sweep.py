@@ -183,7 +183,7 @@ def test_the_command_trains_every_combination_once(run, tmp_path):
         (("--gpus", "0"), "--gpus"),
         (("--steps", "0"), "--steps"),
         (("--part-steps", "0"), "--part-steps"),
-        (("--instance", "bas"), "allowed is base, overload"),
+        (("--instance", "bas"), "expected base, overload"),
         (("--backend", "dask"), "joblib or ray"),
     ],
 )

@@ -234,9 +234,9 @@ def test_an_instance_file_names_a_hardware_file_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hardware": {"alpa": 1}}, "unknown key: got 'alpa', allowed is alpha"),
-        ({"source": {"gpu": "x"}}, "unknown key: got 'gpu', allowed is device"),
-        ({"sources": {}}, "unknown key: got 'sources', allowed is hardware, source"),
+        ({"hardware": {"alpa": 1}}, "unknown key: got 'alpa', expected alpha"),
+        ({"source": {"gpu": "x"}}, "unknown key: got 'gpu', expected device"),
+        ({"sources": {}}, "unknown key: got 'sources', expected hardware, source"),
         ({"hardware": None}, "a table with the keys alpha"),
         ({"source": {"date": "2026-02-30"}}, "a day as a text"),
         ({"source": {"date": 20260131}}, "a day as a text"),
@@ -365,7 +365,7 @@ def test_a_profile_of_a_law_gives_the_law_back(run, tmp_path):
     ):
         refused(*run("calibrate", path, *missing), message)
     whole = write(tmp_path / "t.csv", rows())
-    refused(*run("calibrate", whole, "--layers", "32"), "layers: got 32, allowed is none for")
+    refused(*run("calibrate", whole, "--layers", "32"), "layers: got 32, expected none for")
 
 
 def test_other_profiles_are_one_line(tmp_path):

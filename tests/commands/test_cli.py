@@ -139,13 +139,13 @@ def test_lists_and_instance_files(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan", "--instance", "bas"], "allowed is base, overload, dolly15k"),
+        (["plan", "--instance", "bas"], "expected base, overload, dolly15k"),
         (["plan", "--pricing", "free"], "bundled or separate"),
         (["plan", "--instance", "missing.json"], "readable file"),
         (["plan", "--instnce", "base"], "No such option"),
         (["plann"], "No such command"),
         (["evaluate"], "policy"),
-        (["evaluate", "--policy", "nobody"], "allowed is one of"),
+        (["evaluate", "--policy", "nobody"], "expected one of"),
         (["evaluate", "--policy", "credit-gate", "--gpus", "0"], "n_gpus"),
         (["evaluate", "--policy", "credit-gate", "--gpus", "many"], "valid int"),
         (["evaluate", "--policy", "credit-gate", "--jobs", "0"], "jobs"),

@@ -76,7 +76,7 @@ def test_all_run_as_long_as_the_one_that_acts_at_intervals(run, trace):
         (["--policies", ""], "without gaps"),
         (["--policies", "credit-gate,credit-gate"], "each name once"),
         (["--policies", "GG-SP,gate-and-route"], "two of the names mean 'gate-and-route'"),
-        (["--policies", "credit-gate,nobody"], "allowed is one of"),
+        (["--policies", "credit-gate,nobody"], "expected one of"),
     ],
 )
 def test_names_that_cannot_be_meant_are_one_line(run, trace, options, message):

@@ -446,7 +446,7 @@ def test_bad_actions_are_one_clear_line_and_change_nothing(action, message):
 )
 def test_bad_arguments_are_one_clear_line(kwargs):
     for build in (LLMSchedEventEnv, lambda **k: gym.make_vec("LLMSchedEvent-v0", **k)):
-        with pytest.raises(LLMSchedError, match=r"got .*allowed is") as caught:
+        with pytest.raises(LLMSchedError, match=r"got .*expected") as caught:
             build(**kwargs)
         assert "\n" not in str(caught.value)
 

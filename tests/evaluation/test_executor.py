@@ -39,7 +39,7 @@ def test_results_come_with_their_numbers(way):
 
 def test_after_an_error_nothing_is_started_and_what_ran_is_kept(way):
     found = []
-    with pytest.raises(ConfigurationError, match=r"^number: got 3, allowed is less than 3; take"):
+    with pytest.raises(ConfigurationError, match=r"^number: got 3, expected less than 3; take"):
         found.extend(number for number, _ in way.run(partial(numbered, 3), range(50)))
     assert {0, 1, 2} <= set(found) <= set(range(3 + 2 * 2))
 
@@ -152,7 +152,7 @@ def test_the_digest_covers_all_sources(monkeypatch):
     ("arguments", "message"),
     [
         ({"jobs": 0}, "jobs: got 0"),
-        ({"backend": "dask"}, "backend: got 'dask', allowed is joblib or ray"),
+        ({"backend": "dask"}, "backend: got 'dask', expected joblib or ray"),
         ({"ray_address": "auto"}, "use backend ray"),
     ],
 )

@@ -385,7 +385,7 @@ def test_stable_baselines3_form() -> None:
         (["tpot@limit=1"], "service level: got 'tpot'"),
         (["token-time@limit=1", "token-time@price=1"], "each once"),
         ([{"name": "token-time", "limit": "low"}], "token-time limit: got 'low'"),
-        ([{"name": "token-time"}], "token-time: got None, allowed is a limit, a price or both"),
+        ([{"name": "token-time"}], "token-time: got None, expected a limit, a price or both"),
         ([3], "slis: got 3"),
         (["token-time@limit=0.02"], "the least attainable"),
     ],

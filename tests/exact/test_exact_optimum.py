@@ -320,7 +320,7 @@ def test_the_optimal_policy_sees_bursts():
         for traffic in range(3)
     ]
     assert kinds == ["admit", "admit", "wait"]
-    with pytest.raises(ConfigurationError, match="state traffic: got 3, allowed is 0 to 2"):
+    with pytest.raises(ConfigurationError, match="state traffic: got 3, expected 0 to 2"):
         policy.action(ClusterState([Gpu(IDLE, (2, 0))], (1, 0), (0, 0), 3))
 
 

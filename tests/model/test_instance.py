@@ -40,7 +40,7 @@ def check_message(error: ConfigurationError, field: str, got: str, allowed: str)
     message = str(error)
     assert "\n" not in message
     named, _, rest = message.partition(": got ")
-    shown, _, remedy = rest.partition(", allowed is ")
+    shown, _, remedy = rest.partition(", expected ")
     assert field in named
     assert got in shown
     assert allowed in remedy

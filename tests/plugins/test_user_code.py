@@ -62,7 +62,7 @@ def mine(tmp_path_factory):
     [
         ("os:system", "TypeError: system() missing required argument", None),
         ("sys:exit", "SystemExit", None),
-        ("os:path", "allowed is a DispatchRule or an object with reset", None),
+        ("os:path", "expected a DispatchRule or an object with reset", None),
         ("mine_of_test:number", "got 5", None),
         ("mine_of_test:gives_text", "got 'text'", None),
         ("mine_of_test:Environment", "a mapping of arguments", None),
@@ -93,7 +93,7 @@ def test_a_policy_that_cannot_be_used_is_one_line(run, mine, policy, said, place
     ("level", "said", "place"),
     [
         ("mine_of_test:Level@limit=1", "AttributeError", "mine_of_test.py:22 in indicator"),
-        ("mine_of_test:Numbers@limit=1", "got 5, allowed is an Indicator", None),
+        ("mine_of_test:Numbers@limit=1", "got 5, expected an Indicator", None),
         ("raises_of_test:x@price=1", "ZeroDivisionError", "raises_of_test.py:2"),
         ("os:system@price=1", "a subclass of ServiceLevel", None),
     ],

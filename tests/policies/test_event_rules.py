@@ -204,5 +204,5 @@ def test_a_trained_rule_is_refused() -> None:
 
 def test_a_rule_that_changes_plans_is_refused() -> None:
     rule = DispatchRule("bid-price", "bid-price", "dynamic", foresight=5.0)
-    with pytest.raises(ConfigurationError, match=r"rule\.foresight: got 5\.0, allowed is None"):
+    with pytest.raises(ConfigurationError, match=r"rule\.foresight: got 5\.0, expected None"):
         EventRule(rule)

@@ -50,7 +50,7 @@ def test_a_window_starts_at_its_start(burst: Path) -> None:
 
 @pytest.mark.parametrize("window", [(-1, 2), (4, 3), (3, 3), (np.nan, 1), (0, np.nan), (11, 12)])
 def test_a_window_without_requests_is_refused(burst: Path, window: tuple[float, float]) -> None:
-    with pytest.raises(ConfigurationError, match=r"^window: got .*, allowed is "):
+    with pytest.raises(ConfigurationError, match=r"^window: got .*, expected "):
         load_traces(burst, window=window)
 
 
@@ -59,7 +59,7 @@ def test_a_rate_is_the_mean_of_what_is_replayed(burst: Path) -> None:
     assert trace.rate == 0.5
     assert trace.at_rate(5).arrival_time.tolist() == (trace.arrival_time / 10).tolist()
     assert load_traces(burst, rate=7, window=(1, 10), zero_rows="keep").rate == pytest.approx(7)
-    with pytest.raises(ConfigurationError, match=r"^rate: got 0, allowed is"):
+    with pytest.raises(ConfigurationError, match=r"^rate: got 0, expected"):
         trace.at_rate(0)
     instant = Trace(("a",), np.zeros(2), np.zeros(2), np.ones(2), np.ones(2))
     with pytest.raises(TraceError, match="all at one instant"):
@@ -231,8 +231,8 @@ def test_time_units_by_file_on_the_command_line(run: Any, tmp_path: Path) -> Non
         (["--time-unit", "one.jsonl=s"], "two.jsonl: the unit of 'timestamp' is unclear"),
         (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "FILE=UNIT once for a file"),
         (["--time-unit", "s,two.jsonl=ms"], "FILE=UNIT once for a file"),
-        (["--time-unit", "s,ms"], "allowed is s or ms or us or ns"),
-        (["--time-unit", "one.jsonl=h"], "allowed is s or ms or us or ns"),
+        (["--time-unit", "s,ms"], "expected s or ms or us or ns"),
+        (["--time-unit", "one.jsonl=h"], "expected s or ms or us or ns"),
         (["--time-unit", "six.jsonl=s"], "the path or name of one of the files"),
     ):
         code, out, err = run("trace", *paths, *option)
@@ -254,7 +254,7 @@ def test_replay_keeps_the_instance(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window", "1"], "--window: got '1', allowed is A,B"),
+        (["--window", "1"], "--window: got '1', expected A,B"),
         (["--window", "5,2"], "--window"),
         (["--window", "a,b"], "--window"),
         (["--rate", "2", "--speed", "2"], "both scale time"),

@@ -111,7 +111,7 @@ def test_speed_divides_the_times_and_nothing_else(two_files: list[Path]) -> None
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), True, "2", None])
 def test_a_speed_that_is_no_positive_number_is_rejected(two_files: list[Path], speed: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^speed: got .*, allowed is a finite number > 0"):
+    with pytest.raises(ConfigurationError, match=r"^speed: got .*, expected a finite number > 0"):
         load_traces(two_files).at_speed(speed)
 
 
