@@ -122,6 +122,13 @@ def optimum(
     Raises:
         ConfigurationError: for arguments out of range, too many states or no Markov instance.
         PlanError: if an iteration does not converge.
+
+    Example:
+        >>> from llm_sched_env.exact.shrunk import shrunk
+        >>> from llm_sched_env.presets import base
+        >>> found = optimum(shrunk(base(), batch_slots=2), n_gpus=1, queue_limit=5)
+        >>> 0.0 < found.bounds.lower <= found.bounds.upper <= found.fluid_bound
+        True
     """
     if gpu_choice not in GPU_CHOICES:
         raise ConfigurationError("gpu_choice", gpu_choice, one_of(GPU_CHOICES))

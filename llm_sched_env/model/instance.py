@@ -47,6 +47,13 @@ class RequestClass:
             place of the two distributions; None: lengths are independent.
         prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
+
+    Example:
+        >>> chat = RequestClass(
+        ...     "chat", prompt_tokens=300, output_tokens=400, arrival_rate=0.5, patience_rate=0.1
+        ... )
+        >>> chat.arrival_rate
+        0.5
     """
 
     name: str
@@ -116,7 +123,12 @@ class RequestClass:
 
 @dataclass(frozen=True)
 class Prices:
-    """Revenue per prompt token and per output token, in the same currency."""
+    """Revenue per prompt token and per output token, in the same currency.
+
+    Example:
+        >>> Prices(prefill=0.1, decode=0.2).decode
+        0.2
+    """
 
     prefill: float
     decode: float
@@ -138,6 +150,14 @@ class Instance:
     chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix),
     ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,). ``modulation`` multiplies
     the arrival rates of all classes; None: no bursts.
+
+    Example:
+        >>> from llm_sched_env.presets import base
+        >>> twice = base().scaled(2.0)
+        >>> twice.name, twice.n_classes, twice.classes[0].arrival_rate
+        ('base-x2', 2, 1.0)
+        >>> Instance.from_dict(twice.to_dict()) == twice
+        True
     """
 
     name: str
