@@ -36,14 +36,14 @@ readme: $(INSTALLED)
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
 
-# Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/leaderboard.md;
+# Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/results/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.
 leaderboard: $(INSTALLED)
 	$(BIN)/python -m research leaderboard --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
 		$(if $(POLICIES),--policies $(POLICIES))
 	$(BIN)/python -m research.pages.update_leaderboard $(RESULTS)/leaderboard
 
-# Every statement of the paper that can be computed, at full size: docs/paper.md, docs/paper/.
+# Every statement of the paper that can be computed, at full size: docs/results/paper.md, docs/results/paper/.
 paper: $(INSTALLED)
 	$(BIN)/python -m research experiment all --out $(RESULTS)/paper
 	$(BIN)/python -m research.pages.update_paper $(RESULTS)/paper

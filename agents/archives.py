@@ -109,7 +109,7 @@ def _check_sizes(
         if member.file_size > limits[member.filename]:
             raise ValueError(
                 f"member {member.filename!r} of {member.file_size:,} bytes, "
-                f"allowed are {limits[member.filename]:,}"
+                f"at most {limits[member.filename]:,} are read"
             )
     if total is not None and sum(member.file_size for member in archive.infolist()) > total:
         raise ValueError(f"arrays of more than {total:,} bytes")

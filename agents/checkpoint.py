@@ -129,13 +129,12 @@ class Checkpoint:
             )
         except FileNotFoundError:
             raise CheckpointError(
-                f"checkpoint {path}: got no such file, allowed is what `llmsched train` wrote; "
-                "check the path"
+                f"checkpoint {path}: no such file; give one that `llmsched train` wrote"
             ) from None
         except UNREADABLE as error:
             raise CheckpointError(
                 f"checkpoint {path}: got no agent of this package "
-                f"({' '.join(str(error).split())}), allowed is what `llmsched train` wrote"
+                f"({' '.join(str(error).split())}), expected a file that `llmsched train` wrote"
             ) from None
 
 

@@ -49,6 +49,8 @@ _POSITIVE_NUMBERS = ("interval", "horizon", "half_life", "evaluation_horizon")
 _MOST_LAYERS, _MOST_UNITS, _MOST_FRAMES = 16, 8192, 100
 # A name of a registered policy: no import path and no file, since checkpoints hold it too.
 _POLICY_NAME = re.compile(r"[\w.+-]+")
+# Gates and routers in checkpoints of earlier versions.
+_FORMER_NAMES = {"credit": "token-bucket", "bid-price": "net-value"}
 _TUPLES = ("controls", "hidden_units", "references")
 # Rows times GPUs of an evaluation: what a cluster earns varies like one over their root.
 _EVALUATED_GPUS = 1600
@@ -71,11 +73,11 @@ class TrainingConfiguration:
 
     # What the agent controls: trunk reservation's ranks and reserves, around those of the plan.
     control: str = "interval"
-    gate: str = "bid-price"
-    router: str = "bid-price"  # under event control: "agent"
+    gate: str = "net-value"
+    router: str = "net-value"  # with event-driven control: "agent"
     pools: str = "dynamic"
     controls: tuple[str, ...] = ("priority", "reserve")
-    interval: float = 1.0  # seconds between decisions; event control: their mean, for the discount
+    interval: float = 1.0  # seconds between decisions; event-driven: their mean, for the discount
     horizon: float = 200.0  # seconds per training episode
     start: str = "plan"  # episodes start near stationarity, not empty
     center: str = "plan"  # what the action 0 is: the plan's controls, or the middle of each range
@@ -108,7 +110,7 @@ class TrainingConfiguration:
     buffer_steps: int = 200_000
 
     # Evaluation during training: the greedy policy on the same requests as the references
-    references: tuple[str, ...] = ("trunk-reservation", "credit-gate", "gate-and-route")
+    references: tuple[str, ...] = ("trunk-reservation", "token-bucket", "gate-and-route")
     evaluation_every: int = 20  # updates, also at the start and at the end
     evaluation_warmup: float = 50.0  # seconds that are not measured
     evaluation_horizon: float = 300.0  # seconds, warm-up included
@@ -258,7 +260,9 @@ class TrainingConfiguration:
             )
         # What is no list stays as it is, and is refused.
         tuples = {k: tuple(data[k]) for k in _TUPLES if isinstance(data.get(k), list)}
-        return cls(**{**data, **tuples})
+        former = {k: data[k] for k in ("gate", "router") if data.get(k) in [*_FORMER_NAMES]}
+        present = {k: _FORMER_NAMES[name] for k, name in former.items()}
+        return cls(**{**data, **tuples, **present})
 
 
 def _is_list(value: object) -> bool:

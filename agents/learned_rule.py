@@ -100,7 +100,7 @@ class LearnedRule:
         except (OSError, KeyError, TypeError, ValueError, AttributeError, LLMSchedError) as error:
             raise CheckpointError(
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
-                "allowed is what `python -m research train-rule` wrote"
+                "expected a file that `python -m research train-rule` wrote"
             ) from None
         else:
             return loaded

@@ -40,8 +40,8 @@ class FluidMPC:
 
     name = "fluid-mpc"
     environment = {  # noqa: RUF012 - plain data, as the protocol of policies has it
-        "gate": "bid-price",
-        "router": "bid-price",
+        "gate": "net-value",
+        "router": "net-value",
         "pools": "dynamic",
         "controls": ["priority", "reserve"],
         "interval": INTERVAL,

@@ -12,7 +12,16 @@ _GREATEST = 1e100
 
 
 class LLMSchedError(ValueError):
-    """Base of this package's errors; the command line prints it as one line and exits with 2."""
+    """Base of this package's errors; the command line prints it as one line and exits with 2.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> try:
+        ...     lse.Instance.load("missing.json")
+        ... except lse.LLMSchedError as error:
+        ...     print(error)
+        instance file: got 'missing.json', expected a readable file; No such file or directory
+    """
 
 
 class ConfigurationError(LLMSchedError):

@@ -16,6 +16,7 @@ from rich.table import Table
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
+from llm_sched_env.plugins.deprecated_names import warn_renamed
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
@@ -46,13 +47,14 @@ RayAddressOption = Annotated[
     str | None,
     typer.Option(help="HOST:PORT, auto or local [$RAY_ADDRESS; else auto, else local]."),
 ]
-SliOption = Annotated[
+SloOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Service level NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; NAME is "
-        f"{', '.join(SERVICE_LEVELS)} or package.module:Name; repeatable."
+        help="Service-level objective NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; "
+        f"NAME is {', '.join(SERVICE_LEVELS)} or package.module:Name; repeatable."
     ),
 ]
+FormerSloOption = Annotated[list[str] | None, typer.Option("--sli", hidden=True)]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
 _HEADER_WIDTH = 10
@@ -62,7 +64,7 @@ messages = Console(stderr=True, highlight=False)
 
 
 def print_note(text: str) -> None:
-    """One line on stderr beside a result on stdout."""
+    """One line on stderr, next to a result on stdout."""
     messages.print(text, soft_wrap=True, markup=False)
 
 
@@ -95,6 +97,14 @@ def names(option: str, text: str) -> list[str]:
     if not all(items):
         raise ConfigurationError(option, text, "a comma-separated list without empty items")
     return items
+
+
+def objectives(slo: Sequence[str] | None, sli: Sequence[str] | None) -> list[str]:
+    """The service-level objectives of ``--slo`` and its former name ``--sli``."""
+    if sli:
+        warn_renamed("the option --sli", "--slo")
+        print_note("note: the option --sli is now --slo and will be removed in the next release")
+    return [*(slo or ()), *(sli or ())]
 
 
 def trace_paths(values: Sequence[str] | None) -> list[Path]:

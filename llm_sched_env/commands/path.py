@@ -9,11 +9,13 @@ import numpy as np
 import typer
 
 from llm_sched_env.commands.options import (
+    FormerSloOption,
     InstanceOption,
     JsonOption,
     PricingOption,
-    SliOption,
+    SloOption,
     numbers,
+    objectives,
     output_folder,
     print_json,
     print_lines,
@@ -54,7 +56,8 @@ def register(app: typer.Typer) -> None:
                 help="Requests per GPU that wait for prefill at the start, by class with commas."
             ),
         ] = None,
-        sli: SliOption = None,
+        slo: SloOption = None,
+        sli: FormerSloOption = None,
         out: Annotated[
             Path | None, typer.Option(help="CSV file; its figure is put beside it (.png).")
         ] = None,
@@ -62,7 +65,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Integrate the fluid dynamics (24)-(37): occupancies per GPU over time."""
         times = _times(horizon, every)
-        fluid = solve(instance, pricing, slis=sli or ())
+        fluid = solve(instance, pricing, slis=objectives(slo, sli))
         state = _start(fluid, start, backlog)
         if out is not None:
             require_extra("report", "matplotlib")

@@ -117,7 +117,7 @@ def print_results(
 
 def _print_table(results: list[Evaluation]) -> None:
     first = results[0]
-    columns = ["policy", "score", "revenue", *(["objective"] if first.slis else [])]
+    columns = ["policy", "score", "revenue", *(["objective"] if first.slos else [])]
     print_table(
         (*columns, "TTFT p99", "TPOT p99", "abandoned"),
         [
@@ -125,7 +125,7 @@ def _print_table(results: list[Evaluation]) -> None:
                 result.policy,
                 _with_interval(result.score),
                 f"{result.revenue_rate.mean:.2f}",
-                *([f"{result.objective.mean:.2f}"] if first.slis else []),
+                *([f"{result.objective.mean:.2f}"] if first.slos else []),
                 *(_number(v) for v in (result.ttft.p99, result.tpot.p99)),
                 _share(result.abandoned["share"]),
             )

@@ -24,7 +24,7 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.presets import resolve_instance
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.sweep import sweep as train_all
         from llm_sched_env.agents.sweep import training_runs
 
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         configurations = [
             TrainingConfiguration(
                 instance=resolved.to_dict(),
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         ]
         runs = training_runs(configurations, out, checked_integer("--part-steps", part_steps))
         finished = sum(run.next_target() is None for run in runs)
-        spreading.connect()
+        executor.connect()
         output_folder(out)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
                 ended = run.next_target() is None
                 progress.update(task, description=run.folder.name, advance=ended)
 
-            train_all(runs, spreading, show)
+            train_all(runs, executor, show)
         _print([Checkpoint.load(r.checkpoint) for r in runs], [r.checkpoint for r in runs], as_json)
 
 

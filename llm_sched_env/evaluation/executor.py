@@ -20,6 +20,7 @@ from llm_sched_env.errors import (
     one_of,
 )
 from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
+from llm_sched_env.plugins.deprecated_names import renamed_attributes
 from llm_sched_env.simulation.runtime.row_threads import available_processors
 
 Task = TypeVar("Task")
@@ -29,7 +30,7 @@ BACKENDS = ("joblib", "ray")
 
 
 @dataclass(frozen=True)
-class Spreading:
+class Executor:
     """How many computations run at the same time, and where; no result depends on it.
 
     Args:
@@ -42,6 +43,10 @@ class Spreading:
 
     Raises:
         ConfigurationError: for a value that is not allowed, or ``ray`` where it is not installed.
+
+    Example:
+        >>> Executor(jobs=1).in_order(abs, [-1, -2])
+        [1, 2]
     """
 
     jobs: int | None = None
@@ -201,7 +206,10 @@ def _run_on_worker(
     """What a worker of Ray runs, with the same code as the process that asks."""
     if installation_digest(package) != installed:
         return number, WorkerError(
-            f"worker on {platform.node()}: got other sources or versions than here, allowed are "
-            "the same; install the same llm-sched-env, numpy, numba and scipy there"
+            f"worker on {platform.node()}: got other sources or versions than here; "
+            "install the same llm-sched-env, numpy, numba and scipy there"
         )
     return guarded(number, task)
+
+
+__getattr__ = renamed_attributes(globals(), Spreading="Executor")

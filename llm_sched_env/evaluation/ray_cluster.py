@@ -30,7 +30,7 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
 
     Args:
         address: ``HOST:PORT``, ``auto``, ``local`` or None, as
-            :class:`llm_sched_env.evaluation.executor.Spreading` has it.
+            :class:`llm_sched_env.evaluation.executor.Executor` has it.
         processors: that a cluster started here gets; None: those of this process.
 
     Raises:

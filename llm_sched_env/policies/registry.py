@@ -70,7 +70,12 @@ class RegisteredPolicy:
 
 @cache
 def registered_policies() -> dict[str, RegisteredPolicy]:
-    """Every policy registered by an installed package, by name, in alphabetical order."""
+    """Every policy registered by an installed package, by name, in alphabetical order.
+
+    Example:
+        >>> "trunk-reservation" in registered_policies()
+        True
+    """
     found = {}
     for point in sorted(entry_points(group=POLICY_GROUP), key=lambda p: p.name):
         what = f"registered policy {point.name} ({point.value})"
@@ -116,6 +121,10 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     Raises:
         ConfigurationError: for a name that nothing answers to, or what is no policy.
         Exception: whatever a module or factory of the policy raises, with its own traceback.
+
+    Example:
+        >>> resolve_policy("GG-SP")[0]
+        'gate-and-route'
     """
     if isinstance(policy, Path):
         policy = str(policy)

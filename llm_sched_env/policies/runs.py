@@ -51,7 +51,7 @@ class Run:
     seed: int
     stream: RequestStream | None
     billing: str | None
-    slis: tuple[ServiceLevel, ...]
+    slos: tuple[ServiceLevel, ...]
     pays_earlier_arrivals: bool
 
     @property
@@ -247,7 +247,7 @@ class PythonRuns:
 
     def _at_intervals(self, run: Run, replication: int, found: Replications) -> Metrics:
         configuration = IntervalConfiguration.validated(
-            **run.cluster, slis=run.slis, **self.arguments
+            **run.cluster, slos=run.slos, **self.arguments
         )
         control = IntervalControl(configuration, **run.mechanics)
         control.start(0, run.seed_of(replication))

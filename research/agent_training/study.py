@@ -25,7 +25,7 @@ from llm_sched_env.agents.training_evaluation import PairedEvaluation
 from llm_sched_env.agents.variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError, one_of
 from llm_sched_env.files.atomic import write_whole
-from llm_sched_env.files.result_cache import keep_result, read_result, unusable
+from llm_sched_env.files.result_cache import read_result, store_result, unusable
 from llm_sched_env.presets import resolve_instance
 
 REPORT_SEED = 2_000_004
@@ -191,7 +191,7 @@ def _compute(cell: Cell, folder: Path) -> Result:
         "report": _report(cell, saved),
         "versions": saved.versions,
     }
-    keep_result(folder / _RESULT_NAME, _KIND, cell.settings(), result)
+    store_result(folder / _RESULT_NAME, _KIND, cell.settings(), result)
     return result
 
 

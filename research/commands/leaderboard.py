@@ -24,7 +24,7 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
 )
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.report import write_page
 from research.leaderboard.board_files import FILES, BoardRun
 from research.leaderboard.entrants import Agent, entrants
@@ -68,10 +68,10 @@ def register(app: typer.Typer) -> None:
 
         A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
         """
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")
         folder = out or (QUICK_RESULTS if quick else RESULTS)
-        run_board(folder, policies, agents, quick=quick, spreading=spreading, as_json=as_json)
+        run_board(folder, policies, agents, quick=quick, executor=executor, as_json=as_json)
 
 
 def run_board(
@@ -80,7 +80,7 @@ def run_board(
     agents: str | None,
     *,
     quick: bool,
-    spreading: Spreading,
+    executor: Executor,
     as_json: bool,
 ) -> None:
     """Compute what is missing, write the board, show its ranking."""
@@ -90,7 +90,7 @@ def run_board(
     competing = entrants(cases, wanted, [Agent(path, only or None) for path, only in files])
     run = BoardRun(competing, out, _command(policies, agents, quick=quick), quick)
     run.require_place()
-    spreading.connect()
+    executor.connect()
     output_folder(out)
     missing = run.missing()
     minutes = sum(map(run.board.cost, missing)) / 60.0
@@ -101,7 +101,7 @@ def run_board(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
         task = progress.add_task("leaderboard", total=len(run.cells))
-        rows = run.run(spreading, lambda done: progress.update(task, completed=done))
+        rows = run.run(executor, lambda done: progress.update(task, completed=done))
     settings = run.board.settings(rows)
     write_page(rows, [settings], out / "report.html")
     table = ranking(Standings(rows))

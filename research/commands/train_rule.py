@@ -21,7 +21,7 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import instance_from_trace
@@ -86,7 +86,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
         from research.rule_training.trainer import train_rule
 
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         recorded = reading.load_if_given(trace_paths(trace))
         chosen: dict[str, Any] = {
             "seed": checked_integer("--seed", seed, 0),
@@ -104,7 +104,7 @@ def register(app: typer.Typer) -> None:
         if initial is not None:
             shipped = SHIPPED / f"{initial}.json"
             network = LearnedRule.load(shipped if shipped.exists() else initial).network
-        spreading.connect()
+        executor.connect()
         folder = output_folder(out)
         columns = (
             TextColumn(
@@ -127,7 +127,7 @@ def register(app: typer.Typer) -> None:
                 folder,
                 initial=network,
                 trace=recorded,
-                spreading=spreading,
+                executor=executor,
                 on_generation=show,
             )
         trained = LearnedRule.load(path)

@@ -38,7 +38,7 @@ _ELSEWHERE = {
     "policies/timing.py",
     "evaluation/comparison.py",
     "evaluation/executor.py",
-    "evaluation/kept_evaluations.py",
+    "evaluation/evaluation_cache.py",
     "evaluation/ray_cluster.py",
     "evaluation/report.py",
 }

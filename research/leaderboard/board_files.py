@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.files.atomic import save_figure, write_whole
 from llm_sched_env.policies.registry import registered_policies
@@ -70,10 +70,10 @@ class BoardRun:
         store = self.folder / "cells"
         return [cell for cell in self.cells if not cell_file(store, self.board, cell).exists()]
 
-    def run(self, spreading: Spreading, on_cell: Callable[[int], None] | None = None) -> list[Row]:
+    def run(self, executor: Executor, on_cell: Callable[[int], None] | None = None) -> list[Row]:
         """Compute what is not stored, then write every file; returns the rows."""
         store = self.folder / "cells"
-        rows = run_cells(self.board, self.cells, store, spreading=spreading, on_cell=on_cell)
+        rows = run_cells(self.board, self.cells, store, executor=executor, on_cell=on_cell)
         standings = Standings(rows)
         rules = [entrant.label for entrant in self.competing if entrant.is_rule]
         challengers = [p for p in standings.policies if p not in rules]

@@ -42,9 +42,7 @@ def _filled(page: str, start: str, end: str, lines: list[str]) -> str:
     pattern = f"{re.escape(first)}.*?{re.escape(last)}"
     filled, count = re.subn(pattern, lambda _: content, page, count=0, flags=re.DOTALL)
     if count != 1:
-        sys.exit(
-            f"training.md: got {count} places for {start!r}, allowed is one; restore its marks"
-        )
+        sys.exit(f"training.md: got {count} places for {start!r}, expected one; restore its marks")
     return filled
 
 

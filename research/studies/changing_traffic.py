@@ -161,7 +161,7 @@ class ChangingTraffic(Study):
         )
 
 
-_SHOWN = ("gate-and-route", "credit-gate", "trunk-reservation", *REPLANNED, FORESIGHT, LEARNED)
+_SHOWN = ("gate-and-route", "token-bucket", "trunk-reservation", *REPLANNED, FORESIGHT, LEARNED)
 _FIXED = "every rule of a fixed plan"
 _NOTHING_TO_GAIN = {
     "bursts-dolly": "no class is refused there and no slot kept free, and even a policy that sees "

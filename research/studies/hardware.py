@@ -117,7 +117,7 @@ class HardwareCurves(Study):
             "revenue": result.revenue_rate.mean,
             "share": result.score.mean,
             "tpot": result.tpot.mean,
-            "token time": result.token_time.mean,
+            "token time": result.decode_tpot.mean,
         }
         return [row | found]
 
@@ -337,7 +337,7 @@ def _follows_claim(rows: list[Row], policy: str) -> Claim:
         Criterion(low=0.95),
         {
             "differs": f"the plan wants {target:.2f} prefills of a class in service there; the "
-            "printed gate admits it whenever no other waits, and prefilled requests give up"
+            "the paper's gate admits it whenever no other waits, and prefilled requests abandon"
         },
         ".3f",
     )

@@ -333,7 +333,7 @@ def _what_the_loss_buys(
     revenue = [billed(found, "bundled", PAPER_RATIO).mean() for found in runs]
     gain = revenue[0] / revenue[1] - 1.0
     return (
-        "prompts that are charged pay also when their requests give up before they decode; "
+        "prompts that are charged pay also when their requests abandon before they decode; "
         f"scheduled by bundled prices {queues[0]:.1f} in place of {queues[1]:.1f} prefilled "
         f"requests wait per GPU, and completed requests are worth {gain:+.1%}"
     )

@@ -218,7 +218,7 @@ def _case_claims(rows: list[Row], name: str) -> list[Claim]:
             Estimate.of(by_size[case.tracking][:, -1]),
             Criterion(high=NEAR),
             {
-                "differs": "the printed gate still admits more of the class with the small "
+                "differs": "the paper's gate still admits more of the class with the small "
                 "target than the plan"
             },
         ),
@@ -260,7 +260,7 @@ def _limit_claims(rows: list[Row], name: str, n: int) -> list[Claim]:
             Estimate.of(np.ptp(solo, axis=1) / limit),
             Criterion(high=1.05),
             {
-                "differs": "not yet at this size: the printed gate admits more of the class with "
+                "differs": "not yet at this size: the paper's gate admits more of the class with "
                 "the small target than the plan, whose decodes then take solo slots"
             },
         )

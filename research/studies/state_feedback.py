@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPLANNED, FIXED = "fluid-mpc", "trunk-reservation"
-POLICIES = ("fcfs-immediate", "credit-gate", FIXED, REPLANNED)
+POLICIES = ("fcfs-immediate", "token-bucket", FIXED, REPLANNED)
 STEADY = ("base", "overload", "dolly15k")
 CHANGING = ("phased", "peaks")
 SIZES = (5, 20)

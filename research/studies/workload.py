@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INSTANCE = "base"
 FACTORS = tuple(float(f"{v:.4g}") for v in np.geomspace(0.25, 4.0, 17))
 SIMULATED_FACTORS = (0.5, 2.0)
-POLICIES = ("gate-and-route", "credit-gate", "trunk-reservation")
+POLICIES = ("gate-and-route", "token-bucket", "trunk-reservation")
 SIZES = (20, 200)
 LAW_INSTANCES = ("base", "overload")
 MARKOV = next(iter(LAWS))
@@ -92,8 +92,8 @@ class Workload(Study):
         result = simulate(cell["run"])
         row = {key: value for key, value in cell.items() if key != "run"}
         about = {"policy": result.policy, "n_gpus": result.n_gpus, "seed": result.seed}
-        gave_up = result.abandoned["share"]
-        return [row | about | {"share": result.score.mean, "gave up": gave_up}]
+        abandoned = result.abandoned["share"]
+        return [row | about | {"share": result.score.mean, "abandoned": abandoned}]
 
     def findings(self, rows: list[Row]) -> Findings:
         """Shares over workloads and laws, structure of the plan, divergences."""
@@ -248,7 +248,7 @@ def _share_claim(rows: list[Row], policy: str) -> Claim:
         f"({_label(*worst)})",
         Estimate.of(shares[worst]),
         Criterion(low=0.95),
-        {"differs": "a limit theorem; the printed gate overshoots small targets at this size"}
+        {"differs": "a limit theorem; the paper's gate overshoots small targets at this size"}
         if policy == POLICIES[0]
         else {},
     )

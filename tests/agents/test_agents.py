@@ -107,12 +107,16 @@ def test_wrong_number_of_classes_is_one_clear_line(checkpoint):
 
 
 def test_a_comparison_checks_every_agent_before_it_runs(checkpoint):
-    from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare
+    from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 
     agent = Competitor("ppo", load_policy(checkpoint))
     done = []
     with pytest.raises(CheckpointError, match="8 classes"):
-        compare([Scenario("overload", 5), Scenario("dolly15k", 5)], [agent], on_result=done.append)
+        compare(
+            [ComparedWorkload("overload", 5), ComparedWorkload("dolly15k", 5)],
+            [agent],
+            on_result=done.append,
+        )
     assert done == []
 
 

@@ -19,7 +19,7 @@ def test_train_writes_its_curve_and_strips(tmp_path, run):
     result = json.loads(out)
     assert result["steps"] == 3200
     assert {"curve.csv"} <= {file.name for file in folder.iterdir()}
-    assert set(result["held_out"]) >= {"score", "minus trunk-reservation", "minus credit-gate"}
+    assert set(result["held_out"]) >= {"score", "minus trunk-reservation", "minus token-bucket"}
     small = tmp_path / "small.zip"
     code, out, _ = run("strip", folder / "agent.zip", "--out", small, "--json")
     assert code == 0

@@ -76,7 +76,7 @@ def test_intervals_are_those_of_the_paired_t_test(trained):
     policy = load_policy_of(trained)
     controller = policy.controller(evaluation.plan.instance, evaluation.plan, 5)
     row, scores = evaluation.row(controller), evaluation.scores(controller)
-    for name in ("credit-gate", "gate-and-route"):
+    for name in ("token-bucket", "gate-and-route"):
         expected = stats.ttest_rel(scores, evaluation.references()[name]).confidence_interval()
         measured = row[f"minus {name} low"], row[f"minus {name} high"]
         assert measured == pytest.approx(tuple(expected))

@@ -49,8 +49,8 @@ ENVIRONMENT = {
     "instance": "overload",
     "horizon": 20.0,
     "start": "plan",
-    "gate": "bid-price",
-    "router": "bid-price",
+    "gate": "net-value",
+    "router": "net-value",
     "pools": "dynamic",
     "controls": ["priority", "reserve"],
 }
@@ -118,7 +118,7 @@ def test_names_of_variants_are_checked():
         {"algorithm": "maskable-ppo"},
         {"control": "event"},
         {"network": "per-class", "frame_stack": 2},
-        {"network": "per-class", "gate": "credit", "controls": ("admission", "pool")},
+        {"network": "per-class", "gate": "token-bucket", "controls": ("admission", "pool")},
         {"imitate": "fluid-mpc", "algorithm": "sac"},
         {"reward_reference": "group", "group_size": 3},
         {"center": "top"},
@@ -221,7 +221,7 @@ def test_demonstrations_of_the_rule_are_the_centre_of_its_residual():
 
 def test_only_policies_of_the_same_actions_can_be_cloned():
     for configuration in (
-        small("raw", imitate="credit-gate"),
+        small("raw", imitate="token-bucket"),
         small("plan", imitate="fluid-mpc"),
         small("event", imitate="fluid-mpc"),
     ):

@@ -121,7 +121,7 @@ def test_only_the_shape_of_a_profile_matters() -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("rule", ["gate-and-route", "credit-gate", "fcfs-immediate"])
+@pytest.mark.parametrize("rule", ["gate-and-route", "token-bucket", "fcfs-immediate"])
 def test_a_profile_that_says_nothing_changes_nothing(rule: str) -> None:
     """Candidates are all kept: also the thinned streams are those of the steady model."""
     steady = presets.overload()

@@ -484,7 +484,7 @@ def test_service_levels_that_cannot_be_are_rejected(make: Any, message: str) -> 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     def run(*levels: str) -> tuple[Any, str, str]:
-        options = [part for level in levels for part in ("--sli", level)]
+        options = [part for level in levels for part in ("--slo", level)]
         with pytest.raises(SystemExit) as stop:
             main(["plan", *options])
         text = capsys.readouterr().out

@@ -100,13 +100,13 @@ def test_planning_on_the_replayed_trace_itself_changes_nothing():
 def test_what_is_planned_on_steers_the_policy_and_what_is_replayed_sets_the_bound():
     known, replayed = drawn_trace((1.5, 0.3), 1), drawn_trace((1.0, 1.0), 2)
     result = lse.evaluate(
-        "credit-gate", None, 2, trace=replayed, planned_on=known, speed=2.0, replications=2
+        "token-bucket", None, 2, trace=replayed, planned_on=known, speed=2.0, replications=2
     )
-    usual = lse.evaluate("credit-gate", None, 2, trace=replayed, speed=2.0, replications=2)
+    usual = lse.evaluate("token-bucket", None, 2, trace=replayed, speed=2.0, replications=2)
     assert result.bound == usual.bound
     steering = instance_from_trace(known.at_speed(2.0), 2, 0.1, QWEN_8B_A100, PAPER_PRICES)
     by_hand = lse.evaluate(
-        "credit-gate",
+        "token-bucket",
         steering,
         2,
         trace=replayed,
@@ -209,13 +209,13 @@ def test_claims_about_learning_appear_with_a_learned_policy():
     study = ChangingTraffic()
     without = study.findings(rows_of(STEADY))
     assert [claim.statement.split()[0] for claim in without.claims] == ["fluid-mpc"]
-    assert without.claims[0].verdict == "agrees"
+    assert without.claims[0].outcome == "agrees"
     assert without.claims[0].estimate.mean == pytest.approx(0.0205)
     learned = study.findings(rows_of(STEADY | {"learned": (0.81, 0.841)}))
     above_rules, above_replanned = (c for c in learned.claims if c.statement[:7] == "learned")
-    assert above_rules.verdict == "agrees"
+    assert above_rules.outcome == "agrees"
     assert above_rules.estimate.mean == pytest.approx(0.0105)
-    assert above_replanned.verdict == "differs"
+    assert above_replanned.outcome == "differs"
     overall = [c for c in learned.claims if "all 1 presets" in c.quantity]
     assert [c.estimate.mean for c in overall] == pytest.approx([0.0105, -0.01, 0.0005])
     trained = study.findings(

@@ -40,7 +40,7 @@ from research.pages import update_leaderboard
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = "outside_scheduler:LessThanPlanned"
-THREE = f"TRUNK-reservation,credit-gate,{OUTSIDE}"
+THREE = f"TRUNK-reservation,token-bucket,{OUTSIDE}"
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def lines(path):
 def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
     shown = json.loads(play(run_research, tmp_path, THREE, 1, "--json"))
     rows = lines(tmp_path / "results.csv")
-    names = ["trunk-reservation", "credit-gate", "LessThanPlanned"]
+    names = ["trunk-reservation", "token-bucket", "LessThanPlanned"]
     assert [row["policy"] for row in rows] == names * 4
     assert [(row["instance"], row["n_gpus"]) for row in rows[::3]] == [
         (name, n) for name in ("overload", "random-2026-0-3-classes") for n in ("2", "6")
@@ -102,7 +102,7 @@ def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path
     # A row is an evaluation like any other, on the same requests for all of its case.
     from outside_scheduler import LessThanPlanned
 
-    for policy, row in (("credit-gate", rows[1]), (LessThanPlanned(), rows[2])):
+    for policy, row in (("token-bucket", rows[1]), (LessThanPlanned(), rows[2])):
         keys = {"horizon": 80.0, "warmup": 20.0, "replications": 3, "seed": int(row["seed"])}
         result = lse.evaluate(policy, "overload", 2, **keys)
         assert [float(x) for x in row["scores"].split()] == list(result.scores)
@@ -125,19 +125,19 @@ def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path
         assert float(line["difference"]) == pytest.approx((own - other).mean(), abs=1e-12)
         assert float(line["low"]) == pytest.approx(interval.low, abs=1e-9)
         assert float(line["p_value"]) == pytest.approx(test.pvalue)
-        verdict = "above" if interval.low > 0 else "below" if interval.high < 0 else "within noise"
-        assert line["verdict"] == verdict
+        outcome = "above" if interval.low > 0 else "below" if interval.high < 0 else "within noise"
+        assert line["outcome"] == outcome
         if line["against"] == BEST:
             rules = {p: np.mean(np.array(scores[(*place, p)], float)) for p in names[:2]}
             rules.pop(line["policy"], None)
             assert line["reference"] == max(rules, key=rules.get)
-    assert "below" in {line["verdict"] for line in found if line["policy"] == "LessThanPlanned"}
+    assert "below" in {line["outcome"] for line in found if line["policy"] == "LessThanPlanned"}
 
     page = (tmp_path / "leaderboard.md").read_text()
     assert page.startswith(UNFIT)
     assert page.endswith(f"{END}\n")
     assert "### `LessThanPlanned`" in page
-    assert "### `credit-gate`" not in page
+    assert "### `token-bucket`" not in page
     assert "12 comparisons: were all means equal, about 1 of" in page
     assert "llm-sched-env 0." in page
     assert f"--policies {THREE}" in page
@@ -190,8 +190,8 @@ def test_the_board_shows_its_ranking(run_research, tmp_path, tiny):
         (["--trace", "x.csv"], "No such option: --trace"),
         (["--jobs", "0"], "jobs: got 0"),
         (["--ray-address", "local"], "use backend ray"),
-        (["--policies", "credit-gate,nobody"], "nobody"),
-        (["--policies", "credit-gate,"], "without gaps"),
+        (["--policies", "token-bucket,nobody"], "nobody"),
+        (["--policies", "token-bucket,"], "without gaps"),
         (["--policies", "outside_scheduler:Nobody"], "package.module:Name"),
         (["--policies", f"{OUTSIDE},{OUTSIDE}"], "each name once"),
         (["--agents", "missing.zip"], "missing.zip"),
@@ -276,7 +276,7 @@ def test_names_restrict_the_board_and_paths_enter_beside():
     assert labels("GG-SP", OUTSIDE) == ["gate-and-route", "LessThanPlanned"]
     kinds = {e.label: e.kind for e in entrants.entrants(cases, [OUTSIDE])}
     assert kinds["LessThanPlanned"] == entrants.OUTSIDE
-    assert kinds["credit-gate"] == entrants.RULE
+    assert kinds["token-bucket"] == entrants.RULE
     with pytest.raises(ConfigurationError, match="each name once"):
         labels("gate-and-route", "GG-SP")
 
@@ -288,8 +288,8 @@ def test_rules_with_a_trained_network_do_not_count_as_rules():
 
 
 def test_a_registered_policy_that_was_trained_is_a_challenger(monkeypatch):
-    trained = dataclasses.replace(registered_policies()["credit-gate"], trained=True)
-    monkeypatch.setattr(entrants, "registered_policies", lambda: {"credit-gate": trained})
+    trained = dataclasses.replace(registered_policies()["token-bucket"], trained=True)
+    monkeypatch.setattr(entrants, "registered_policies", lambda: {"token-bucket": trained})
     (entrant,) = entrants.entrants(grid.board_cases(quick=True))
     assert entrant.kind == entrants.TRAINED
     assert not entrant.is_rule
@@ -297,7 +297,7 @@ def test_a_registered_policy_that_was_trained_is_a_challenger(monkeypatch):
 
 def test_entrants_compete_where_they_know_the_classes(tiny):
     cases = grid.board_cases()
-    competing = entrants.entrants(cases, ["credit-gate", "outside_scheduler:TwoClasses"])
+    competing = entrants.entrants(cases, ["token-bucket", "outside_scheduler:TwoClasses"])
     cells = Leaderboard(competing).cells(quick=False)
     found = [c["instance"]["name"] for c in cells if c["label"] == "TwoClasses"]
     assert found == ["overload"] * 2
@@ -313,7 +313,7 @@ def test_trained_rules_enter_by_the_name_of_their_folder(tmp_path):
         for file, name in zip(files, ("base", "overload"), strict=True)
     ]
     given = [entrants.Agent(str(files[0])), *single]
-    found = entrants.entrants(grid.board_cases(quick=True), ["credit-gate"], given)[1:]
+    found = entrants.entrants(grid.board_cases(quick=True), ["token-bucket"], given)[1:]
     assert [e.label for e in found] == ["mine", "tuned-rule", "tuned-rule"]
     assert all(e.compiled and e.kind == entrants.TRAINED for e in found)
 
@@ -327,7 +327,7 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
     small = {"n_gpus": 2, "n_envs": 2, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
     configuration = TrainingConfiguration(lse.presets.overload().to_dict(), total_steps=50, **small)
     file = train(configuration, tmp_path / "trained")
-    policies = ("--policies", "credit-gate", "--jobs", 1, "--out", tmp_path / "board")
+    policies = ("--policies", "token-bucket", "--jobs", 1, "--out", tmp_path / "board")
     for given, label in ((file, "trained"), (f"overload={file}", "ppo")):
         code, _, err = run_research("leaderboard", *policies, "--agents", given)
         assert code == 0, err
@@ -350,7 +350,7 @@ def test_a_new_registered_policy_leaves_the_other_cells_valid(monkeypatch):
 
     def keys():
         source_stamp.source_stamp.cache_clear()
-        study = Leaderboard(entrants.entrants(cases, ["credit-gate", "fluid-mpc"]))
+        study = Leaderboard(entrants.entrants(cases, ["token-bucket", "fluid-mpc"]))
         return [cell_key(study, cell) for cell in study.cells(quick=True)]
 
     def other_studies():
@@ -392,7 +392,7 @@ def test_the_stamp_of_a_policy_is_that_of_what_it_does(tmp_path, monkeypatch):
     assert stamp(Mine()) == seen[-1]
 
 
-# Estimates and verdicts
+# Estimates and outcomes
 
 
 def test_one_cell_has_the_usual_interval():
@@ -448,24 +448,24 @@ def test_gaps_closed_and_best_rules_by_hand():
     place = ("here", 5)
     found = standings(
         trunk_reservation=[0.95, 0.97],
-        credit_gate=[0.90, 0.92],
+        token_bucket=[0.90, 0.92],
         mine=[0.98, 0.99],
         same=[0.95 + 1e-13, 0.97],
     )
-    compared = Differences(found, ["trunk-reservation", "credit-gate"])
+    compared = Differences(found, ["trunk-reservation", "token-bucket"])
     assert compared.best_rule(place) == "trunk-reservation"
-    assert compared.best_rule(place, without="trunk-reservation") == "credit-gate"
+    assert compared.best_rule(place, without="trunk-reservation") == "token-bucket"
     mine = compared.at(place, "mine", BEST)
     assert mine.reference == "trunk-reservation"
     assert mine.estimate.mean == pytest.approx(0.025)
     assert compared.gap_closed([place], "mine") is None  # 0.09 ± 0.127 is no clear gap
     same = compared.at(place, "same", TRUNK)
-    assert (same.verdict, same.p_value, same.estimate.mean) == ("within noise", 1.0, 0.0)
-    assert compared.at(place, "credit-gate", CREDIT) is None
-    clear = standings(credit_gate=[0.90, 0.91, 0.89], mine=[0.95, 0.96, 0.94])
-    closed = Differences(clear, ["credit-gate"]).gap_closed([place], "mine")
+    assert (same.outcome, same.p_value, same.estimate.mean) == ("within noise", 1.0, 0.0)
+    assert compared.at(place, "token-bucket", CREDIT) is None
+    clear = standings(token_bucket=[0.90, 0.91, 0.89], mine=[0.95, 0.96, 0.94])
+    closed = Differences(clear, ["token-bucket"]).gap_closed([place], "mine")
     assert closed.mean == pytest.approx(0.5)
-    assert clear.ranked() == ["mine", "credit-gate"]
+    assert clear.ranked() == ["mine", "token-bucket"]
 
 
 def test_the_tally_counts_what_chance_would_do():
@@ -494,10 +494,10 @@ def test_the_tally_counts_what_chance_would_do():
 @pytest.fixture
 def documentation(tmp_path, monkeypatch):
     """A copy of what ``make leaderboard`` changes."""
-    docs = tmp_path / "docs"
-    docs.mkdir()
+    docs = tmp_path / "docs" / "results"
+    docs.mkdir(parents=True)
     (tmp_path / "research" / "results").mkdir(parents=True)
-    shutil.copyfile(ROOT / "docs/leaderboard.md", docs / "leaderboard.md")
+    shutil.copyfile(ROOT / "docs/results/leaderboard.md", docs / "leaderboard.md")
     monkeypatch.setattr(update_leaderboard, "ROOT", tmp_path)
     return docs
 
@@ -505,14 +505,14 @@ def documentation(tmp_path, monkeypatch):
 def test_only_a_full_board_goes_into_the_documentation(
     run_research, tmp_path, tiny, documentation, monkeypatch
 ):
-    everybody = {name: registered_policies()[name] for name in ("credit-gate", "fcfs-and-route")}
+    everybody = {name: registered_policies()[name] for name in ("token-bucket", "fcfs-and-route")}
     for module in (entrants, board_files):
         monkeypatch.setattr(module, "registered_policies", lambda: everybody)
     update = update_leaderboard.main
     before = (documentation / "leaderboard.md").read_text()
     out = tmp_path / "board"
-    play(run_research, out, "credit-gate")
-    with pytest.raises(SystemExit, match="part of the board"):
+    play(run_research, out, "token-bucket")
+    with pytest.raises(SystemExit, match="part of the leaderboard"):
         update(str(out))
     assert (documentation / "leaderboard.md").read_text() == before
     assert not (documentation / "leaderboard.png").exists()
@@ -524,7 +524,7 @@ def test_only_a_full_board_goes_into_the_documentation(
     assert page.startswith(before.partition(FULL)[0])
     for name in (*everybody, "LessThanPlanned"):
         assert f"| {name} |" in page
-    assert "](../research/results/leaderboard.csv)" in page
+    assert "](../../research/results/leaderboard.csv)" in page
     assert "](results.csv)" not in page
     published = (tmp_path / "research" / "results" / "leaderboard.csv").read_bytes()
     assert published == (out / "results.csv").read_bytes()
@@ -533,5 +533,5 @@ def test_only_a_full_board_goes_into_the_documentation(
 
 @pytest.mark.core
 def test_the_documentation_has_places_for_the_board():
-    page = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1

@@ -13,7 +13,7 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.agents.learned_rule import LearnedRule, corrected_rule, load_rule, rounded
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
@@ -207,7 +207,7 @@ def test_a_run_leaves_a_rule_with_its_history(trained: Path) -> None:
 
 
 def test_the_seed_decides_and_processes_do_not(trained: Path, tmp_path: Path) -> None:
-    again = train_rule(TINY, tmp_path / "again", spreading=Spreading(jobs=2))
+    again = train_rule(TINY, tmp_path / "again", executor=Executor(jobs=2))
     assert content(again) == content(trained)
     other = train_rule(replace(TINY, seed=1), tmp_path / "other")
     assert content(other)["weights"] != content(trained)["weights"]

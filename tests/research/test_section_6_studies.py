@@ -283,11 +283,11 @@ def test_shadow_prices_through_the_command_line(run, run_research, tmp_path):
     code, text, _ = run_research(*arguments, "--json")
     assert code == 0
     claims = json.loads(text)["shadow-prices"]
-    assert all(claim["verdict"] == "agrees" for claim in claims)
+    assert all(claim["outcome"] == "agrees" for claim in claims)
     with (tmp_path / "shadow-prices.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["form"] == "limit"]
     row = next(row for row in rows if (row["level"], row["fraction"]) == (TIME, "0.5"))
-    code, text, _ = run("plan", "--sli", f"{TIME}@limit={row['limit']}", "--json")
+    code, text, _ = run("plan", "--slo", f"{TIME}@limit={row['limit']}", "--json")
     found = json.loads(text)
     assert found["slis"][TIME]["dual"] == float(row["dual"])
     assert found["revenue_rate"] / found["value"] == float(row["share"])

@@ -84,9 +84,9 @@ def test_zero_token_rows_are_counted_and_kept_or_dropped(burst: Path) -> None:
 
 
 def test_zero_token_rows_are_replayed(burst: Path) -> None:
-    result = lse.evaluate("credit-gate", trace=load_traces(burst), n_gpus=2, replications=1)
+    result = lse.evaluate("token-bucket", trace=load_traces(burst), n_gpus=2, replications=1)
     assert result.requests["arrived"] == 5
-    drained = lse.evaluate("credit-gate", trace=burst, n_gpus=2, replications=1, horizon=500)
+    drained = lse.evaluate("token-bucket", trace=burst, n_gpus=2, replications=1, horizon=500)
     assert drained.requests["completed"] + drained.requests["abandoned"] == 5
 
 
@@ -131,7 +131,7 @@ def test_a_saved_trace_replays_to_the_same_result(tmp_path: Path) -> None:
     loaded = load_traces(tmp_path / "run.csv.gz")
     options = {"instance": "base", "n_gpus": 5, "match_trace": False, "replications": 2}
     first, again = (
-        lse.evaluate("credit-gate", trace=t, **options).to_dict() for t in (trace, loaded)
+        lse.evaluate("token-bucket", trace=t, **options).to_dict() for t in (trace, loaded)
     )
     for volatile in ("wall_seconds", "events_per_second"):
         first.pop(volatile), again.pop(volatile)
@@ -150,14 +150,14 @@ def test_a_kept_instance_must_be_named_and_have_the_classes(burst: Path) -> None
         ("base", None, r"^trace: got None"),
     ):
         with pytest.raises(LLMSchedError, match=message):
-            lse.evaluate("credit-gate", instance, trace=trace, match_trace=False)
+            lse.evaluate("token-bucket", instance, trace=trace, match_trace=False)
 
 
 def test_patience_is_given_by_name_where_names_agree() -> None:
     plain = lse.presets.base().to_dict()
     for k, c in enumerate(plain["classes"]):
         c["patience_rate"] = [0.0, 0.5][k]
-    result = lse.evaluate("credit-gate", plain, 1, trace=of_base(), replications=1)
+    result = lse.evaluate("token-bucket", plain, 1, trace=of_base(), replications=1)
     by_name = {c.name: c.abandoned_prefill for c in result.classes}
     assert by_name["decode-heavy"] == 0
     assert by_name["prefill-heavy"] > 0
@@ -184,7 +184,7 @@ def test_a_class_without_requests_has_no_instance(burst: Path) -> None:
     trace = load_traces(burst, classes_by="Model", window=(9, 11))
     assert summarize(trace).classes[1].prompt_tokens is None
     with pytest.raises(TraceError, match="got no request of the class 'GPT-4'"):
-        lse.evaluate("credit-gate", trace=trace)
+        lse.evaluate("token-bucket", trace=trace)
 
 
 def test_trace_command_inspects_and_converts(run: Any, burst: Path, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_replay_and_evaluate_share_the_options(run: Any, burst: Path) -> None:
     assert "ms" not in json.loads(out)
     assert [c["name"] for c in json.loads(out)["classes"]] == ["API log", "Conversation log"]
     assert "zero-token rows: API log 1" in err
-    again = run("evaluate", "--policy", "credit-gate", "--trace", str(burst), *shared)
+    again = run("evaluate", "--policy", "token-bucket", "--trace", str(burst), *shared)
     assert json.loads(again[1])["requests"]["arrived"] == 4 * json.loads(out)["requests"]["arrived"]
 
 
@@ -272,7 +272,7 @@ def test_bad_options_are_one_line(run: Any, burst: Path, options: list[str], mes
 
 def test_trace_options_need_a_trace(run: Any) -> None:
     for option, value in (("--window", "0,1"), ("--rate", "2"), ("--speed", "2")):
-        code, _, err = run("evaluate", "--policy", "credit-gate", option, value)
+        code, _, err = run("evaluate", "--policy", "token-bucket", option, value)
         assert code == 2
         assert f"{option}: got" in err
         assert "give --trace" in err

@@ -256,7 +256,7 @@ def test_the_azure_instance_has_the_proportions_and_the_stated_load(
 
 
 def test_a_replay_of_the_azure_traces_accounts_for_every_request(azure_files: list[Path]) -> None:
-    result = lse.evaluate("credit-gate", trace=azure_files, n_gpus=2, replications=1)
+    result = lse.evaluate("token-bucket", trace=azure_files, n_gpus=2, replications=1)
     requests = result.requests
     assert requests["initial"] == 0
     assert requests["arrived"] == 28_185
