@@ -36,7 +36,7 @@ readme: $(INSTALLED)
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
 
-# Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/results/leaderboard.md;
+# Every policy, with AGENTS="PATH,..." in addition, on the instances of docs/results/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.
 leaderboard: $(INSTALLED)
 	$(BIN)/python -m research leaderboard --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
@@ -91,7 +91,7 @@ typecheck: $(LINTERS)
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# Speed beside other tools and up to a million GPUs: a few minutes, 8 GB.
+# Speed compared with other tools, and up to a million GPUs: a few minutes, 8 GB.
 bench: $(INSTALLED)
 	$(BIN)/llmsched bench --scaling 1000000 --out benchmarks/results
 	$(BIN)/llmsched bench --vector --out benchmarks/results

@@ -23,7 +23,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     MemoryError,
     RuntimeError,
 )
-"""What reading a file of somebody else can raise: cut, locked, nested too deep, of wrong types."""
+"""What reading a file from elsewhere can raise: cut, locked, nested too deep, of wrong types."""
 
 _KINDS = "biuf"
 

@@ -166,7 +166,7 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def _measured_columns(configuration: TrainingConfiguration) -> set[str]:
-    """What an evaluation beside the references tells."""
+    """The result of an evaluation, compared with the references."""
     columns = {"score", "score_low", "score_high"}
     for name in configuration.references:
         columns |= {f"minus {name}{end}" for end in ("", " low", " high")}

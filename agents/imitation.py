@@ -39,7 +39,7 @@ class Demonstrations:
         observations: shape (T, K, F).
         actions: targets of the network, in [-1, 1], shape (T, K, A), or integers, shape (T, K).
         rewards: shape (T, K).
-        masks: of possible actions under event control, bool, shape (T, K, 1 + 3I); else None.
+        masks: of possible actions with event-driven control, bool, shape (T, K, 1 + 3I); else None.
         seconds: mean time between decisions.
     """
 
@@ -51,7 +51,7 @@ class Demonstrations:
 
 
 class ConstantControls:
-    """The plan as a policy of interval control: what a compiled rule does there."""
+    """The plan as a fixed-step policy: what a compiled rule does there."""
 
     def __init__(self, controls: np.ndarray) -> None:
         self._controls = controls
@@ -105,7 +105,7 @@ def demonstrate(configuration: TrainingConfiguration) -> Demonstrations:
 
 
 def with_measured_interval(configuration: TrainingConfiguration) -> TrainingConfiguration:
-    """Event control whose ``interval`` is the mean time between a rule's decisions."""
+    """Event-driven control whose ``interval`` is the mean time between a rule's decisions."""
     if configuration.control != "event":
         return configuration
     short = dataclasses.replace(configuration, imitation_steps=_MEASURED_STEPS)

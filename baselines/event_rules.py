@@ -151,7 +151,7 @@ class EventRule:
         return self._leaving_room(int(np.argmin(info["head_ranks"][_SOLO_HEADS])), info)
 
     def _leaving_room(self, i: int, info: Info) -> int:
-        """Class i's decode, beside a prefill first if that is faster or somebody may enter."""
+        """Class i's decode, on a mixed GPU first if that is faster or a request can be admitted."""
         kinds = [_SOLO_HEADS, _MIXED_HEADS]
         if self._mixed_is_faster or self._class_to_admit(info) >= 0:
             kinds.reverse()

@@ -99,11 +99,16 @@ def names(option: str, text: str) -> list[str]:
     return items
 
 
+def warn_former_option(old: str, new: str) -> None:
+    """Warn that an option was renamed, in Python and on the command line."""
+    warn_renamed(f"the option {old}", new, level=4)
+    print_note(f"note: the option {old} is now {new}; its former name will be removed")
+
+
 def objectives(slo: Sequence[str] | None, sli: Sequence[str] | None) -> list[str]:
     """The service-level objectives of ``--slo`` and its former name ``--sli``."""
     if sli:
-        warn_renamed("the option --sli", "--slo")
-        print_note("note: the option --sli is now --slo and will be removed in the next release")
+        warn_former_option("--sli", "--slo")
     return [*(slo or ()), *(sli or ())]
 
 

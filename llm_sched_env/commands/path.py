@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         slo: SloOption = None,
         sli: FormerSloOption = None,
         out: Annotated[
-            Path | None, typer.Option(help="CSV file; its figure is put beside it (.png).")
+            Path | None, typer.Option(help="CSV file; its figure is written next to it (.png).")
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -120,7 +120,7 @@ def _names(fluid: FluidPlan) -> list[str]:
 
 
 def _write(fluid: FluidPlan, found: FluidPath, out: Path) -> None:
-    """A row a time, a column a station and class; the figure beside it."""
+    """One row per time, one column per station and class; the figure next to it."""
     from llm_sched_env.evaluation.report import write_path_figure
 
     names = _names(fluid)

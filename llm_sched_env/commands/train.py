@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard.")] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Train an agent, PPO by default, evaluated beside rules on the way (extra `agents`)."""
+        """Train an agent, PPO by default, and compare it with rules on the way (extra `agents`)."""
         require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
         if tensorboard:
             require_extra("tensorboard", "tensorboard")
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.imitation import with_measured_interval
         from llm_sched_env.agents.ppo import CHECKPOINT_NAME
         from llm_sched_env.agents.ppo import train as run
-        from llm_sched_env.agents.variants import variant as find_variant
+        from llm_sched_env.agents.training_variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
         chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
-    """The last evaluation beside the first reference."""
+    """Compare the last evaluation with the first reference."""
     if "difference" not in row:
         return ""
     return f"{references[0]} {100 * row['difference']:+.2f}±{100 * row['half_width']:.2f}%"

@@ -68,7 +68,7 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
 
     @abstractmethod
     def _infos(self, report: Report) -> dict[str, Any]:
-        """What agents are told beside the observations, in fresh arrays."""
+        """The ``infos``, in fresh arrays."""
 
     @property
     def plan(self) -> FluidPlan:

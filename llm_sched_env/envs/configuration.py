@@ -88,8 +88,8 @@ class IntervalConfiguration:
     @classmethod
     def validated(
         cls,
-        n_gpus: int = 20,
         instance: Instance | str | Path | dict[str, Any] = "base",
+        n_gpus: int = 20,
         pricing: str = "bundled",
         interval: float = 1.0,
         horizon: float = 300.0,

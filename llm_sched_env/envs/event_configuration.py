@@ -58,8 +58,8 @@ class EventConfiguration:
     @classmethod
     def validated(
         cls,
-        n_gpus: int = 20,
         instance: Instance | str | Path | dict[str, Any] = "base",
+        n_gpus: int = 20,
         pricing: str = "bundled",
         horizon: float = 300.0,
         router: str = "agent",

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval_slos import IntervalLevels, LevelReport
 from llm_sched_env.envs.observation import observation_space
-from llm_sched_env.envs.reading import read_clusters
-from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
+from llm_sched_env.envs.observation_kernels import read_clusters
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -181,7 +181,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         return reached
 
     def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k."""
+        """The ``info`` of cluster k, in addition to its observation."""
         prompt, output = report.terms[k].tolist()
         info: dict[str, Any] = {
             "time": float(self.batch.states.clock["time"][k, 0]),

@@ -40,7 +40,7 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     |---|---|---|---|---|
     | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
-    | I+1..2I | priority of class i | 0 | 1 | greater goes first |
+    | I+1..2I | priority of class i | 0 | 1 | greatest first |
     | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: for ever |
 
     The fluid plan is a constant action, ``env.unwrapped.plan_action``; with ``net-value`` as gate

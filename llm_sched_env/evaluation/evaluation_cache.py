@@ -20,7 +20,7 @@ def evaluation_file(folder: Path, actors: Sequence[Any], content: Any) -> Path |
     Args:
         folder: of finished evaluations.
         actors: the policy and the service levels. Of an object of another package, or of a name,
-            nobody knows here which sources decide what it does.
+            the sources that decide what it does are unknown here.
         content: everything else that decides the result; what pickle takes.
     """
     if not all(type(actor).__module__.startswith("llm_sched_env.") for actor in actors):

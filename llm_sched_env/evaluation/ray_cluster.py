@@ -21,7 +21,7 @@ _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": "ERROR",
 }
-# An editable install maps these folders from beside the package.
+# An editable install maps these folders, which are next to the package.
 _MAPPED = ("agents", "baselines", "benchmarks")
 
 
@@ -43,7 +43,7 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
     chosen = address or os.environ.get("RAY_ADDRESS") or ""
     try:
         if place := re.fullmatch(r"([\w.-]+):(\d{1,5})", chosen):
-            # Where nobody answers, Ray itself tries for five minutes and then ends the process.
+            # Where no cluster answers, Ray itself tries for five minutes and then ends the process.
             socket.create_connection((place[1], int(place[2])), _SECONDS_TO_ANSWER).close()
             ray.init(chosen, **_QUIET)
         elif chosen == "auto":

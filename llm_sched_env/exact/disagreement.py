@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A rule beside the optimum over the same actions, arrivals at full queues lost.
+    """Compare a rule with the optimum over the same actions, arrivals at full queues lost.
 
     Attributes:
         gap: revenue per GPU and second that the rule leaves.

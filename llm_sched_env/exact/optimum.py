@@ -113,7 +113,7 @@ def optimum(
         queue_limit: K, requests of a class that wait for prefill before arrivals are cut off; the
             bounds close as it grows.
         decode_limit: prefilled requests that may wait, all classes together. More than one or two
-            change little unless decodes are faster beside a prefill than alone, or prefills are
+            change little unless decodes are faster on mixed GPUs than on solo ones, or prefills are
             paid for (``separate``).
         gpu_choice: ``free`` or ``random``: admission to, or placement on, a uniformly random GPU
             of those that can take the request, solo and mixed ones told apart.

@@ -231,7 +231,7 @@ class Hardware:
         """Seconds per iteration with a prefill, alpha + beta * C, equation (3).
 
         Under the affine law the least that the plan reckons with, under the KV-aware law that of
-        a whole chunk beside no decode.
+        a whole chunk without decodes.
         """
         return self.alpha + self.beta * self.chunk_tokens
 

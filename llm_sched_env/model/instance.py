@@ -230,12 +230,12 @@ class Instance:
 
     @property
     def mixed_decode_rates(self) -> np.ndarray:
-        """Decode rates beside a running prefill mu_m, 1/s; shape (I,)."""
+        """Decode rates on a mixed GPU mu_m, 1/s; shape (I,)."""
         return 1.0 / (self.output_tokens * self.hardware.tau_mixed)
 
     @property
     def solo_decode_rates(self) -> np.ndarray:
-        """Decode rates without a prefill mu_s, 1/s; shape (I,)."""
+        """Decode rates on a solo GPU mu_s, 1/s; shape (I,)."""
         return self.hardware.gamma / self.output_tokens
 
     @property

@@ -22,7 +22,7 @@ from llm_sched_env.agents.imitation import with_measured_interval
 from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import PairedEvaluation
-from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError, one_of
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.files.result_cache import read_result, store_result, unusable
@@ -201,7 +201,7 @@ def _stripped_bytes(saved: Checkpoint, path: Path) -> int:
 
 
 def _report(cell: Cell, saved: Checkpoint) -> dict[str, float]:
-    """The kept weights on long runs beside the references."""
+    """Compare the kept weights with the references on long runs."""
     longer = dataclasses.replace(
         saved.configuration, evaluation_warmup=cell.warmup, evaluation_horizon=cell.horizon
     )

@@ -18,6 +18,7 @@ from llm_sched_env.commands.options import (
     output_folder,
     print_json,
     trace_paths,
+    warn_former_option,
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
@@ -58,9 +59,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="Rule to start from: a path or `learned`; default: the plan's."),
         ] = None,
-        foresight: Annotated[
-            float, typer.Option(help="Seconds over which arrival profiles are known in advance.")
+        look_ahead: Annotated[
+            float, typer.Option(help="Seconds over which rate functions are known in advance.")
         ] = 10.0,
+        foresight: Annotated[float | None, typer.Option(hidden=True)] = None,
         reacting: Annotated[
             bool,
             typer.Option(
@@ -88,10 +90,13 @@ def register(app: typer.Typer) -> None:
 
         executor = Executor(jobs, backend, ray_address)
         recorded = reading.load_if_given(trace_paths(trace))
+        if foresight is not None:
+            warn_former_option("--foresight", "--look-ahead")
+            look_ahead = foresight
         chosen: dict[str, Any] = {
             "seed": checked_integer("--seed", seed, 0),
             "initial": initial,
-            "foresight": foresight,
+            "foresight": look_ahead,
         }
         if generations is not None:
             chosen["generations"] = checked_integer("--generations", generations)

@@ -42,7 +42,7 @@ def run_cells(
     if on_cell is not None:
         on_cell(done)
     for k, rows in executor.run(partial(_compute, study), [cell for cell, _ in missing]):
-        # Kept here and not by whoever computed it: other machines may have other disks.
+        # Stored here and not by the worker: other machines may have other disks.
         cell, file = missing[k]
         keep_rows(file, cell, rows)
         done += 1

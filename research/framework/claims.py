@@ -42,7 +42,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper beside our number.
+    """A statement of the paper and our number.
 
     Args:
         statement: what the paper says, or what follows from it, in a sentence.

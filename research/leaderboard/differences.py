@@ -60,7 +60,7 @@ def outcome(estimate: Estimate) -> str:
 
 
 class Differences:
-    """All comparisons that the board makes.
+    """All comparisons that the leaderboard makes.
 
     Args:
         standings: the scores.

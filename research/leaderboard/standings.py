@@ -15,7 +15,7 @@ Place = tuple[str, int]
 
 
 class Standings:
-    """The board's rows by place and policy.
+    """The leaderboard's rows by place and policy.
 
     Args:
         rows: of :class:`Leaderboard`.

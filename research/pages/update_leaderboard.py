@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from llm_sched_env.files.atomic import write_whole
-from research.leaderboard.board_page import END, FULL
+from research.leaderboard.ranking_page import END, FULL
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,15 +16,15 @@ ROOT = Path(__file__).parents[2]
 def main(results: str) -> None:
     """Copy it between the marks of the page; its rows and figure go to where the page links."""
     docs, folder = ROOT / "docs" / "results", Path(results)
-    board = (folder / "leaderboard.md").read_text(encoding="utf-8")
-    if not board.startswith(FULL):
+    leaderboard = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    if not leaderboard.startswith(FULL):
         sys.exit(
             f"{folder}: got a part of the leaderboard, expected a full one; leave out --quick and "
             "--policies that restrict it"
         )
-    linked = board.replace("](results.csv)", "](../../research/results/leaderboard.csv)").rstrip(
-        "\n"
-    )
+    linked = leaderboard.replace(
+        "](results.csv)", "](../../research/results/leaderboard.csv)"
+    ).rstrip("\n")
     page = docs / "leaderboard.md"
     write_whole(page, _replaced(page, FULL, END, linked))
     shutil.copyfile(folder / "results.csv", ROOT / "research" / "results" / "leaderboard.csv")

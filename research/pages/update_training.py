@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from llm_sched_env.agents.variants import VARIANTS
+from llm_sched_env.agents.training_variants import VARIANTS
 from llm_sched_env.files.atomic import write_whole
 from research.agent_training.page import FIGURE, TABLE
 from research.agent_training.study import STUDIES
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(results: str) -> None:
-    """Fill the marks of ``training.md``; figures go beside it as ``training_STUDY.png``."""
+    """Fill the marks of ``training.md``; figures go next to it as ``training_STUDY.png``."""
     docs = ROOT / "docs"
     page_file = docs / "training.md"
     page = page_file.read_text(encoding="utf-8")

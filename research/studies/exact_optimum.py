@@ -136,7 +136,7 @@ def _one(own: list[Row], kind: str, **wanted: str) -> Row:
 
 
 def _mixed_is_faster(own: list[Row]) -> bool:
-    """Whether a GPU decodes more beside a prefill: gamma tau_mix < (B-1)/B."""
+    """Whether a mixed GPU decodes more than a solo one: gamma tau_mix < (B-1)/B."""
     slots = int(own[0]["slots"])
     return bool(own[0]["speed_ratio"] < (slots - 1) / slots)
 

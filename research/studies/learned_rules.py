@@ -40,7 +40,7 @@ _NEAR = 0.01
 
 
 class LearnedRules(Study):
-    """The generalist, and rules trained for one instance and size, beside the best rules."""
+    """Compare the shipped rule and rules trained for one instance with the best rules."""
 
     name = "learned"
     title = "What trained rules add"

@@ -26,7 +26,7 @@ class Case(NamedTuple):
         pricing: ``bundled`` or ``separate``.
         slis: service levels of the plan.
         tracking: the policy that should reach it, and the theorem's or section's place.
-        other: the policy beside it that should not.
+        other: the policy that should not.
     """
 
     instance: str
@@ -138,7 +138,7 @@ class SliConvergence(Study):
         return table
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """Solo decodes by class beside the plan's; distances below."""
+        """Solo decodes by class and those of the plan; distances below."""
         figure.set_size_inches(11.0, 6.0)
         axes = figure.subplots(2, len(CASES), sharex=True)
         sizes = _sizes(rows)

@@ -27,7 +27,7 @@ _SAME = 0.005
 
 
 class StateFeedback(Study):
-    """``fluid-mpc`` beside rules of a fixed plan, under steady and under changing arrivals."""
+    """Compare ``fluid-mpc`` with rules of a fixed plan, under steady and time-varying arrivals."""
 
     name = "fluid-mpc"
     title = "Planning anew every second"

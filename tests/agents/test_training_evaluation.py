@@ -18,7 +18,7 @@ from llm_sched_env.agents.controller import Controller
 from llm_sched_env.agents.curve_files import write_curve
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, SELECTION_SEED, PairedEvaluation
-from llm_sched_env.agents.variants import variant
+from llm_sched_env.agents.training_variants import variant
 
 
 def one_by_one(policy, configuration, seed, runs):

@@ -15,6 +15,7 @@ import llm_sched_env as lse
 from llm_sched_env.agents.algorithms import make_model
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.control_variates import BeyondGroup, BeyondReference
 from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import (
     _earned_from_now,
@@ -25,9 +26,8 @@ from llm_sched_env.agents.imitation import (
 )
 from llm_sched_env.agents.learner import learner_arrays, restore_learner, restore_replay
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.reference_rewards import BeyondGroup, BeyondReference
 from llm_sched_env.agents.residual_actions import centered_action, residual_action
-from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.envs.sb3 import LLMSchedSB3VecEnv
 from llm_sched_env.errors import ConfigurationError
 

@@ -186,7 +186,7 @@ def test_a_pickle_among_cached_evaluations_is_not_read(trap, tmp_path):
     assert [r.scores for _, r in again] == [r.scores for _, r in first]
     # Where this version keeps it: told.
     file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"kept evaluation.*remove it"):
+    with pytest.raises(ConfigurationError, match=r"cached evaluation.*remove the file"):
         small_comparison(kept)
     assert file.read_bytes() == content
 

@@ -352,21 +352,16 @@ def test_checkers_have_nothing_to_say_about_short_episodes(id_):
 @every_id
 def test_arguments_stand_in_one_place_with_their_meaning_and_default(id_):
     arguments, configuration = TAKEN[id_]
-    n_gpus, *others = inspect.signature(configuration.validated).parameters.values()
-    names = [parameter.name for parameter in others]
-    assert n_gpus.name == "n_gpus"
-    assert set(names) == set(arguments.__annotations__)
-    entries = re.findall(
-        r"^    (\w+): (.*?)(?=^    \w|\Z)", inspect.getdoc(arguments), re.MULTILINE | re.DOTALL
-    )
-    assert [name for name, _ in entries] == list(arguments.__annotations__)
-    meaning = {name: " ".join(text.split()) for name, text in entries}
-    for parameter in others:
-        if parameter.default not in (None, ()):
-            shown = str(parameter.default).removesuffix(".0")
-            assert re.search(
-                rf"{shown}\W* \(default\)|default \W*{shown}\b", meaning[parameter.name]
-            )
+    taken = inspect.signature(configuration.validated).parameters
+    assert taken.keys() - {"n_gpus"} == arguments.__annotations__.keys()
+    entries = re.split(r"^    (?=\w+: )", inspect.getdoc(arguments), flags=re.MULTILINE)[1:]
+    meaning = dict(" ".join(entry.split()).split(": ", 1) for entry in entries)
+    assert list(meaning) == list(arguments.__annotations__)
+    for name, text in meaning.items():
+        if (default := taken[name].default) not in (None, ()):
+            shown = str(default).removesuffix(".0")
+            stated = rf"{shown}\W* \(default\)|default \W*{shown}\b"
+            assert re.search(stated, text), name
 
 
 @every_id

@@ -9,7 +9,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.agents.configuration import TrainingConfiguration
-from llm_sched_env.agents.variants import variant
+from llm_sched_env.agents.training_variants import variant
 from llm_sched_env.evaluation import comparison, executor, results
 from llm_sched_env.plugins.deprecated_names import renamed_arguments
 from llm_sched_env.policies.registry import resolve_policy

@@ -30,7 +30,7 @@ from research.setups.traffic_scenarios import (
     scenario_bounds,
     scenario_names,
 )
-from research.studies.changing_traffic import SPECIALISTS, ChangingTraffic
+from research.studies.time_varying_arrivals import SPECIALISTS, TimeVaryingArrivals
 
 # Presets
 
@@ -163,7 +163,7 @@ def test_a_window_to_plan_for_is_given_on_the_command_line(run):
 
 
 def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
-    cells = ChangingTraffic().cells(quick=False, seed=0)
+    cells = TimeVaryingArrivals().cells(quick=False, seed=0)
     assert {cell["scenario"] for cell in cells} == set(scenario_names()) >= set(CHANGING_PRESETS)
     cases = {(cell["scenario"], cell["n_gpus"]) for cell in cells}
     foresight = "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE"
@@ -181,9 +181,9 @@ def test_the_rule_without_its_network_has_a_name_of_its_own():
         "scenario": "phased", "n_gpus": 2, "seed": 1, "horizon": 60.0, "warmup": 10.0,
         "replications": 1, "policy": "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE",
     }  # fmt: skip
-    (row,) = ChangingTraffic().compute(cell)
-    assert row["policy"] == "foresight alone"
-    plain = ChangingTraffic().compute(cell | {"policy": "trunk-reservation"})[0]
+    (row,) = TimeVaryingArrivals().compute(cell)
+    assert row["policy"] == "look-ahead alone"
+    plain = TimeVaryingArrivals().compute(cell | {"policy": "trunk-reservation"})[0]
     assert row["share"] != plain["share"] > 0.3
 
 
@@ -206,7 +206,7 @@ STEADY = {
 
 
 def test_claims_about_learning_appear_with_a_learned_policy():
-    study = ChangingTraffic()
+    study = TimeVaryingArrivals()
     without = study.findings(rows_of(STEADY))
     assert [claim.statement.split()[0] for claim in without.claims] == ["fluid-mpc"]
     assert without.claims[0].outcome == "agrees"

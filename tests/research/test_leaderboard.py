@@ -23,10 +23,7 @@ from research.framework import source_stamp
 from research.framework.cell_store import cell_key
 from research.framework.estimates import mean_over_cells, ratio_over_cells
 from research.framework.registry import STUDIES
-from research.leaderboard import board, board_files, entrants, grid
-from research.leaderboard.board import Leaderboard
-from research.leaderboard.board_files import FILES
-from research.leaderboard.board_page import END, FULL, UNFIT
+from research.leaderboard import entrants, grid, leaderboard, run_files
 from research.leaderboard.differences import (
     BEST,
     CREDIT,
@@ -35,6 +32,9 @@ from research.leaderboard.differences import (
     Differences,
     Tally,
 )
+from research.leaderboard.leaderboard import Leaderboard
+from research.leaderboard.ranking_page import END, FULL, UNFIT
+from research.leaderboard.run_files import FILES
 from research.leaderboard.standings import Standings, ranking
 from research.pages import update_leaderboard
 
@@ -45,7 +45,7 @@ THREE = f"TRUNK-reservation,token-bucket,{OUTSIDE}"
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A board of two instances and two sizes that takes a second."""
+    """A leaderboard of two instances and two sizes that takes a second."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("plotly")
     runs = dict.fromkeys((2, 6), 3)
@@ -59,13 +59,13 @@ def tiny(monkeypatch):
 @pytest.fixture
 def computed(monkeypatch):
     """Labels of cells that this process simulates, in their order."""
-    found, simulate = [], board.simulate
+    found, simulate = [], leaderboard.simulate
 
     def noted(cell):
         found.append(cell["policy"])
         return simulate(cell)
 
-    monkeypatch.setattr(board, "simulate", noted)
+    monkeypatch.setattr(leaderboard, "simulate", noted)
     return found
 
 
@@ -86,7 +86,7 @@ def lines(path):
         return list(csv.DictReader(file))
 
 
-# A board, end to end
+# A leaderboard, end to end
 
 
 def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
@@ -203,7 +203,7 @@ def test_bad_options_are_one_line_and_compute_nothing(
     run_research, arguments, message, tmp_path, monkeypatch, tiny, computed
 ):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run_research("leaderboard", "--out", "board", *arguments)
+    code, out, err = run_research("leaderboard", "--out", "leaderboard", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
@@ -213,7 +213,7 @@ def test_bad_options_are_one_line_and_compute_nothing(
 
 @pytest.mark.core
 @pytest.mark.parametrize("option", ["--all", "--quick"])
-def test_a_comparison_has_no_options_of_the_board(run, tmp_path, option):
+def test_a_comparison_has_no_options_of_the_leaderboard(run, tmp_path, option):
     code, _, err = run("compare", "--out", tmp_path / "x", option)
     assert code == 2
     assert f"No such option: {option}" in err
@@ -225,7 +225,7 @@ def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_p
     page.write_text(f"{FULL}\nfull")
     code, _, err = run_research("leaderboard", "--quick", "--out", tmp_path)
     assert code == 2
-    assert "a folder without a full board" in err
+    assert "a folder without a full leaderboard" in err
     assert page.read_text() == f"{FULL}\nfull"
 
 
@@ -233,7 +233,7 @@ def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_p
 
 
 @pytest.mark.core
-def test_the_full_board_is_what_is_documented():
+def test_the_full_leaderboard_is_what_is_documented():
     cases = grid.board_cases()
     instances = {case.instance.name: case.instance for case in cases}
     assert list(instances)[:3] == ["base", "overload", "dolly15k"]
@@ -257,7 +257,7 @@ def test_the_full_board_is_what_is_documented():
     assert "trunk-reservation" not in python
 
 
-def test_nobody_else_draws_from_the_boards_seeds():
+def test_nobody_else_draws_from_the_seeds_of_the_leaderboard():
     """Studies run with small seeds by default; training environments with small ones, too."""
     case = grid.board_cases()[0]
     assert case.seed >= 2026000
@@ -327,15 +327,15 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
     small = {"n_gpus": 2, "n_envs": 2, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
     configuration = TrainingConfiguration(lse.presets.overload().to_dict(), total_steps=50, **small)
     file = train(configuration, tmp_path / "trained")
-    policies = ("--policies", "token-bucket", "--jobs", 1, "--out", tmp_path / "board")
+    policies = ("--policies", "token-bucket", "--jobs", 1, "--out", tmp_path / "leaderboard")
     for given, label in ((file, "trained"), (f"overload={file}", "ppo")):
         code, _, err = run_research("leaderboard", *policies, "--agents", given)
         assert code == 0, err
-        rows = lines(tmp_path / "board" / "results.csv")
+        rows = lines(tmp_path / "leaderboard" / "results.csv")
         agents = [row["instance"] for row in rows if row["policy"] == label]
         # It knows two classes only.
         assert agents == ["overload"] * 2
-    assert "### `ppo`" in (tmp_path / "board" / "leaderboard.md").read_text()
+    assert "### `ppo`" in (tmp_path / "leaderboard" / "leaderboard.md").read_text()
     computed.clear()
     shutil.copyfile(train(configuration, tmp_path / "again"), file)
     run_research("leaderboard", *policies, "--agents", f"overload={file}")
@@ -430,7 +430,7 @@ def test_intervals_over_cells_cover_as_often_as_they_say():
 
 
 def standings(**scores):
-    """A board of one instance at one size; policies by name with _ for -."""
+    """A leaderboard of one instance at one size; policies by name with _ for -."""
     return Standings(
         [
             {
@@ -502,15 +502,15 @@ def documentation(tmp_path, monkeypatch):
     return docs
 
 
-def test_only_a_full_board_goes_into_the_documentation(
+def test_only_a_full_leaderboard_goes_into_the_documentation(
     run_research, tmp_path, tiny, documentation, monkeypatch
 ):
     everybody = {name: registered_policies()[name] for name in ("token-bucket", "fcfs-and-route")}
-    for module in (entrants, board_files):
+    for module in (entrants, run_files):
         monkeypatch.setattr(module, "registered_policies", lambda: everybody)
     update = update_leaderboard.main
     before = (documentation / "leaderboard.md").read_text()
-    out = tmp_path / "board"
+    out = tmp_path / "leaderboard"
     play(run_research, out, "token-bucket")
     with pytest.raises(SystemExit, match="part of the leaderboard"):
         update(str(out))
@@ -532,6 +532,6 @@ def test_only_a_full_board_goes_into_the_documentation(
 
 
 @pytest.mark.core
-def test_the_documentation_has_places_for_the_board():
+def test_the_documentation_has_places_for_the_leaderboard():
     page = (ROOT / "docs" / "results" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1

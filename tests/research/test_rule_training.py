@@ -511,7 +511,7 @@ def test_the_command_trains_a_rule_that_evaluate_runs(
 def test_the_command_trains_on_a_window_of_a_trace(run_research: Any, tmp_path: Path) -> None:
     recorded().save(tmp_path / "requests.csv")
     command = ["train-rule", "--trace", tmp_path / "requests.csv", "--gpus", 2, "--jobs", 1]
-    more = ["--window", "0,300", "--speed", 1.5, "--generations", 1, "--foresight", 20]
+    more = ["--window", "0,300", "--speed", 1.5, "--generations", 1, "--look-ahead", 20]
     code, out, err = run_research(*command, *more, "--out", tmp_path / "run", "--json")
     assert code == 0, err
     rule = LearnedRule.load(json.loads(out)["rule"])
@@ -526,7 +526,7 @@ def test_the_command_trains_on_a_window_of_a_trace(run_research: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        (["--foresight", 0], "foresight"),
+        (["--look-ahead", 0], "foresight"),
         (["--window", "0,9"], "--window"),
         (["--instance", "base"], "--gpus"),
         (["--gpus", 3], "--instance"),

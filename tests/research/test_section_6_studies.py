@@ -15,9 +15,9 @@ from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClas
 from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
 from llm_sched_env.presets import base, dolly15k, overload
 from research.framework.row_selection import column, selected
+from research.setups.changed_instances import with_classes, with_hardware
+from research.setups.compared_workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.setups.trace_lengths import fitted_lengths, length_cells
-from research.setups.variants import with_classes, with_hardware
-from research.setups.workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.studies import (
     hardware,
     memory_speed,
@@ -25,7 +25,7 @@ from research.studies import (
     shadow_prices,
     sli_convergence,
 )
-from research.studies.workload import planned_classes
+from research.studies.workload_effects import planned_classes
 
 PREFILL, DECODE, TIME = "prefill-fairness", "decode-fairness", "token-time"
 

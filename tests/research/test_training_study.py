@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 import llm_sched_env as lse
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError
 from research.agent_training import study as training_study
 from research.agent_training.page import markdown_table, write_page

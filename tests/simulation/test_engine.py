@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import llm_sched_env as lse
 from llm_sched_env.envs.actions import apply_actions
 from llm_sched_env.envs.interval_env import LLMSchedEnv
-from llm_sched_env.envs.reading import read_clusters
+from llm_sched_env.envs.observation_kernels import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.class_profile import class_profile

@@ -146,7 +146,7 @@ class Policies(Study):
         return texts
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """The distribution of shares, a box a policy; instances beside it."""
+        """The distribution of shares, one box per policy; next to it the instances."""
         shares = _shares(rows)
         figure.set_size_inches(9.0, 4.2)
         axis = figure.subplots()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from research.framework.claims import Findings
 from research.framework.study import Cell, Row, Study
-from research.leaderboard.board_figure import draw_board
 from research.leaderboard.entrants import Entrant
 from research.leaderboard.grid import SEED, Case, board_cases, is_random
+from research.leaderboard.ranking_figure import draw_leaderboard
 from research.leaderboard.standings import Standings, ranking
 from research.setups.simulated_runs import simulate, simulated_cell
 
@@ -91,7 +91,7 @@ class Leaderboard(Study):
     def draw(self, rows: list[Row], figure: Figure) -> None:
         """What each loses against the size."""
         special = [e.label for e in self.competing if not e.is_rule]
-        draw_board(Standings(rows), special, figure)
+        draw_leaderboard(Standings(rows), special, figure)
 
     def settings(self, rows: list[Row]) -> str:
         """Instances, sizes, lengths of runs."""
@@ -133,5 +133,5 @@ def _range(values: Iterable[float]) -> str:
 
 
 def _known(value: Any) -> Any:
-    """None for NaN, such as the latency of nobody."""
+    """None for NaN, such as the latency without requests."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -60,7 +60,7 @@ def page(
     *,
     publishable: bool,
 ) -> str:
-    """The board between its marks; the same rows give the same text.
+    """The leaderboard between its marks; the same rows give the same text.
 
     Args:
         standings: the scores.
@@ -69,7 +69,7 @@ def page(
         settings: what was computed, in sentences.
         versions: of what computed it.
         command: that computes it again.
-        publishable: whether it is the full board of every registered policy.
+        publishable: whether it is the full leaderboard of every registered policy.
     """
     lines = [FULL if publishable else UNFIT, "## Ranking", "", settings, ""]
     lines += [ranking_text(standings, versions), "", "![gap to R* by size](leaderboard.png)", ""]

@@ -17,18 +17,18 @@ from research.framework.cell_runs import run_cells
 from research.framework.cell_store import cell_file
 from research.framework.study import Cell, Row
 from research.framework.study_files import csv_bytes
-from research.leaderboard.board import Leaderboard
-from research.leaderboard.board_page import FULL, page, ranking_text
 from research.leaderboard.differences import Differences, difference_rows
 from research.leaderboard.entrants import Entrant
+from research.leaderboard.leaderboard import Leaderboard
+from research.leaderboard.ranking_page import FULL, page, ranking_text
 from research.leaderboard.standings import Standings
 
 FILES = ("results.csv", "differences.csv", "ranking.md", "leaderboard.md", "leaderboard.png")
 
 
 @dataclass(frozen=True)
-class BoardRun:
-    """The board run into a folder.
+class LeaderboardRun:
+    """The leaderboard run into a folder.
 
     Args:
         competing: entrants.
@@ -43,17 +43,17 @@ class BoardRun:
     quick: bool = False
 
     @cached_property
-    def board(self) -> Leaderboard:
+    def leaderboard(self) -> Leaderboard:
         """The study."""
         return Leaderboard(self.competing)
 
     @cached_property
     def cells(self) -> list[Cell]:
         """All of them, finished or not."""
-        return self.board.cells(quick=self.quick)
+        return self.leaderboard.cells(quick=self.quick)
 
     def require_place(self) -> None:
-        """Refuse to put a quick board in the place of a full one.
+        """Refuse to put a quick leaderboard in the place of a full one.
 
         Raises:
             ConfigurationError: if the folder has one.
@@ -68,12 +68,14 @@ class BoardRun:
     def missing(self) -> list[Cell]:
         """Cells that are to be computed."""
         store = self.folder / "cells"
-        return [cell for cell in self.cells if not cell_file(store, self.board, cell).exists()]
+        return [
+            cell for cell in self.cells if not cell_file(store, self.leaderboard, cell).exists()
+        ]
 
     def run(self, executor: Executor, on_cell: Callable[[int], None] | None = None) -> list[Row]:
         """Compute what is not stored, then write every file; returns the rows."""
         store = self.folder / "cells"
-        rows = run_cells(self.board, self.cells, store, executor=executor, on_cell=on_cell)
+        rows = run_cells(self.leaderboard, self.cells, store, executor=executor, on_cell=on_cell)
         standings = Standings(rows)
         rules = [entrant.label for entrant in self.competing if entrant.is_rule]
         challengers = [p for p in standings.policies if p not in rules]
@@ -89,7 +91,7 @@ class BoardRun:
             standings,
             differences,
             challengers,
-            self.board.settings(rows),
+            self.leaderboard.settings(rows),
             versions(),
             self.command,
             publishable=not self.quick and everybody <= {*standings.policies},
@@ -112,5 +114,5 @@ class BoardRun:
         from matplotlib.figure import Figure
 
         figure = Figure(layout="constrained")
-        self.board.draw(rows, figure)
+        self.leaderboard.draw(rows, figure)
         save_figure(figure, path, dpi=90, metadata={"Software": None})

@@ -13,9 +13,9 @@ from llm_sched_env.presets import PRESETS, resolve_instance
 from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.row_selection import column, selected
 from research.framework.study import Cell, Row, Study, seeds
+from research.setups.compared_workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.setups.simulated_runs import simulate, simulated_cell, simulation_cost
 from research.setups.trace_lengths import fitted_lengths, length_cells
-from research.setups.workloads import LAWS, MEANS, scaled_workload, with_output_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ class Workload(Study):
         return [*programs, *simulations, *({"part": "lengths"} | cell for cell in fits)]
 
     def cost(self, cell: Cell) -> float:
-        """Simulated GPU-seconds; a program is nothing beside them."""
+        """Simulated GPU-seconds; a linear program costs little compared with them."""
         return simulation_cost(cell["run"]) if "run" in cell else 1.0
 
     def compute(self, cell: Cell) -> list[Row]:
@@ -272,7 +272,7 @@ def _law_claim(rows: list[Row], name: str, policy: str) -> Claim:
 
 
 def _length_claims(rows: list[Row]) -> list[Claim]:
-    """Divergences of exponential fits beside the paper's."""
+    """Divergences of exponential fits, and those of the paper."""
     return [
         Claim(
             "Output lengths are close to exponential: KL .0584 (open QA) to .2631 (information "
