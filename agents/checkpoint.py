@@ -59,7 +59,7 @@ class Checkpoint:
         held_out: the same of these weights on requests that chose nothing; empty until the end.
         versions: of what trained.
         learner: the newest networks with their optimisers, to resume
-            (:func:`llm_sched_env.agents.learner.learner_arrays`); None if stripped.
+            (:func:`llm_sched_env.agents.learner.learner_arrays`); None if exported.
         normaliser: moments of observations and returns of that learner.
     """
 
@@ -85,7 +85,7 @@ class Checkpoint:
             f"on {trained.instance['name']} at n = {trained.n_gpus}"
         )
 
-    def stripped(self) -> Checkpoint:
+    def exported(self) -> Checkpoint:
         """What acting needs and a reader wants to know: a few dozen kB."""
         return dataclasses.replace(self, learner=None, normaliser=None, curve=[])
 

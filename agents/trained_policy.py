@@ -24,7 +24,7 @@ class TrainedPolicy:
     """The weights of a checkpoint.
 
     Args:
-        checkpoint: of a training, whole or stripped.
+        checkpoint: of a training, whole or exported.
     """
 
     name = "ppo"

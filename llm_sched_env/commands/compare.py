@@ -98,7 +98,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare policies and agents; writes results.csv, table.md, figure.png, report.html.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
         executor = Executor(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
             float, typer.Option(help="Requests per second and GPU of azure2023.")
         ] = TRACE_ARRIVAL_RATE,
         hardware: Annotated[
-            Path | None, typer.Option(help="Put in the hardware of a hardware file.")
+            Path | None, typer.Option(help="Use the hardware from this file.")
         ] = None,
         save: Annotated[
             Path | None, typer.Option(help="Write it as an instance file (.json, .toml).")

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         backlog: Annotated[
             str | None,
             typer.Option(
-                help="Requests per GPU that wait for prefill at the start, by class with commas."
+                help="Requests per GPU that wait for prefill at the start, one number per class."
             ),
         ] = None,
         slo: SloOption = None,

@@ -20,7 +20,7 @@ PolicyOption = Annotated[
 ]
 PoliciesOption = Annotated[
     str | None,
-    typer.Option("--policies", help="Several, comma-separated: a row each, on the same requests."),
+    typer.Option("--policies", help="Several, comma-separated: one row per policy."),
 ]
 
 

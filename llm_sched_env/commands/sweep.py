@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
             int, typer.Option(help="Environment steps of each run, rounded up to whole rollouts.")
         ] = 250_000,
         part_steps: Annotated[
-            int, typer.Option(help="Steps after which an agent is kept: what a kill can cost.")
+            int, typer.Option(help="Steps between saved parts: the most that a stop can lose.")
         ] = 500_000,
         pricing: PricingOption = "bundled",
         jobs: WorkersOption = None,
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a PPO agent for every combination (extra `agents`); started again, it goes on.
+        """Train a PPO agent for every combination (extra `agents`); resumes when started again.
 
         Finished runs are left alone; with more --steps they are continued.
         """

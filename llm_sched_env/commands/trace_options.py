@@ -49,7 +49,8 @@ class TraceReading:
         ),
     ] = None
     classes_by: Annotated[
-        str | None, typer.Option(help="Column that names the classes (default: a class per file).")
+        str | None,
+        typer.Option(help="Column that names the classes (default: one class per file)."),
     ] = None
 
     def load(self, paths: Sequence[Path]) -> Trace:

@@ -186,7 +186,7 @@ def _compute(cell: Cell, folder: Path) -> Result:
         "seconds": saved.seconds,
         "cpu_seconds": time.process_time() - started,
         "weights_steps": saved.weights_steps,
-        "agent_bytes": _stripped_bytes(saved, folder / "stripped.zip"),
+        "agent_bytes": _exported_bytes(saved, folder / "exported.zip"),
         "evaluations": saved.evaluations,
         "report": _report(cell, saved),
         "versions": saved.versions,
@@ -195,8 +195,8 @@ def _compute(cell: Cell, folder: Path) -> Result:
     return result
 
 
-def _stripped_bytes(saved: Checkpoint, path: Path) -> int:
-    saved.stripped().save(path)
+def _exported_bytes(saved: Checkpoint, path: Path) -> int:
+    saved.exported().save(path)
     return path.stat().st_size
 
 

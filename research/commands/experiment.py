@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compute statements of the paper: NAME.csv, NAME.png and claims in paper.md.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
         if name is None or list_studies:
             _list(as_json=as_json)

@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Every registered policy on fixed instances and sizes, on the same requests.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
         executor = Executor(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")

@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
         ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a rule by evolution; a run that was killed goes on when it is started again."""
+        """Train a rule by evolution; a run that was stopped resumes when started again."""
         from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
         from research.rule_training.trainer import train_rule
 

@@ -223,10 +223,10 @@ def test_a_killed_run_goes_on_where_it_was_saved(tmp_path):
     assert resumed.seconds > killed.seconds
 
 
-def test_a_stripped_agent_acts_alike_and_cannot_learn_on(tmp_path, checkpoint):
+def test_an_exported_agent_acts_alike_and_cannot_learn_on(tmp_path, checkpoint):
     whole = Checkpoint.load(checkpoint)
     path = tmp_path / "agent.zip"
-    whole.stripped().save(path)
+    whole.exported().save(path)
     assert path.stat().st_size < 50_000
     results = [lse.evaluate(str(p), "overload", 5, **FAST).scores for p in (checkpoint, path)]
     assert results[0] == results[1]

@@ -75,7 +75,7 @@ def test_every_variant_trains_ships_and_acts(name, tmp_path):
     assert saved.steps == (8 * 4 * 25 if name == "ars" else 200)
     assert [row["steps"] for row in saved.evaluations] == [0, saved.steps]
     small_file = tmp_path / "small.zip"
-    saved.stripped().save(small_file)
+    saved.exported().save(small_file)
     assert small_file.stat().st_size < 100_000
     times = {"horizon": 20.0, "warmup": 5.0, "replications": 1}
     agent = lse.evaluate(str(small_file), "overload", 3, **times)

@@ -190,13 +190,13 @@ def test_lists_and_instance_files(run, tmp_path):
         (["calibrate", "."], "readable file"),
         (["instances", "--show", "base", "--save", "none/x.toml"], "cannot be written"),
         (["instances", "--hardware", "none.toml"], "readable file"),
-        (["strip", "none.zip", "--out", "x.zip"], "no such file"),
+        (["export", "none.zip", "--out", "x.zip"], "no such file"),
         (["bench", "--seconds", "nan"], "--seconds"),
         (["bench", "--scaling", "0"], "--scaling"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_path, monkeypatch):
-    if arguments[0] in ("train", "compare", "sweep", "strip"):
+    if arguments[0] in ("train", "compare", "sweep", "export"):
         pytest.importorskip("stable_baselines3")
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -236,7 +236,7 @@ def test_without_a_command_there_is_help(run):
 def test_every_command_has_help_with_an_example(run):
     commands = ("plan", "evaluate", "compare", "train", "replay", "trace")
     commands += ("lengths", "calibrate", "instances", "policies", "bench", "path")
-    commands += ("optimum", "sweep", "strip")
+    commands += ("optimum", "sweep", "export")
     for command in commands:
         code, out, _ = run(command, "--help")
         assert code == 0
