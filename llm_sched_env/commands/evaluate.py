@@ -161,13 +161,13 @@ def _print_service_levels(result: Evaluation) -> None:
         return "-" if value is None else f"{value:.5g}"
 
     print_table(
-        ("service level", "planned", "measured", "95% from", "to", "limit", "kept", "penalty"),
+        ("service level", "planned", "measured", "95% from", "to", "limit", "met", "penalty"),
         [
             (
                 name,
                 *map(number, (level.planned, level.measured.mean, *level.measured.ci95)),
                 number(level.limit),
-                {True: "yes", False: "no", None: "-"}[level.kept],
+                {True: "yes", False: "no", None: "-"}[level.met],
                 number(level.penalty.mean),
             )
             for name, level in result.slos.items()

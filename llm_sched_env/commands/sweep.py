@@ -103,7 +103,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _print(saved: list[Any], paths: list[Path], as_json: bool) -> None:
-    """A line per run; the score is that of the kept weights on requests that chose nothing."""
+    """A line per run; the score is that of the selected weights, on fresh requests."""
     rows = [
         {
             "instance": agent.configuration.instance["name"],

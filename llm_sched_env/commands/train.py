@@ -133,7 +133,7 @@ def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
 
 
 def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
-    """The kept weights on requests that chose nothing."""
+    """The selected weights, on fresh requests."""
     from llm_sched_env.agents.training_evaluation import difference
 
     lines = [("score", f"{100 * row['score']:.2f}")]

@@ -164,7 +164,7 @@ _LOST = "a worker ended without a result: was it killed, or out of memory?"
 
 
 class _Pending(Generic[Task]):
-    """Numbered tasks until one has failed; the first error is kept."""
+    """Numbered tasks until one has failed; the first error is stored."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._tasks = tasks
@@ -182,7 +182,7 @@ class _Pending(Generic[Task]):
 
 
 class _Guarded(Generic[Task, Result]):
-    """A computation that returns this package's errors, since the others shall be kept."""
+    """A computation that returns this package's errors, so that other results survive."""
 
     def __init__(self, compute: Callable[[Task], Result]) -> None:
         self.compute = compute

@@ -48,7 +48,7 @@ class SloAttainment:
         measured: the indicator at each replication's time averages, in its unit.
         planned: the indicator in the plan that steers the policy.
         limit: the greatest allowed value, or None.
-        kept: whether the measured mean is within the limit; None without one.
+        met: whether the measured mean is within the limit; None without one.
         price: currency per GPU, second and unit, or None.
         penalty: price times measured, currency per GPU and second; 0 without a price.
     """
@@ -56,9 +56,11 @@ class SloAttainment:
     measured: Estimate
     planned: float
     limit: float | None
-    kept: bool | None
+    met: bool | None
     price: float | None
     penalty: Estimate
+
+    kept = renamed_property("kept", "met")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

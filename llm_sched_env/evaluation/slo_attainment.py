@@ -41,14 +41,14 @@ def slo_attainment(
     """What each objective came to, by name; values as :func:`measured_indicators` returns them."""
     found = {}
     for level, own, penalties in zip(slos, values, penalty_rates(slos, values), strict=True):
-        measured, kept = Estimate.of(own), None
+        measured, met = Estimate.of(own), None
         if level.limit is not None:
-            kept = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
+            met = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
         found[level.name] = SloAttainment(
             measured=measured,
             planned=fluid_plan.slis[level.name].value,
             limit=level.limit,
-            kept=kept,
+            met=met,
             price=level.price,
             penalty=Estimate.of(penalties),
         )

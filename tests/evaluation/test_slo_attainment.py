@@ -72,8 +72,8 @@ def test_results_have_what_is_measured_and_what_it_costs() -> None:
         low, high = level.measured.ci95
         assert low < level.measured.mean < high
         assert level.penalty.mean == pytest.approx((level.price or 0.0) * level.measured.mean)
-    assert result.slos["token-time"].kept is None
-    assert result.slos["decode-fairness"].kept == (expected["decode-fairness"] <= 4.0)
+    assert result.slos["token-time"].met is None
+    assert result.slos["decode-fairness"].met == (expected["decode-fairness"] <= 4.0)
     penalties = 20 * expected["prefill-fairness"] + 3000 * expected["token-time"]
     assert result.objective.mean == pytest.approx(result.revenue_rate.mean - penalties, rel=1e-5)
     assert result.bound == pytest.approx(297.7032, abs=1e-4)
@@ -99,7 +99,7 @@ def test_a_limit_is_kept_or_not() -> None:
         level = lse.DecodeFairness(limit=value + limit - mean)
         found = lse.evaluate(rule, "base", 20, slos=[level], **FAST).slos["decode-fairness"]
         assert found.measured.mean == value
-        assert found.kept is kept
+        assert found.met is kept
 
 
 def test_without_service_levels_nothing_is_measured_or_subtracted() -> None:

@@ -78,6 +78,8 @@ def test_environments(make, old, new):
 
 def test_attributes_of_results(result):
     assert warned("slos", lambda: result.slis)[0] is result.slos
+    level = result.slos["decode-fairness"]
+    assert warned("met", lambda: level.kept)[0] is level.met
     assert warned("decode_tpot", lambda: result.token_time)[0] is result.decode_tpot
 
 

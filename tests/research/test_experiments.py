@@ -79,7 +79,7 @@ def test_a_damaged_cell_is_told_before_anything_runs(study, tmp_path):
     list_in_row["result"][0]["k"] = [1]
     for content in (b"", whole[:-5], other.read_bytes(), json.dumps(list_in_row).encode()):
         file.write_bytes(content)
-        with pytest.raises(ConfigurationError, match=r"^kept study cell: .*remove it") as caught:
+        with pytest.raises(ConfigurationError, match=r"^The cached study cell .*remove ") as caught:
             run_cells(study, cells, folder, executor=ONE)
         assert "\n" not in str(caught.value)
     assert sorted(study.computed()) == [0, 1]

@@ -455,7 +455,7 @@ def test_files_that_are_no_rule_are_refused_in_one_line(trained: Path, tmp_path:
         assert "train-rule" in message
         with pytest.raises(CheckpointError):
             lse.evaluate(str(path), "base", 1, horizon=10.0, warmup=0.0, replications=1)
-    faults = {tmp_path / "none.json": "no such file", tmp_path: "expected what"}
+    faults = {tmp_path / "none.json": "no such file", tmp_path: "expected a file"}
     for missing, message in faults.items():
         with pytest.raises(CheckpointError, match=message):
             LearnedRule.load(missing)
@@ -504,7 +504,7 @@ def test_the_command_trains_a_rule_that_evaluate_runs(
     code, _, err = run_research(*arguments, "--out", folder, "--seed", 4)
     assert code == 2
     *progress, message = err.splitlines()
-    assert "got 'seed'" in message
+    assert "other settings of seed" in message
     assert not any("python -m research" in line for line in progress)
 
 
