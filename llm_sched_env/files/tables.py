@@ -42,9 +42,7 @@ def _text(path: Path, what: str) -> str:
     """A file in UTF-8, with or without a byte-order mark."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigurationError(
-            what, str(path), "text in UTF-8", "this file is in UTF-16, convert it"
-        )
+        raise ConfigurationError(what, str(path), "text in UTF-8", "it is in UTF-16: convert it")
     return content.decode("utf-8-sig")
 
 

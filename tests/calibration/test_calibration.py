@@ -263,7 +263,9 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path):
         lse.load_hardware(tmp_path / "a.toml")
     with pytest.raises(ConfigurationError, match=r"hardware file: got .*none\.toml"):
         lse.load_hardware(tmp_path / "none.toml")
-    with pytest.raises(ConfigurationError, match=re.escape("a name in .json or .toml")):
+    with pytest.raises(
+        ConfigurationError, match=re.escape("a file name that ends in .json or .toml")
+    ):
         lse.load_hardware(write(tmp_path / "a.csv", []))
 
 
@@ -457,7 +459,7 @@ def test_bad_files_are_one_line(run, tmp_path, name):
         (["--tolerance", "0"], "a share in (0, 1)"),
         (["--date", "yesterday"], "a day as a text"),
         (["--engine", ""], "hardware source engine"),
-        (["--out", "gpu.yaml"], "a name in .json or .toml"),
+        (["--out", "gpu.yaml"], "a file name that ends in .json or .toml"),
         (["--out", "none/gpu.toml"], "cannot be written"),
         (["--plot", "fit.bmp"], "a name in .png"),
         (["--plot", "none/fit.png"], "a folder that exists"),

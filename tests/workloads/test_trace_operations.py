@@ -147,7 +147,7 @@ def test_a_kept_instance_must_be_named_and_have_the_classes(burst: Path) -> None
         ("base", burst, r"got the classes \['burst'\], allowed is decode-heavy, prefill-heavy"),
         (None, burst, r"^instance: got None"),
         ("azure2023", burst, r"^instance: got 'azure2023'"),
-        ("base", None, r"^trace: got None"),
+        ("base", None, r"^`match_trace=False` needs a trace"),
     ):
         with pytest.raises(LLMSchedError, match=message):
             lse.evaluate("token-bucket", instance, trace=trace, match_trace=False)
@@ -229,8 +229,8 @@ def test_time_units_by_file_on_the_command_line(run: Any, tmp_path: Path) -> Non
     for option, message in (
         ([], "give --time-unit s or ms"),
         (["--time-unit", "one.jsonl=s"], "two.jsonl: the unit of 'timestamp' is unclear"),
-        (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "FILE=UNIT once for a file"),
-        (["--time-unit", "s,two.jsonl=ms"], "FILE=UNIT once for a file"),
+        (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "one FILE=UNIT per file"),
+        (["--time-unit", "s,two.jsonl=ms"], "one FILE=UNIT per file"),
         (["--time-unit", "s,ms"], "expected s or ms or us or ns"),
         (["--time-unit", "one.jsonl=h"], "expected s or ms or us or ns"),
         (["--time-unit", "six.jsonl=s"], "the path or name of one of the files"),
@@ -248,7 +248,7 @@ def test_replay_keeps_the_instance(run: Any, tmp_path: Path) -> None:
     assert json.loads(out)["instance"] == "base"
     code, _, err = run(*arguments)
     assert code == 2
-    assert "the one to plan for" in err
+    assert "an instance to plan for" in err
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_trace_options_need_a_trace(run: Any) -> None:
     for option, value in (("--window", "0,1"), ("--rate", "2"), ("--speed", "2")):
         code, _, err = run("evaluate", "--policy", "token-bucket", option, value)
         assert code == 2
-        assert f"{option}: got" in err
+        assert f"`{option}` needs a trace" in err
         assert "give --trace" in err
 
 
