@@ -27,7 +27,7 @@ from llm_sched_env.commands.options import (
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.report import write_page
 from research.leaderboard.entrants import Agent, entrants
-from research.leaderboard.grid import board_cases
+from research.leaderboard.grid import leaderboard_cases
 from research.leaderboard.run_files import FILES, LeaderboardRun
 from research.leaderboard.standings import Standings, ranking
 
@@ -84,7 +84,7 @@ def run_leaderboard(
     as_json: bool,
 ) -> None:
     """Compute what is missing, write the leaderboard, show its ranking."""
-    cases = board_cases(quick=quick)
+    cases = leaderboard_cases(quick=quick)
     wanted = names("--policies", policies) if policies is not None else []
     files = agent_files(agents, list(dict.fromkeys(case.instance.name for case in cases)))
     competing = entrants(cases, wanted, [Agent(path, only or None) for path, only in files])

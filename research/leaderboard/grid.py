@@ -76,7 +76,7 @@ _FULL = _Lengths(
 _QUICK = _Lengths(1.0, 50.0, {5: 100.0, 20: 50.0}, {5: 2, 20: 2}, 2)
 
 
-def board_cases(*, quick: bool = False) -> list[Case]:
+def leaderboard_cases(*, quick: bool = False) -> list[Case]:
     """All rows of the leaderboard, by instance, then size; quick: a few, short."""
     if quick:
         return _cases(("overload",), (0, 6), (5, 20), _QUICK)

@@ -89,7 +89,7 @@ def lines(path):
 # A leaderboard, end to end
 
 
-def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
+def test_a_leaderboard_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
     shown = json.loads(play(run_research, tmp_path, THREE, 1, "--json"))
     rows = lines(tmp_path / "results.csv")
     names = ["trunk-reservation", "token-bucket", "LessThanPlanned"]
@@ -174,7 +174,7 @@ def test_the_rows_do_not_depend_on_the_jobs(run_research, tmp_path, tiny):
 
 
 @pytest.mark.core
-def test_the_board_shows_its_ranking(run_research, tmp_path, tiny):
+def test_the_leaderboard_shows_its_ranking(run_research, tmp_path, tiny):
     text = play(run_research, tmp_path)
     assert "Mean score in % of R*" in text
     assert "n = 6" in text
@@ -234,7 +234,7 @@ def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_p
 
 @pytest.mark.core
 def test_the_full_leaderboard_is_what_is_documented():
-    cases = grid.board_cases()
+    cases = grid.leaderboard_cases()
     instances = {case.instance.name: case.instance for case in cases}
     assert list(instances)[:3] == ["base", "overload", "dolly15k"]
     assert [i.n_classes for i in instances.values()][3:] == [2, 2, 2, 2, 2, 3, 4, 6, 8, 16]
@@ -259,14 +259,14 @@ def test_the_full_leaderboard_is_what_is_documented():
 
 def test_nobody_else_draws_from_the_seeds_of_the_leaderboard():
     """Studies run with small seeds by default; training environments with small ones, too."""
-    case = grid.board_cases()[0]
+    case = grid.leaderboard_cases()[0]
     assert case.seed >= 2026000
-    drawn = {case.instance.name for case in grid.board_cases()[18:]}
+    drawn = {case.instance.name for case in grid.leaderboard_cases()[18:]}
     assert all(name.startswith("random-2026-") for name in drawn)
 
 
 def test_names_restrict_the_board_and_paths_enter_beside():
-    cases = grid.board_cases(quick=True)
+    cases = grid.leaderboard_cases(quick=True)
 
     def labels(*policies):
         return [e.label for e in entrants.entrants(cases, policies)]
@@ -290,13 +290,13 @@ def test_rules_with_a_trained_network_do_not_count_as_rules():
 def test_a_registered_policy_that_was_trained_is_a_challenger(monkeypatch):
     trained = dataclasses.replace(registered_policies()["token-bucket"], trained=True)
     monkeypatch.setattr(entrants, "registered_policies", lambda: {"token-bucket": trained})
-    (entrant,) = entrants.entrants(grid.board_cases(quick=True))
+    (entrant,) = entrants.entrants(grid.leaderboard_cases(quick=True))
     assert entrant.kind == entrants.TRAINED
     assert not entrant.is_rule
 
 
 def test_entrants_compete_where_they_know_the_classes(tiny):
-    cases = grid.board_cases()
+    cases = grid.leaderboard_cases()
     competing = entrants.entrants(cases, ["token-bucket", "outside_scheduler:TwoClasses"])
     cells = Leaderboard(competing).cells(quick=False)
     found = [c["instance"]["name"] for c in cells if c["label"] == "TwoClasses"]
@@ -313,7 +313,7 @@ def test_trained_rules_enter_by_the_name_of_their_folder(tmp_path):
         for file, name in zip(files, ("base", "overload"), strict=True)
     ]
     given = [entrants.Agent(str(files[0])), *single]
-    found = entrants.entrants(grid.board_cases(quick=True), ["token-bucket"], given)[1:]
+    found = entrants.entrants(grid.leaderboard_cases(quick=True), ["token-bucket"], given)[1:]
     assert [e.label for e in found] == ["mine", "tuned-rule", "tuned-rule"]
     assert all(e.compiled and e.kind == entrants.TRAINED for e in found)
 
@@ -346,7 +346,7 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
 
 
 def test_a_new_registered_policy_leaves_the_other_cells_valid(monkeypatch):
-    cases = grid.board_cases(quick=True)
+    cases = grid.leaderboard_cases(quick=True)
 
     def keys():
         source_stamp.source_stamp.cache_clear()
