@@ -275,7 +275,7 @@ def test_trace_options_need_a_trace(run: Any) -> None:
         code, _, err = run("evaluate", "--policy", "token-bucket", option, value)
         assert code == 2
         assert f"`{option}` needs a trace" in err
-        assert "give --trace" in err
+        assert "give `--trace`" in err
 
 
 def test_a_trace_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
