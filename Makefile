@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme model-figure leaderboard paper training test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure leaderboard paper training validation test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,6 +47,11 @@ leaderboard: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/python -m research experiment all --out $(RESULTS)/paper
 	$(BIN)/python -m research.pages.update_paper $(RESULTS)/paper
+
+# The simulator beside measured runs, and the hardware presets: needs the folder h100 in $$LLM_SCHED_DATA.
+validation: $(INSTALLED)
+	$(BIN)/python -m research hardware-presets
+	$(BIN)/python -m research.pages.update_validation
 
 # Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
 training: $(INSTALLED)

@@ -78,7 +78,7 @@ def demonstrate(configuration: TrainingConfiguration) -> Demonstrations:
     for k in range(n):
         control.start(k, replication_seed(_TEACHING_SEED, k), configuration.start)
         rng = np.random.default_rng([_TEACHING_SEED, k])
-        teachers[k].reset(control.plan.instance, control.plan, configuration.n_gpus, rng)
+        teachers[k].reset(control.plan.given, control.plan, configuration.n_gpus, rng)
     seen, done, earned, masks = [], [], [], []
     report = control.report()
     for _ in range(-(-configuration.imitation_steps // n)):

@@ -103,6 +103,6 @@ def held_out(checkpoint: Checkpoint) -> Row:
     evaluation = PairedEvaluation(configuration, HELD_OUT_SEED, runs)
     fluid_plan = evaluation.plan
     controller = TrainedPolicy(checkpoint).controller(
-        fluid_plan.instance, fluid_plan, configuration.n_gpus
+        fluid_plan.given, fluid_plan, configuration.n_gpus
     )
     return evaluation.row(controller)

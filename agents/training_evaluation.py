@@ -75,7 +75,7 @@ class PairedEvaluation:
     def _reference(self, name: str) -> tuple[float, ...]:
         return evaluate(
             name,
-            self.plan.instance,
+            self.plan.given,
             self._configuration.n_gpus,
             pricing=self._configuration.pricing,
             horizon=self._configuration.evaluation_horizon,

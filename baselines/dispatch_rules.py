@@ -92,6 +92,12 @@ FCFS_AND_ROUTE = _registered(
     "FG-SP",
 )
 
+STATIC_PRIORITY = _registered(
+    DispatchRule(gate="static-priority", router="coupled", pools="dynamic"),
+    "serving system with a fixed order of classes and free slots kept from some (--priority)",
+    "this project",
+)
+
 __getattr__ = renamed_attributes(
     globals(), CREDIT_GATE="TOKEN_BUCKET", CREDIT_GATE_STATIC="TOKEN_BUCKET_STATIC"
 )

@@ -15,6 +15,7 @@ from gymnasium.envs.registration import register, registry
 if TYPE_CHECKING:
     from llm_sched_env import presets
     from llm_sched_env.calibration.fit import calibrate
+    from llm_sched_env.calibration.log_calibration import calibrate_logs
     from llm_sched_env.errors import LLMSchedError
     from llm_sched_env.evaluation.evaluate import evaluate
     from llm_sched_env.evaluation.results import Evaluation
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         plan,
     )
     from llm_sched_env.simulation.scheduling.rules import DispatchRule
+    from llm_sched_env.validation.validate import validate
     from llm_sched_env.workloads.generated import requests_of_run
     from llm_sched_env.workloads.length_fits import fit_output_lengths
     from llm_sched_env.workloads.trace import Trace
@@ -66,6 +68,7 @@ _HOMES = {
     "TokenTime": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "calibrate": "llm_sched_env.calibration.fit",
+    "calibrate_logs": "llm_sched_env.calibration.log_calibration",
     "evaluate": "llm_sched_env.evaluation.evaluate",
     "fit_output_lengths": "llm_sched_env.workloads.length_fits",
     "load_hardware": "llm_sched_env.model.hardware",
@@ -73,6 +76,7 @@ _HOMES = {
     "load_traces": "llm_sched_env.workloads.traces",
     "plan": "llm_sched_env.planning",
     "requests_of_run": "llm_sched_env.workloads.generated",
+    "validate": "llm_sched_env.validation.validate",
 }
 
 __all__ = [
@@ -98,6 +102,7 @@ __all__ = [
     "Trace",
     "__version__",
     "calibrate",
+    "calibrate_logs",
     "evaluate",
     "fit_output_lengths",
     "fluid_path",
@@ -106,6 +111,7 @@ __all__ = [
     "plan",
     "presets",
     "requests_of_run",
+    "validate",
 ]
 
 

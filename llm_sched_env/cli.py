@@ -26,6 +26,7 @@ from llm_sched_env.commands import (
     sweep,
     trace,
     train,
+    validate,
 )
 from llm_sched_env.errors import LLMSchedError
 from llm_sched_env.evaluation.versions import version_line
@@ -56,6 +57,7 @@ COMMANDS = (
     trace,
     lengths,
     calibrate,
+    validate,
     instances,
     policies,
     bench,

@@ -5,14 +5,20 @@ from __future__ import annotations
 import typer
 
 from llm_sched_env.cli import run
-from research.commands import experiment, leaderboard, train_rule, train_study
+from research.commands import (
+    experiment,
+    hardware_presets,
+    leaderboard,
+    train_rule,
+    train_study,
+)
 
 app = typer.Typer(
     help="Reproduce the studies, the leaderboard and the trainings.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (experiment, leaderboard, train_rule, train_study):
+for module in (experiment, leaderboard, train_rule, train_study, hardware_presets):
     module.register(app)
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ class Calibration:
             fit.tokens,
             fit.r_squared,
             version("llm-sched-env"),
+            iterations=fit.rows,
+            note=self.times.note,
         )
         return HardwareFile(self.hardware(batch_slots, iteration_law), source)
 

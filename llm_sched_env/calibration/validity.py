@@ -41,6 +41,10 @@ class Validity:
         valid = self.valid_tokens
         return valid is not None and valid[0] <= tokens <= valid[1]
 
+    def holds(self, share: float = 0.95) -> bool:
+        """Whether that share of the iterations is within the tolerance."""
+        return self.share_within >= share
+
 
 def require_tolerance(tolerance: float) -> None:
     """Raise ConfigurationError unless a tolerance of relative residuals is one."""

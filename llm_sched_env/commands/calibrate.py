@@ -14,8 +14,10 @@ from llm_sched_env.calibration.figure import (
 )
 from llm_sched_env.calibration.fit import TOLERANCE, Calibration
 from llm_sched_env.calibration.fit import calibrate as fit
+from llm_sched_env.calibration.iteration_log import is_iteration_log
 from llm_sched_env.calibration.least_squares import Coefficient
 from llm_sched_env.calibration.validity import Validity
+from llm_sched_env.commands.calibrate_logs import LogOptions, calibrate_from_logs
 from llm_sched_env.commands.options import (
     JsonOption,
     print_json,
@@ -24,7 +26,10 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
 )
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.files.tables import require_table_suffix
+
+CHUNK_TOKENS, BATCH_SLOTS = 256, 16
 
 
 def register(app: typer.Typer) -> None:
@@ -35,11 +40,14 @@ def register(app: typer.Typer) -> None:
         "--model Meta-Llama-3-8B --engine vidur-profile --out a100.toml --plot a100.png"
     )
     def calibrate(
-        file: Annotated[
-            Path,
+        files: Annotated[
+            list[Path],
             typer.Argument(
-                help="CSV with the columns device, model, tokens_in_iteration and seconds, or a "
-                "profile of Vidur's linear operators (mlp.csv)."
+                metavar="FILE...",
+                help="Iteration logs of one GPU (columns seconds, prefill_tokens, prefill_context, "
+                "decodes, kv_tokens); or one CSV with the columns device, model, "
+                "tokens_in_iteration and seconds, or a profile of Vidur's linear operators "
+                "(mlp.csv).",
             ),
         ],
         device: Annotated[str | None, typer.Option(help="Which device of the file.")] = None,
@@ -57,14 +65,31 @@ def register(app: typer.Typer) -> None:
         tokens_to: Annotated[
             float | None, typer.Option("--to", help="Most tokens of all fits (default: all).")
         ] = None,
-        chunk_tokens: Annotated[int, typer.Option(help="Prefill chunk C, tokens.")] = 256,
-        batch_slots: Annotated[int, typer.Option(help="Requests in service on one GPU, B.")] = 16,
+        chunk_tokens: Annotated[
+            int | None,
+            typer.Option(help="Prefill chunk C, tokens (default: 256; logs: the longest)."),
+        ] = None,
+        batch_slots: Annotated[
+            int | None,
+            typer.Option(help="Requests in service on one GPU, B (default: 16; logs: the most)."),
+        ] = None,
         iteration_law: Annotated[
-            str, typer.Option(help="Law of the hardware: two-speed or affine.")
-        ] = "two-speed",
+            str | None,
+            typer.Option(
+                help="two-speed, affine, kv-aware (logs only) or auto: the simplest that holds "
+                "(default: two-speed; logs: kv-aware)."
+            ),
+        ] = None,
+        padded_chunks: Annotated[
+            bool | None,
+            typer.Option(
+                help="Logs: short chunks take the time of whole ones (default: as the log says)."
+            ),
+        ] = None,
         weights: Annotated[
-            str, typer.Option(help="Squares of the affine law: relative or equal.")
-        ] = "relative",
+            str | None,
+            typer.Option(help="Squares of the affine law: relative (default) or equal."),
+        ] = None,
         tolerance: Annotated[
             float, typer.Option(help="Relative residual up to which a fit is valid.")
         ] = TOLERANCE,
@@ -79,37 +104,79 @@ def register(app: typer.Typer) -> None:
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Fit alpha, beta, gamma and the affine law (1) to measured iteration times."""
+        """Fit an iteration law to measured iteration times, and write a hardware file."""
         if out is not None:
             require_table_suffix(out, "hardware file")
         if plot is not None:
             require_extra("report", "matplotlib")
             require_figure_path(plot)
+        if is_iteration_log(files[0]):
+            _refuse(
+                "for iteration logs",
+                {
+                    "--layers": layers,
+                    "--from": tokens_from,
+                    "--to": tokens_to,
+                    "--weights": weights,
+                },
+            )
+            chosen = LogOptions(iteration_law, chunk_tokens, batch_slots, padded_chunks, tolerance)
+            source = {"device": device, "model": model, "engine": engine, "date": date}
+            calibrate_from_logs(files, chosen, source, out, plot, as_json=as_json)
+            return
+        _refuse("without iteration logs", {"--padded-chunks": padded_chunks})
+        if len(files) > 1:
+            raise ConfigurationError(
+                "calibrate", list(map(str, files)), "several files only if they are iteration logs"
+            )
+        slots = BATCH_SLOTS if batch_slots is None else batch_slots
         calibration = fit(
-            file,
+            files[0],
             device=device,
             model=model,
             layers=layers,
-            chunk_tokens=chunk_tokens,
+            chunk_tokens=CHUNK_TOKENS if chunk_tokens is None else chunk_tokens,
             tokens_from=tokens_from,
             tokens_to=tokens_to,
-            weights=weights,
+            weights=weights or "relative",
             tolerance=tolerance,
         )
-        result = calibration.hardware_file(batch_slots, iteration_law, engine=engine, date=date)
+        law = _chosen_law(calibration, iteration_law)
+        result = calibration.hardware_file(slots, law, engine=engine, date=date)
         if out is not None:
             result.save(out)
             print_note(f"wrote {out}")
         if plot is not None:
             write_calibration_figure(calibration, plot)
             print_note(f"wrote {plot}")
-        notes = calibration.notes(batch_slots)
+        notes = calibration.notes(slots)
         for note in notes:
             print_note(note)
         if as_json:
             print_json({**calibration.to_dict(), **asdict(result), "notes": notes})
         else:
             _print(calibration)
+
+
+def _refuse(where: str, options: dict[str, object]) -> None:
+    """Raise ConfigurationError for an option that has no meaning for these files."""
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigurationError(name, value, f"none {where}", "leave it out")
+
+
+def _chosen_law(calibration: Calibration, law: str | None) -> str:
+    """The law to write: by default two speeds, with auto the affine one unless the line holds."""
+    if law == "kv-aware":
+        raise ConfigurationError(
+            "--iteration-law",
+            law,
+            "two-speed, affine or auto for times by tokens alone",
+            "give iteration logs",
+        )
+    if law == "auto":
+        return "two-speed" if calibration.line_validity.holds() else "affine"
+    return law or "two-speed"
 
 
 def _print(calibration: Calibration) -> None:

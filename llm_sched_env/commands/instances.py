@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,8 @@ from llm_sched_env.commands.options import (
     print_table,
     trace_paths,
 )
-from llm_sched_env.model.instance import load_hardware
+from llm_sched_env.model.hardware_presets import HARDWARE_PRESETS
+from llm_sched_env.model.instance import Instance, load_hardware
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import NAMED_INSTANCES, TRACE_ARRIVAL_RATE, azure2023, resolve_instance
 
@@ -31,7 +33,8 @@ def register(app: typer.Typer) -> None:
             float, typer.Option(help="Requests per second and GPU of azure2023.")
         ] = TRACE_ARRIVAL_RATE,
         hardware: Annotated[
-            Path | None, typer.Option(help="Use the hardware from this file.")
+            str | None,
+            typer.Option(help="Use the hardware of this file, or of this preset of hardware."),
         ] = None,
         save: Annotated[
             Path | None, typer.Option(help="Write it as an instance file (.json, .toml).")
@@ -57,12 +60,16 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json({i.name: i.to_dict() for i in chosen})
             return
-        rows = []
-        for instance in chosen:
-            title = f"{instance.name} (R* {plan(instance).value:.2f})"
-            for k, c in enumerate(instance.classes):
-                numbers = (c.prompt_tokens, c.output_tokens, c.arrival_rate, c.patience_rate)
-                rows.append((title if k == 0 else "", c.name, *(f"{v:.5g}" for v in numbers)))
-        print_table(
-            ("instance", "class", "prompt", "output", "arrivals /s/GPU", "patience /s"), rows
-        )
+        _print(chosen)
+        if not trace and not show:
+            print_table(("hardware", "measured on"), HARDWARE_PRESETS.items())
+
+
+def _print(instances: Sequence[Instance]) -> None:
+    rows = []
+    for instance in instances:
+        title = f"{instance.name} (R* {plan(instance).value:.2f})"
+        for k, c in enumerate(instance.classes):
+            numbers = (c.prompt_tokens, c.output_tokens, c.arrival_rate, c.patience_rate)
+            rows.append((title if k == 0 else "", c.name, *(f"{v:.5g}" for v in numbers)))
+    print_table(("instance", "class", "prompt", "output", "arrivals /s/GPU", "patience /s"), rows)

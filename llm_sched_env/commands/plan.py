@@ -48,6 +48,12 @@ def _print(result: FluidPlan) -> None:
         f"R* = {result.value:.4f} per GPU and second ({result.instance.name}, {result.pricing}); "
         f"mixed pool {result.mixed_fraction:.4f} of the GPUs"
     )
+    if result.given.hardware.iteration_law == "kv-aware":
+        speeds = result.instance.hardware
+        print_lines(
+            f"mean iteration: {1e3 * speeds.tau_mixed:.3f} ms with a prefill, "
+            f"{1e3 * speeds.tau_solo:.3f} ms without"
+        )
     if result.slis:
         print_lines(
             f"with service levels: revenue {result.revenue_rate:.4f}, "

@@ -28,7 +28,12 @@ from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A10
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.state.layout import RequestStream
-from llm_sched_env.workloads.traces import Trace, instance_from_trace, load_traces
+from llm_sched_env.workloads.traces import (
+    Trace,
+    given_patience_rates,
+    instance_from_trace,
+    load_traces,
+)
 
 InstanceLike = Instance | str | Path | dict[str, Any] | None
 TraceLike = Trace | str | Path | Sequence[str | Path] | None
@@ -184,7 +189,10 @@ def _check_planned_on(*, match_trace: bool, billing: str | None) -> None:
 def _matched(
     instance: InstanceLike, trace: Trace, n_gpus: int, seconds: tuple[float, float] | None
 ) -> Instance:
-    """The instance of a trace's requests, with hardware, prices and patience of another."""
+    """The instance of a trace's requests, with hardware, prices and patience of another.
+
+    If the trace gives the patience of its requests, rates follow from these.
+    """
     hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([PATIENCE_RATE])
     name = "trace"
     if instance == "azure2023":
@@ -197,6 +205,8 @@ def _matched(
             patience = np.array([by_name[name] for name in trace.class_names])
         elif given.n_classes == len(trace.class_names):
             patience = given.patience_rates
+    if (rates := given_patience_rates(trace, trace.duration)) is not None:
+        patience = np.array(rates)
     matched = instance_from_trace(
         trace, n_gpus, patience.tolist(), hardware, prices, seconds=seconds
     )

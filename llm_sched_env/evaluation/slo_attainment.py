@@ -58,12 +58,12 @@ def slo_attainment(
 def decode_tpot(instance: Instance, metrics: Metrics) -> float:
     """TPOT without the wait for a slot: seconds in decode slots per output token; NaN without any.
 
-    At two speeds the tokens follow from where the decodes were; under the affine law they are
-    those of the requests that were completed.
+    At two speeds the tokens follow from where the decodes were; where iterations have other times
+    or requests wait for them, they are those of the requests that were completed.
     """
     hardware = instance.hardware
     y_mixed, y_solo = (float(metrics.occupancy[name].sum()) for name in ("y_mixed", "y_solo"))
-    if hardware.iteration_law == "two-speed":
+    if hardware.iteration_law == "two-speed" and not hardware.whole_iterations:
         tokens = y_mixed / hardware.tau_mixed + y_solo / hardware.tau_solo
     else:
         tokens = float(metrics.output_tokens.sum()) / metrics.gpu_seconds

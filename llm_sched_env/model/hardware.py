@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
+from llm_sched_env.model.hardware_presets import HARDWARE_PRESETS, hardware_path
 from llm_sched_env.model.hardware_source import HardwareSource
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
 from llm_sched_env.model.plain_tables import (
@@ -249,18 +250,25 @@ class HardwareFile:
 
     @classmethod
     def load(cls, path: str | Path) -> HardwareFile:
-        """Read a hardware file, JSON or TOML by its ending; unknown keys are rejected by name."""
-        name = Path(path).name
-        table = checked_table(read_table(Path(path), "hardware file"), cls, name)
+        """Read a hardware file, JSON or TOML by its ending, or a preset by its name.
+
+        Unknown keys are rejected by name.
+        """
+        path = hardware_path(path)
+        name = path.name
+        if not path.suffix and not path.exists():
+            raise ConfigurationError(
+                "hardware", name, f"a hardware file (.toml, .json) or {', '.join(HARDWARE_PRESETS)}"
+            )
+        table = checked_table(read_table(path, "hardware file"), cls, name)
         table["hardware"] = Hardware.from_dict(table["hardware"], f"{name} hardware")
         if "source" in table:
-            source = checked_table(table["source"], HardwareSource, f"{name} source")
-            table["source"] = HardwareSource(**source)
+            table["source"] = HardwareSource.from_dict(table["source"], f"{name} source")
         return cls(**table)
 
 
 def load_hardware(path: str | Path) -> Hardware:
-    """The hardware of a hardware file (``llmsched calibrate --out``).
+    """The hardware of a hardware file (``llmsched calibrate --out``) or of a preset.
 
     Example:
         >>> import tempfile

@@ -14,6 +14,7 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
 from llm_sched_env.model.hardware import Hardware, load_hardware
+from llm_sched_env.model.hardware_presets import hardware_path
 from llm_sched_env.model.length_distributions import (
     EXPONENTIAL,
     LengthDistribution,
@@ -47,6 +48,7 @@ class RequestClass:
             place of the two distributions; None: lengths are independent.
         prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
+        decode_iterations: mean iterations of a decode under whole iterations, likewise.
 
     Example:
         >>> chat = RequestClass(
@@ -66,6 +68,7 @@ class RequestClass:
     arrival_profile: ArrivalProfile | None = None
     observed_lengths: ObservedLengths | None = None
     prefill_iterations: float | None = None
+    decode_iterations: float | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -94,8 +97,9 @@ class RequestClass:
             )
         if self.observed_lengths is not None:
             self._check_observed(at)
-        if self.prefill_iterations is not None:
-            check_number(self, "prefill_iterations", at + "prefill_iterations")
+        for name in ("prefill_iterations", "decode_iterations"):
+            if getattr(self, name) is not None:
+                check_number(self, name, at + name)
 
     def _check_observed(self, at: str) -> None:
         observed = self.observed_lengths
@@ -119,6 +123,14 @@ class RequestClass:
             prompts = self.observed_lengths.prompt_tokens
             return float(np.ceil(prompts / chunk_tokens).mean())
         return mean_whole_chunks(self.prompt_lengths, self.prompt_tokens, chunk_tokens)
+
+    def mean_decode_iterations(self) -> float:
+        """Mean iterations E[ceil(D)] of a decode that takes whole ones."""
+        if self.decode_iterations is not None:
+            return self.decode_iterations
+        if self.observed_lengths is not None:
+            return float(np.ceil(self.observed_lengths.output_tokens).mean())
+        return mean_whole_chunks(self.output_lengths, self.output_tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -148,8 +160,9 @@ class Instance:
 
     Rates (4), all per second and request: ``prefill_rates`` mu_p = C / (P tau_mix), with whole
     chunks 1 / (E[ceil(P/C)] tau_mix), ``mixed_decode_rates`` mu_m = 1 / (D tau_mix),
-    ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,). ``modulation`` multiplies
-    the arrival rates of all classes; None: no bursts.
+    ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,); with whole iterations
+    E[ceil(D)] is in place of D. ``modulation`` multiplies the arrival rates of all classes; None:
+    no bursts.
 
     Example:
         >>> from llm_sched_env.presets import base
@@ -231,12 +244,42 @@ class Instance:
     @property
     def mixed_decode_rates(self) -> np.ndarray:
         """Decode rates on a mixed GPU mu_m, 1/s; shape (I,)."""
-        return 1.0 / (self.output_tokens * self.hardware.tau_mixed)
+        return 1.0 / (self.decode_iterations * self.hardware.tau_mixed)
 
     @property
     def solo_decode_rates(self) -> np.ndarray:
         """Decode rates on a solo GPU mu_s, 1/s; shape (I,)."""
-        return self.hardware.gamma / self.output_tokens
+        return self.hardware.gamma / self.decode_iterations
+
+    @property
+    def decode_iterations(self) -> np.ndarray:
+        """Mean iterations of a decode: D, or E[ceil(D)] where iterations are whole; shape (I,)."""
+        if self.hardware.whole_iterations:
+            return np.array([c.mean_decode_iterations() for c in self.classes])
+        return self.output_tokens
+
+    @property
+    def mean_context(self) -> float:
+        """Tokens that a decode attends to, P + D/2 on average over the decodes of all classes."""
+        weights = self.arrival_rates * self.output_tokens
+        return float(weights @ (self.prompt_tokens + self.output_tokens / 2.0) / weights.sum())
+
+    @property
+    def full_batch_seconds(self) -> tuple[float, float]:
+        """Seconds of a solo iteration of B decodes and of a mixed one of a chunk and B - 1.
+
+        With contexts of their mean; at two speeds, and under the affine law, 1/gamma and tau_mix.
+        """
+        hardware = self.hardware
+        solo, mixed = hardware.solo, hardware.mixed
+        if solo is None or mixed is None:
+            return hardware.tau_solo, hardware.tau_mixed
+        slots, context = hardware.batch_slots, self.mean_context
+        beside = slots - 1
+        return (
+            solo.time(slots, slots * context),
+            mixed.time(hardware.chunk_tokens, 0.0, beside, beside * context),
+        )
 
     @property
     def bundled_revenues(self) -> np.ndarray:
@@ -263,14 +306,14 @@ class Instance:
         """Build an instance from plain data; unknown or missing keys are rejected by name.
 
         Args:
-            data: in the form of an instance file; ``hardware`` is a table or the path of a
-                hardware file.
+            data: in the form of an instance file; ``hardware`` is a table, the path of a
+                hardware file or the name of a preset.
             source: what the data is, for messages.
             folder: where a relative path of a hardware file starts.
         """
         top = checked_table(data, cls, source)
         if isinstance(top["hardware"], str):
-            top["hardware"] = load_hardware(Path(folder) / top["hardware"]).to_dict()
+            top["hardware"] = load_hardware(hardware_path(top["hardware"], folder)).to_dict()
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
         top["classes"] = tuple(

@@ -11,9 +11,10 @@ import dataclasses
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.model.length_distributions import EXPONENTIAL
-from llm_sched_env.model.length_moments import continuous_law, partial_moments
+from llm_sched_env.model.length_moments import continuous_law, partial_moments, whole_units
 
 # Gauss-Legendre nodes on each of so many equal parts of the probabilities of prompt lengths.
 _NODES, _PARTS = 16, 64
@@ -33,8 +34,7 @@ def fitting_requests(instance: Instance) -> Instance:
     hardware = instance.hardware
     if hardware.kv_tokens is None:
         return instance
-    chunk = hardware.chunk_tokens if hardware.whole_chunks else None
-    classes = tuple(_fitting_class(c, float(hardware.kv_tokens), chunk) for c in instance.classes)
+    classes = tuple(_fitting_class(c, hardware) for c in instance.classes)
     if not any(c.arrival_rate > 0 for c in classes):
         raise ConfigurationError(
             "hardware kv_tokens",
@@ -45,11 +45,13 @@ def fitting_requests(instance: Instance) -> Instance:
     return dataclasses.replace(instance, classes=classes)
 
 
-def _fitting_class(own: RequestClass, limit: float, chunk: int | None) -> RequestClass:
-    """The class without what does not fit; with its prefill iterations if chunks are whole."""
+def _fitting_class(own: RequestClass, hardware: Hardware) -> RequestClass:
+    """The class without what does not fit; with its iterations where they are whole."""
+    assert hardware.kv_tokens is not None
+    limit = float(hardware.kv_tokens)
     if own.observed_lengths is not None:
         return _fitting_rows(own, limit)
-    prompts, weights = _prompt_quantiles(own, limit, chunk)
+    prompts, weights = prompt_quantiles(own, hardware)
     room = np.maximum(limit - prompts, 0.0)
     share, tokens = partial_moments(own.output_lengths, own.output_tokens, room)
     fits = float(weights @ share)
@@ -58,13 +60,19 @@ def _fitting_class(own: RequestClass, limit: float, chunk: int | None) -> Reques
         return dataclasses.replace(plain, arrival_rate=0.0)
     means = float(weights @ (share * prompts)) / fits, float(weights @ tokens) / fits
     _require_tokens(own, means)
-    chunks = None if chunk is None else float(weights @ (share * np.ceil(prompts / chunk))) / fits
+    chunks = decode = None
+    if hardware.whole_chunks:
+        chunks = float(weights @ (share * np.ceil(prompts / hardware.chunk_tokens))) / fits
+    if hardware.whole_iterations:
+        whole = whole_units(own.output_lengths, own.output_tokens, 1.0, room)
+        decode = float(weights @ whole.mean) / fits
     return dataclasses.replace(
         plain,
         arrival_rate=own.arrival_rate * fits,
         prompt_tokens=means[0],
         output_tokens=means[1],
         prefill_iterations=chunks,
+        decode_iterations=decode,
     )
 
 
@@ -98,10 +106,13 @@ def _require_tokens(own: RequestClass, means: tuple[float, float]) -> None:
             )
 
 
-def _prompt_quantiles(
-    own: RequestClass, limit: float, chunk: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt lengths up to the limit and their probabilities; none straddles an end of a chunk."""
+def prompt_quantiles(own: RequestClass, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt lengths up to the KV limit and their probabilities; both of shape (K,).
+
+    With whole chunks none straddles an end of a chunk.
+    """
+    assert hardware.kv_tokens is not None
+    limit = float(hardware.kv_tokens)
     law, mean = own.prompt_lengths, own.prompt_tokens
     if law.values is not None:
         values = np.array(law.values)
@@ -113,7 +124,8 @@ def _prompt_quantiles(
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     # Quantiles grow without bound near probability 1 when the limit is wide: nodes crowd there.
     cuts = np.arange(_PARTS + 1) / _PARTS
-    if chunk is not None:
+    if hardware.whole_chunks:
+        chunk = hardware.chunk_tokens
         ends = chunk * np.arange(1, min(_MOST_CHUNKS, int(limit / chunk) + 1))
         shares = partial_moments(law, mean, ends.astype(float))[0] / below[0]
         cuts = np.unique(np.concatenate([cuts, 1.0 - np.maximum(0.0, 1.0 - shares) ** 0.25]))

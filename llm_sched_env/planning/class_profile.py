@@ -113,7 +113,7 @@ def _size_features(plan: FluidPlan, n_gpus: int) -> dict[str, np.ndarray]:
     prefill_work = instance.arrival_rates / instance.prefill_rates
     decode_work = instance.arrival_rates * instance.output_tokens
     per_slot = instance.bundled_revenues * instance.solo_decode_rates
-    load = 1.0 / critical_scale(instance)
+    load = 1.0 / critical_scale(plan.given)
     return {
         "patience": 2.0 * _squashed(instance.patience_rates * mean_decode) - 1.0,
         "prefill time": _squashed(np.log(1.0 / (instance.prefill_rates * mean_decode)) + 3.0),

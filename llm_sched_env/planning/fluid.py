@@ -1,29 +1,20 @@
-"""The fluid plan: linear programs (40), bundled, and (42), separate charging."""
+"""The fluid plan of an instance: the fluid program's optimum as what policies go by."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, PlanError
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.planning.fluid_plan import NOTHING, PRICINGS, FluidPlan
-from llm_sched_env.planning.level_program import solve_with_levels
-from llm_sched_env.planning.linear_program import (
-    canonical_split,
-    fluid_program,
-    maximize,
-    needs_decode_queue,
-    objective,
-    shadow_prices,
-)
+from llm_sched_env.planning.fluid_solution import solve_fluid
+from llm_sched_env.planning.linear_program import canonical_split
 from llm_sched_env.planning.service_level_names import checked_service_levels
-from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
+from llm_sched_env.planning.service_levels import ServiceLevel
 from llm_sched_env.presets import resolve_instance
 
 # An admission fraction this close to 1 serves the whole class.
@@ -44,6 +35,7 @@ def plan(
     service levels always, as (49) has it. Decodes are then split so that every class has the same
     solo probability, as large as the solo slots allow; if a service level weighs the split, it is
     the program's own. With several optimal x the solver's vertex is taken; it is deterministic.
+    Under the KV-aware law the plan is at two speeds of its own (:mod:`.operating_point`).
 
     Args:
         instance: an instance, a preset's name, a file or plain data.
@@ -57,30 +49,19 @@ def plan(
         ConfigurationError: for a pricing that does not exist or service levels that cannot be.
         PlanError: if no revenue can be earned, a limit cannot be met or the solver fails.
     """
-    instance = fitting_requests(resolve_instance(instance))
+    given = resolve_instance(instance)
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     levels = checked_service_levels(slis)
-    revenue, n = objective(instance, pricing), instance.n_classes
-    program = fluid_program(instance, pricing, needs_decode_queue(instance, pricing))
-    optimum = maximize(program)
-    solution = np.maximum(optimum.columns, 0.0)
-    value = float(revenue @ solution)
-    if value < sys.float_info.min:
-        raise PlanError(
-            f"plan of {instance.name!r}: got the value {value:g}, allowed is a normal "
-            "floating-point value > 0; give a price to tokens that arrive"
-        )
-    duals, own_split = shadow_prices(optimum, n), False
-    attained: dict[str, AttainedLevel] = {}
-    if levels:
-        solution, duals, attained, own_split = solve_with_levels(instance, pricing, levels)
-    revenue_rate = float(revenue @ solution.ravel())
-    x, y_mixed, y_solo, q_prefill, q_decode = solution.reshape(5, -1)
-    if own_split:
+    solution = solve_fluid(given, pricing, levels)
+    instance, attained = solution.instance, solution.attained
+    x, y_mixed, y_solo, q_prefill, q_decode = solution.occupancy
+    if solution.own_split:
         solo_probability = _solo_probability(instance, y_mixed, y_solo)
     else:
-        y_mixed, y_solo, p_solo = canonical_split(instance, float(x.sum()), y_mixed, y_solo)
+        y_mixed, y_solo, p_solo = canonical_split(
+            instance, float(x.sum()), y_mixed, y_solo, solution.solo_share
+        )
         solo_probability = np.where(y_mixed + y_solo > 0, p_solo, 1.0)
     rates = instance.arrival_rates
     admitted = instance.prefill_rates * x
@@ -97,16 +78,17 @@ def plan(
         "solo_probability": solo_probability,
         "admission_fraction": fraction,
     }
-    for array in (*plan_arrays.values(), duals["arrival"], duals["prefilled"]):
+    for array in (*plan_arrays.values(), solution.duals["arrival"], solution.duals["prefilled"]):
         array.setflags(write=False)
     return FluidPlan(
         instance=instance,
+        given=given,
         pricing=pricing,
-        value=value,
-        revenue_rate=revenue_rate,
-        objective=revenue_rate - sum(level.penalty for level in attained.values()),
+        value=solution.value,
+        revenue_rate=solution.revenue_rate,
+        objective=solution.revenue_rate - sum(level.penalty for level in attained.values()),
         mixed_fraction=min(1.0, float(x.sum())),
-        duals=duals,
+        duals=solution.duals,
         slis=attained,
         unstable_classes=tuple(
             c.name for c, grows in zip(instance.classes, growing, strict=True) if grows

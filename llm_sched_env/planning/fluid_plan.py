@@ -27,7 +27,9 @@ class FluidPlan:
     ``objective`` what it maximises. Without service levels all three are the same number.
 
     Attributes:
-        instance: what was planned; with a KV limit, the requests that fit.
+        instance: what was planned; with a KV limit the requests that fit, under the KV-aware law
+            at the mean speeds of the plan.
+        given: the instance as it was given.
         pricing: ``bundled`` (40) or ``separate`` (42).
         value: R*, currency per GPU and second.
         revenue_rate: revenue of this plan, currency per GPU and second, at most R*.
@@ -44,11 +46,14 @@ class FluidPlan:
         duals: shadow prices: ``prefill_capacity``, ``mixed_decode_capacity``,
             ``solo_decode_capacity`` (revenue rate per unit of capacity) and per class ``arrival``
             (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
+            Under the KV-aware law, and where KV tokens are scarce, also ``time`` (of all of a GPU)
+            and, per KV token and second, ``mixed_memory`` and ``solo_memory``.
         slis: per service level, by name, what is attained, its penalty and its shadow price.
         unstable_classes: names of classes whose queue grows without bound under this plan.
     """
 
     instance: Instance
+    given: Instance
     pricing: str
     value: float
     revenue_rate: float
@@ -102,6 +107,32 @@ class FluidPlan:
         """Rows q_prefill, x, q_decode, y_mixed, y_solo per GPU; shape (5, I)."""
         return np.array([self.q_prefill, self.x, self.q_decode, self.y_mixed, self.y_solo])
 
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """What each group of GPUs does: a table a group, rates per GPU of the cluster and second.
+
+        ``solo_iterations`` and ``mixed_iterations``; ``time``, the share of the group's time in
+        use; ``prefills`` and ``decodes``, requests by class. GPUs go on with smaller batches
+        while time is left, down to one decode.
+        """
+        instance, hardware = self.instance, self.instance.hardware
+        mixed = float(self.x.sum()) / hardware.tau_mixed
+        tokens = float(self.y_solo.sum()) / hardware.tau_solo
+        solo = min(max(0.0, 1.0 - float(self.x.sum())) / hardware.tau_solo, tokens)
+        decodes = (
+            instance.mixed_decode_rates * self.y_mixed + instance.solo_decode_rates * self.y_solo
+        )
+        return [
+            {
+                "name": "all",
+                "solo_iterations": solo,
+                "mixed_iterations": mixed,
+                "time": min(1.0, mixed * hardware.tau_mixed + solo * hardware.tau_solo),
+                "prefills": (instance.prefill_rates * self.x).tolist(),
+                "decodes": decodes.tolist(),
+            }
+        ]
+
     def note(self) -> str:
         """What a reader must know about this plan, in a line; empty if nothing."""
         notes = []
@@ -127,6 +158,7 @@ class FluidPlan:
         for name in (*VARIABLES, "solo_probability", "admission_fraction"):
             plain[name] = [v if math.isfinite(v) else None for v in getattr(self, name).tolist()]
         plain["mixed_fraction"] = self.mixed_fraction
+        plain["groups"] = self.groups
         plain["duals"] = {
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in self.duals.items()

@@ -45,7 +45,7 @@ def foreseen_plans(fixed: FluidPlan, horizon: float, ahead: float) -> tuple[Plan
         horizon: seconds of the run.
         ahead: seconds over which a profile is averaged.
     """
-    instance = fixed.instance
+    instance = fixed.given
     if fixed.slis or all(c.arrival_profile is None for c in instance.classes):
         return (PlanInForce(0.0, fixed),)
     starts = PERIOD_SECONDS * np.arange(max(1, math.ceil(horizon / PERIOD_SECONDS)))
@@ -72,10 +72,9 @@ def _multipliers(instance: Instance, starts: np.ndarray, ahead: float) -> np.nda
 
 
 def _steady(instance: Instance, rates: np.ndarray) -> Instance:
-    """The instance at constant rates; its requests fit, so it has no KV limit any more."""
+    """The instance at constant rates."""
     classes = tuple(
         dataclasses.replace(own, arrival_rate=float(rate), arrival_profile=None)
         for own, rate in zip(instance.classes, rates, strict=True)
     )
-    hardware = dataclasses.replace(instance.hardware, kv_tokens=None)
-    return dataclasses.replace(instance, classes=classes, hardware=hardware, modulation=None)
+    return dataclasses.replace(instance, classes=classes, modulation=None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,11 @@ from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.linear_program import (
     Optimum,
     Program,
-    fluid_program,
     maximize,
-    shadow_prices,
 )
 from llm_sched_env.planning.mixed_fraction import Ratio, best_mixed_fraction
 from llm_sched_env.planning.service_levels import (
+    PLANNED,
     AttainedLevel,
     Indicator,
     ServiceLevel,
@@ -35,32 +34,48 @@ _CONVERGED = 1e-10
 Levels = list[tuple[ServiceLevel, Indicator]]
 
 
-def solve_with_levels(
-    instance: Instance, pricing: str, slis: Sequence[ServiceLevel]
-) -> tuple[np.ndarray, dict[str, Any], dict[str, AttainedLevel], bool]:
-    """The optimum of revenue less penalties under the limits, with q_d = 0.
+class LevelOptimum(NamedTuple):
+    """An optimum under service levels.
 
-    Returns:
-        The occupancy, shape (5, I), rows x, y_mixed, y_solo, q_prefill, q_decode; the shadow
-        prices; what each level attains; and whether a level weighs how decodes are split.
+    Attributes:
+        columns: of the program without them, >= 0.
+        priced: the optimum for its shadow prices.
+        attained: by level.
+        weighs_split: whether a level weighs how decodes are split.
+    """
+
+    columns: np.ndarray
+    priced: Optimum
+    attained: dict[str, AttainedLevel]
+    weighs_split: bool
+
+
+def solve_with_levels(
+    instance: Instance, plain: Program, slis: Sequence[ServiceLevel]
+) -> LevelOptimum:
+    """The optimum of revenue less penalties under the limits.
+
+    Args:
+        instance: at two speeds, for the indicators.
+        plain: the fluid program with q_d = 0.
+        slis: limits and prices.
 
     Raises:
         ConfigurationError: for an indicator that cannot be used as it is.
         PlanError: for a limit that cannot be met.
     """
-    n = instance.n_classes
     levels = [(level, checked_indicator(level, instance)) for level in slis]
-    plain = fluid_program(instance, pricing, decode_queue=False)
     for level, indicator in levels:
         _check_divisor(plain, level, indicator)
     program, limit_rows = _with_limits(plain, levels)
     program = _with_penalties(program, [(a, b) for a, b in levels if b.divisor is None])
     try:
-        optimum, columns = _optimum(program, levels, n)
+        optimum, columns = _optimum(program, levels)
     except PlanError:
         _explain(plain, levels)
         raise
-    occupancy = np.maximum(columns[: 5 * n], 0.0).reshape(5, n)
+    columns = np.maximum(columns[: len(plain.objective)], 0.0)
+    occupancy = plain.occupancy @ columns
     attained = {
         level.name: _attained(
             level, indicator, occupancy[:4], optimum.row_prices[limit_rows[level.name]]
@@ -73,7 +88,7 @@ def solve_with_levels(
         for part in (indicator.weights, indicator.divisor)
         if part is not None
     )
-    return occupancy, shadow_prices(optimum, n), attained, weighs_split
+    return LevelOptimum(columns, optimum, attained, weighs_split)
 
 
 def _attained(
@@ -92,8 +107,8 @@ def _attained(
 
 def _padded(rows: np.ndarray, program: Program) -> np.ndarray:
     """Weights of an occupancy, shape (K, 4, I), as rows over all columns of the program."""
-    flat = rows.reshape(len(rows), -1)
-    return np.hstack([flat, np.zeros((len(rows), len(program.objective) - flat.shape[1]))])
+    found: np.ndarray = np.tensordot(rows, program.occupancy[: len(PLANNED)], axes=2)
+    return found
 
 
 def _below(program: Program, indicator: Indicator, limit: float) -> Program:
@@ -130,6 +145,7 @@ def _with_column(
 ) -> Program:
     """The program with a column, charged at ``price``, above the affine terms."""
     rows = np.hstack([_padded(weights, program), -np.ones((len(constants), 1))])
+    n_classes = program.occupancy.shape[1]
     old = [np.hstack([m, np.zeros((len(m), 1))]) for m in (program.rows, program.equations)]
     return replace(
         program,
@@ -139,6 +155,7 @@ def _with_column(
         equations=old[1],
         lower=np.append(program.lower, -np.inf),
         upper=np.append(program.upper, np.inf),
+        occupancy=np.concatenate([program.occupancy, np.zeros((5, n_classes, 1))], axis=2),
     )
 
 
@@ -149,7 +166,7 @@ def _with_penalties(program: Program, levels: Levels) -> Program:
     return program
 
 
-def _optimum(program: Program, levels: Levels, n_classes: int) -> tuple[Optimum, np.ndarray]:
+def _optimum(program: Program, levels: Levels) -> tuple[Optimum, np.ndarray]:
     """An optimum, for its prices, and the columns; they differ with a priced ratio.
 
     At the best X of a concave worth less a smooth penalty, the penalty may be replaced by its
@@ -165,8 +182,7 @@ def _optimum(program: Program, levels: Levels, n_classes: int) -> tuple[Optimum,
         raise ConfigurationError("slis", names, "one ratio with a price", "use limits")
     level, indicator = priced[0]
     ratio, price = _ratio_of_mixed_fraction(level, indicator), float(level.price or 0.0)
-    total = np.zeros(len(program.objective))
-    total[:n_classes] = 1.0
+    total = program.occupancy[0].sum(axis=0)
 
     def given(mixed_fraction: float) -> Optimum:
         return maximize(
@@ -242,13 +258,13 @@ def _explain(program: Program, levels: Levels) -> None:
 
 def _least(program: Program, indicator: Indicator) -> float:
     """The least value of an indicator, by Dinkelbach's iteration."""
-    size = indicator.weights[0].size
     least = indicator.value(np.zeros(indicator.weights.shape[1:]))
     for _ in range(_ITERATIONS):
         terms = _difference(indicator, least)
         plain = replace(program, objective=np.zeros_like(program.objective))
         columns = maximize(_with_column(plain, *terms, price=1.0)).columns
-        found = indicator.value(columns[:size].reshape(indicator.weights.shape[1:]))
+        occupancy = program.occupancy[: len(PLANNED)] @ columns[: program.occupancy.shape[2]]
+        found = indicator.value(occupancy)
         if abs(found - least) <= _CONVERGED * max(1.0, abs(least)):
             break
         least = found

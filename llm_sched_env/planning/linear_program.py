@@ -26,6 +26,7 @@ class Program:
         amounts: shape (E,).
         lower: bounds, shape (N,).
         upper: bounds, shape (N,).
+        occupancy: what columns are in x, y_mixed, y_solo, q_prefill and q_decode, shape (5, I, N).
     """
 
     name: str
@@ -36,6 +37,7 @@ class Program:
     amounts: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    occupancy: np.ndarray
 
 
 class Optimum(NamedTuple):
@@ -62,6 +64,13 @@ def objective(instance: Instance, pricing: str) -> np.ndarray:
             ones * prices.decode / hardware.tau_mixed,
             ones * prices.decode * hardware.gamma,
         )
+        if hardware.whole_iterations:
+            output_revenue = prices.decode * instance.output_tokens
+            parts = (
+                prompt_revenue,
+                output_revenue * instance.mixed_decode_rates,
+                output_revenue * instance.solo_decode_rates,
+            )
     return np.concatenate([*parts, zeros, zeros])
 
 
@@ -114,6 +123,7 @@ def fluid_program(instance: Instance, pricing: str, decode_queue: bool) -> Progr
         amounts=np.concatenate([instance.arrival_rates, zeros]),
         lower=np.zeros(5 * n),
         upper=upper,
+        occupancy=np.eye(5 * n).reshape(5, n, 5 * n),
     )
 
 
@@ -163,18 +173,23 @@ def shadow_prices(optimum: Optimum, n_classes: int) -> dict[str, Any]:
 
 
 def canonical_split(
-    instance: Instance, prefills: float, y_mixed: np.ndarray, y_solo: np.ndarray
+    instance: Instance,
+    prefills: float,
+    y_mixed: np.ndarray,
+    y_solo: np.ndarray,
+    share: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The same decode throughput with one solo probability for all classes, as large as fits.
+    """The same decode throughput with one solo probability for all classes.
 
-    Feasible for every optimum because mu_s / mu_m = gamma tau_mix for all classes.
+    It is ``share``, or as large as the solo slots allow. That is feasible for every optimum
+    because mu_s / mu_m = gamma tau_mix for all classes.
     """
     hardware = instance.hardware
     completions = instance.mixed_decode_rates * y_mixed + instance.solo_decode_rates * y_solo
-    tokens = completions * instance.output_tokens
+    tokens = completions * instance.decode_iterations
     total = float(tokens.sum())
     if total <= 0:
         return np.zeros_like(tokens), np.zeros_like(tokens), 1.0
     solo_tokens = hardware.gamma * hardware.batch_slots * max(0.0, 1.0 - prefills)
-    p_solo = min(1.0, solo_tokens / total)
+    p_solo = min(1.0, solo_tokens / total) if share is None else share
     return (1 - p_solo) * tokens * hardware.tau_mixed, p_solo * tokens / hardware.gamma, p_solo

@@ -79,10 +79,7 @@ def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids
             (bids.decode, (prefilled, decoded)),
         )
     ]
-    seconds = 1.0 / instance.solo_decode_rates
-    if prices.slot > 0:
-        np.divide(prices.decode, prices.slot, out=seconds, where=prices.decode > 0)
-    best_decode = max(0.0, float((bids.decode / seconds).max()))
+    best_decode = max(0.0, float((bids.decode / prices.seconds).max()))
     precedes = bids.prefill_alone * instance.prefill_rates > best_decode
     return SlotRanks(bids.prefill, reserves[0], bids.decode, reserves[1], precedes.astype(float))
 
@@ -129,9 +126,9 @@ def slot_reserves(
     a, s = n_gpus * asking[bids >= 0].sum(), n_gpus * served.sum()
     for i in np.flatnonzero(bids < 0):
         kept = 1.0 + bids[i] / prices.decode[i] if prices.decode[i] > 0 else 0.0
-        m = prices.slot / prices.decode[i] if prices.decode[i] > 0 else 0.0
+        m = 1.0 / prices.seconds[i] if prices.decode[i] > 0 else 0.0
         total = a + s + m
-        z = (total - np.sqrt(total * total - 4.0 * a * s)) / (2.0 * s)
+        z = (total - np.sqrt(total * total - 4.0 * a * s)) / (2.0 * s) if s > 0 else 1.0
         free = reserve + np.log(kept) / np.log(z) if kept > 0 and 0 < z < 1 else slots
         reserves[i] = min(free, slots)
     return reserves

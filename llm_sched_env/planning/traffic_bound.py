@@ -3,6 +3,10 @@
 R* bounds the long run at the mean rates; with a peak after a quiet hour no policy can reach it.
 This program knows all arrivals in advance, starts with an empty cluster and maximises the expected
 revenue up to a given time. docs/model.md, *Hindsight bound*, says why no policy earns more.
+
+Under the KV-aware law its speeds are such that no iteration is faster, a request may hold its slot
+without progress, and each step has the time row of the accounting program. The context of decodes
+takes no time in it, since a step knows no ages: still a bound, but higher than R* by that.
 """
 
 from __future__ import annotations
@@ -13,8 +17,11 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.request_work import RequestWork, request_work
 from llm_sched_env.planning.arrival_paths import ArrivalPath, whole_steps
+from llm_sched_env.planning.gpu_group import iteration_times
 from llm_sched_env.planning.linear_program import objective
+from llm_sched_env.planning.operating_point import OperatingPoint, two_speed_equivalent
 
 WITHIN_STEPS = ("uniform", "any")
 # Columns of a step by class: means over it, then at its end requests not prefilled yet, prefilled
@@ -30,6 +37,8 @@ _COLUMNS = (
     "decoding",
 )
 _MEANS = 5
+# Means of requests that hold their slot and make no progress, where iterations may be slower.
+_HELD = ("x_held", "y_mixed_held", "y_solo_held")
 
 
 def traffic_bound(
@@ -67,12 +76,13 @@ def traffic_bound(
     program = _PathProgram(instance, path)
     program.add_balances()
     program.add_capacities()
+    program.add_time()
     if within_steps == "uniform":
         program.spread_evenly()
     else:
         program.allow_any_time()
-    rates = np.zeros((len(path.arrivals), len(_COLUMNS) * instance.n_classes))
-    rates[skipped:, : _MEANS * instance.n_classes] = objective(instance, pricing)
+    rates = np.zeros((len(path.arrivals), len(program.columns) * instance.n_classes))
+    rates[skipped:, : _MEANS * instance.n_classes] = objective(program.instance, pricing)
     return program.maximum(rates) / (len(path.arrivals) - skipped)
 
 
@@ -80,7 +90,17 @@ class _PathProgram:
     """Rows and equations over the columns of all steps, a set for each class unless said."""
 
     def __init__(self, instance: Instance, path: ArrivalPath) -> None:
-        self.instance, self.path = instance, path
+        self.given, self.path = instance, path
+        self.instance = instance = _fastest(instance)
+        slower = self.given is not instance or instance.hardware.whole_iterations
+        self.columns = _COLUMNS + (_HELD if slower else ())
+        x_held, decodes_held = (_HELD[:1], _HELD[1:]) if slower else ((), ())
+        # Which means add up to what is there at an end of a step.
+        self._inside = {
+            "unprefilled": ("x", "q_prefill", *x_held),
+            "prefilled": ("y_mixed", "y_solo", "q_decode", *decodes_held),
+            "decoding": ("y_mixed", "y_solo", *decodes_held),
+        }
         self._rows: list[tuple[Any, np.ndarray]] = []
         self._equations: list[tuple[Any, np.ndarray]] = []
         steps, n = path.arrivals.shape
@@ -114,11 +134,39 @@ class _PathProgram:
         from scipy.sparse import csr_matrix, eye, kron
 
         slots, steps = self.instance.hardware.batch_slots, len(self.path.arrivals)
-        used = np.zeros((3, len(_COLUMNS), self.instance.n_classes))
-        used[:, 0] = np.array([[1.0], [1.0 - slots], [slots]])
-        used[1, 1] = used[2, 2] = 1.0
+        used = np.zeros((3, len(self.columns), self.instance.n_classes))
+        for k, (x, y_mixed, y_solo) in enumerate((_COLUMNS[:3], _HELD)):
+            if k and x not in self.columns:
+                break
+            used[:, self.columns.index(x)] = np.array([[1.0], [1.0 - slots], [slots]])
+            used[1, self.columns.index(y_mixed)] = used[2, self.columns.index(y_solo)] = 1.0
         self._rows.append(
             (kron(eye(steps), csr_matrix(used.reshape(3, -1))), np.tile([1.0, 0.0, slots], steps))
+        )
+
+    def add_time(self) -> None:
+        """Iterations take their time, and no more decodes than slots advance beside a chunk."""
+        from scipy.sparse import csr_matrix, eye, kron
+
+        if len(self.columns) == len(_COLUMNS):
+            return
+        hardware, steps = self.given.hardware, len(self.path.arrivals)
+        slots, chunk = hardware.batch_slots, hardware.chunk_tokens
+        (s0, s1, _), (m0, m1, m2, _, m4) = iteration_times(hardware)
+        work = RequestWork(*np.array([request_work(c, hardware) for c in self.given.classes]).T)
+        # A whole chunk attends to half of itself at least; the last one may be short.
+        attended = 0.0 if _short_chunks(self.given) else chunk / 2.0
+        prompt = m0 * work.prefill_iterations + (m1 + m4 * attended) * work.prefill_tokens
+        prompt_seconds = self.instance.prefill_rates * prompt
+        # Per second and decode: iterations, at the fastest.
+        mixed, solo = 1.0 / self.instance.hardware.tau_mixed, self.instance.hardware.gamma
+        time = np.zeros((2, len(self.columns), self.instance.n_classes))
+        time[0, 0] = prompt_seconds
+        time[0, 1] = mixed * m2
+        time[0, 2] = solo * (s0 / slots + s1)
+        time[1, 0], time[1, 1] = 1.0 - slots, 1.0
+        self._rows.append(
+            (kron(eye(steps), csr_matrix(time.reshape(2, -1))), np.tile([1.0, 0.0], steps))
         )
 
     def spread_evenly(self) -> None:
@@ -132,11 +180,7 @@ class _PathProgram:
             raise ConfigurationError(
                 "seconds", h, f"less than {2.0 / fastest:g} s a step for evenly spread departures"
             )
-        for end, means in (
-            ("unprefilled", ("x", "q_prefill")),
-            ("prefilled", ("y_mixed", "y_solo", "q_decode")),
-            ("decoding", ("y_mixed", "y_solo")),
-        ):
+        for end, means in self._inside.items():
             inside = dict.fromkeys(means, 1.0)
             self._add_equation(self._over({**inside, end: -0.5}, {end: -0.5}))
 
@@ -146,15 +190,13 @@ class _PathProgram:
         Decodes and prefilled requests leave no faster than at the fastest rate.
         """
         present, late = self.path.present, self.path.arrivals - self.path.present
-        self._add_row(self._over({"unprefilled": 1.0, "x": -1.0, "q_prefill": -1.0}), late.ravel())
-        self._add_row(
-            self._over({"x": 1.0, "q_prefill": 1.0}, {"unprefilled": -1.0}), present.ravel()
-        )
+        inside = dict.fromkeys(self._inside["unprefilled"], 1.0)
+        outside = dict.fromkeys(self._inside["unprefilled"], -1.0)
+        self._add_row(self._over({"unprefilled": 1.0, **outside}), late.ravel())
+        self._add_row(self._over(inside, {"unprefilled": -1.0}), present.ravel())
         leaving = np.maximum(self._fastest_decode, self.instance.patience_rates)
-        for end, means, rate in (
-            ("prefilled", ("y_mixed", "y_solo", "q_decode"), leaving),
-            ("decoding", ("y_mixed", "y_solo"), self._fastest_decode),
-        ):
+        for end, rate in (("prefilled", leaving), ("decoding", self._fastest_decode)):
+            means = self._inside[end]
             left = self.path.seconds * rate
             some = -np.expm1(-left) / left
             more = np.expm1(left) / left
@@ -203,10 +245,26 @@ class _PathProgram:
         from scipy.sparse import coo_matrix
 
         n = self.instance.n_classes
-        columns = np.concatenate([_COLUMNS.index(name) * n + np.arange(n) for name in coefficients])
+        columns = np.concatenate(
+            [self.columns.index(name) * n + np.arange(n) for name in coefficients]
+        )
         values = np.concatenate([np.broadcast_to(c, n) for c in coefficients.values()])
         rows = np.tile(np.arange(n), len(coefficients))
-        return coo_matrix((values, (rows, columns)), shape=(n, len(_COLUMNS) * n))
+        return coo_matrix((values, (rows, columns)), shape=(n, len(self.columns) * n))
+
+
+def _fastest(instance: Instance) -> Instance:
+    """The instance at two speeds that no iteration beats; itself under those laws."""
+    times, hardware = iteration_times(instance.hardware), instance.hardware
+    chunk = 0 if _short_chunks(instance) else hardware.chunk_tokens
+    least = times.mixed[0] + times.mixed[1] * chunk
+    return two_speed_equivalent(instance, OperatingPoint(least, times.solo[0], 1.0))
+
+
+def _short_chunks(instance: Instance) -> bool:
+    """Whether the last chunk of a prompt takes less time than the others."""
+    hardware = instance.hardware
+    return hardware.whole_chunks and not hardware.padded_chunks
 
 
 def _stacked(parts: list[tuple[Any, np.ndarray]]) -> tuple[Any, np.ndarray]:

@@ -10,18 +10,21 @@ from llm_sched_env.model.catalog import (
 )
 from llm_sched_env.presets.named import (
     CHANGING_PRESETS,
+    MEASURED_PRESETS,
     NAMED_INSTANCES,
     PRESETS,
     TRACE_ARRIVAL_RATE,
     azure2023,
     base,
     dolly15k,
+    h100_chat,
     overload,
     resolve_instance,
 )
 
 __all__ = [
     "CHANGING_PRESETS",
+    "MEASURED_PRESETS",
     "NAMED_INSTANCES",
     "PAPER_PRICES",
     "PATIENCE_RATE",
@@ -32,6 +35,7 @@ __all__ = [
     "azure2023",
     "base",
     "dolly15k",
+    "h100_chat",
     "overload",
     "resolve_instance",
 ]

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
-from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
+from llm_sched_env.model.instance import (
+    Hardware,
+    Instance,
+    Prices,
+    RequestClass,
+    load_hardware,
+)
 from llm_sched_env.presets import time_varying
 
 # Table 1: category, mean prompt tokens, mean output tokens, samples.
@@ -107,6 +113,27 @@ PRESETS: dict[str, Callable[[], Instance]] = {
 # What brings base and dolly15k to a mean load of 1: their plans just serve everybody.
 _BASE_AT_CAPACITY, _DOLLY_AT_CAPACITY = 0.96, 0.51
 
+
+def h100_chat() -> Instance:
+    """Chat, document questions and reasoning on an H100 with 128 slots, a little above capacity.
+
+    Its hardware is fitted to a grid of measured iterations (docs/calibration.md); contexts stay
+    within those measured, 2048 tokens a decode.
+    """
+    return Instance(
+        "h100-chat",
+        (
+            RequestClass("chat", 400.0, 250.0, 9.0, PATIENCE_RATE),
+            RequestClass("documents", 1800.0, 200.0, 4.0, PATIENCE_RATE),
+            RequestClass("reasoning", 300.0, 1200.0, 2.0, PATIENCE_RATE),
+        ),
+        load_hardware("h100-llama3-8b-b128"),
+        PAPER_PRICES,
+    )
+
+
+MEASURED_PRESETS: dict[str, Callable[[], Instance]] = {"h100-chat": h100_chat}
+"""Presets on measured hardware."""
 CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
     "daily": lambda: time_varying.daily(base().scaled(_BASE_AT_CAPACITY), "daily"),
     "daily-dolly": lambda: time_varying.daily(dolly15k().scaled(_DOLLY_AT_CAPACITY), "daily-dolly"),
@@ -118,7 +145,7 @@ CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
     "peaks": lambda: time_varying.peaks(dolly15k().scaled(0.6), "peaks"),
 }
 """Presets whose arrival rates change (time_varying.py); their mean rates set plan and R*."""
-NAMED_INSTANCES = {**PRESETS, **CHANGING_PRESETS}
+NAMED_INSTANCES = {**PRESETS, **MEASURED_PRESETS, **CHANGING_PRESETS}
 """All presets that need no file."""
 
 

@@ -32,6 +32,7 @@ def cluster_row(states: EngineState, k: int) -> EngineState:
         states.totals[k],
         states.histograms[k],
         states.gpus[k],
+        states.loads[k],
         states.class_bias[k],
         states.state_weights[k],
         states.output_weights[k],

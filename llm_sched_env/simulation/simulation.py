@@ -406,7 +406,8 @@ def sample_requests(
         drawn = np.zeros(room, layout.DRAWN_REQUEST)
         count = draw_requests(states, workload, float(until), drawn)
         if count <= room:
-            return RequestStream(*(drawn[name][:count].copy() for name in RequestStream._fields))
+            names = ("arrival_time", "request_class", "prompt_tokens", "output_tokens")
+            return RequestStream(*(drawn[name][:count].copy() for name in names))
         room *= 2
 
 

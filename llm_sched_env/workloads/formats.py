@@ -35,6 +35,7 @@ class TraceFormat:
         whole_times: whether timestamps are whole numbers (True) or have fractions (False), where
             that distinguishes the format; None where it does not.
         unit_in_name: whether the column's name says the unit, so that nothing may change it.
+        optional: further columns that the format knows.
         exact: whether other columns than these are refused.
         json_lines: one JSON object per line; otherwise CSV.
     """
@@ -50,6 +51,7 @@ class TraceFormat:
     foreign: tuple[str, ...] = ()
     whole_times: bool | None = None
     unit_in_name: bool = False
+    optional: tuple[str, ...] = ()
     exact: bool = False
     json_lines: bool = False
 
@@ -62,7 +64,8 @@ class TraceFormat:
     def fits(self, names: Sequence[str]) -> bool:
         """Whether these are the columns of a file of this format."""
         if self.exact:
-            return tuple(names) == self.header
+            first = len(self.header)
+            return tuple(names[:first]) == self.header and set(names[first:]) <= set(self.optional)
         return set(self.header) <= set(names) and self.has_marks(names)
 
     def has_marks(self, names: Collection[str]) -> bool:
@@ -70,6 +73,9 @@ class TraceFormat:
         marked = not self.marks or any(mark in names for mark in self.marks)
         return marked and not any(name in names for name in self.foreign)
 
+
+PATIENCE = "patience_seconds"
+"""Optional column: how long a request waits in each queue before it abandons."""
 
 CANONICAL = TraceFormat(
     "llm-sched-env",
@@ -79,6 +85,7 @@ CANONICAL = TraceFormat(
     "s",
     class_column="class",
     unit_in_name=True,
+    optional=(PATIENCE, "session", "hash_ids"),
     exact=True,
 )
 """The schema that traces are saved in; time 0 is the start of the run, tokens may be fractions."""

@@ -42,4 +42,4 @@ def requests_of_run(
         checked_integer("seed", seed, least=0), checked_integer("replication", replication, least=0)
     )
     requests = sample_requests(instance, n_gpus, horizon, streams)
-    return Trace(tuple(c.name for c in instance.classes), *requests, end=float(horizon))
+    return Trace(tuple(c.name for c in instance.classes), *requests[:4], end=float(horizon))

@@ -97,8 +97,8 @@ def _beyond_canonical(names: Sequence[str]) -> str:
     if not set(CANONICAL.header) <= set(names):
         return ""
     return (
-        f"got the columns {', '.join(names)}, expected those of {CANONICAL.name} and no others, in "
-        f"their order: {','.join(CANONICAL.header)}"
+        f"got the columns {', '.join(names)}, expected those of {CANONICAL.name} in their order, "
+        f"{','.join(CANONICAL.header)}, then none but {', '.join(CANONICAL.optional)}"
     )
 
 

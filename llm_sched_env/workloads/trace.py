@@ -68,6 +68,8 @@ class Trace:
         dropped: zero-token requests that were left out, by class name.
         end: seconds until which arrivals were recorded, so that quiet time after the last of
             them counts; None: until the last arrival.
+        patience_seconds: how long each request waits in a queue before it abandons, shape (K,);
+            None: drawn at the patience rates of the instance.
 
     Raises:
         TraceError: for arrays that are no stream of requests.
@@ -81,6 +83,7 @@ class Trace:
     sources: tuple[Source, ...] = ()
     dropped: Mapping[str, ZeroRows] = field(default_factory=dict)
     end: float | None = None
+    patience_seconds: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -88,6 +91,9 @@ class Trace:
         for name in ("arrival_time", "request_class", "prompt_tokens", "output_tokens"):
             array = np.ascontiguousarray(getattr(self, name), types.get(name, np.float64))
             object.__setattr__(self, name, array)
+        if self.patience_seconds is not None:
+            patience = np.ascontiguousarray(self.patience_seconds, np.float64)
+            object.__setattr__(self, "patience_seconds", patience)
         _check_names(self.class_names)
         _check_arrays(self)
         if self.end is not None:
@@ -99,7 +105,14 @@ class Trace:
     @property
     def stream(self) -> RequestStream:
         """What the engine replays."""
-        return RequestStream(*(getattr(self, name) for name in RequestStream._fields))
+        given = self.patience_seconds
+        return RequestStream(
+            self.arrival_time,
+            self.request_class,
+            self.prompt_tokens,
+            self.output_tokens,
+            np.empty(0) if given is None else given,
+        )
 
     @property
     def duration(self) -> float:
@@ -223,6 +236,9 @@ class Trace:
             request_class=self.request_class[rows],
             prompt_tokens=self.prompt_tokens[rows],
             output_tokens=self.output_tokens[rows],
+            patience_seconds=(
+                None if self.patience_seconds is None else self.patience_seconds[rows]
+            ),
         )
 
 
@@ -246,7 +262,22 @@ def merged(traces: Sequence[Trace]) -> Trace:
         tuple(source for trace in traces for source in trace.sources),
         dropped,
         _latest_end(traces),
+        _joined_patience(traces, order),
     )
+
+
+def _joined_patience(traces: Sequence[Trace], order: np.ndarray) -> np.ndarray | None:
+    """The patience of all requests of several traces in an order; None if none gives it."""
+    given = [trace.patience_seconds for trace in traces if trace.patience_seconds is not None]
+    if not given:
+        return None
+    if len(given) < len(traces):
+        raise TraceError(
+            f"trace: {len(given)} of {len(traces)} files give patience_seconds; give it in all "
+            "that are replayed together, or in none"
+        )
+    joined: np.ndarray = np.concatenate(given)[order]
+    return joined
 
 
 def _latest_end(traces: Sequence[Trace]) -> float | None:
@@ -297,6 +328,11 @@ def _check_arrays(trace: Trace) -> None:
             f"trace: got the end {trace.end!r}, expected seconds not before the last arrival at "
             f"{arrivals[-1]:g}"
         )
+    given = trace.patience_seconds
+    if given is not None and not (
+        given.shape == arrivals.shape and (np.isfinite(given) & (given >= 0)).all()
+    ):
+        raise TraceError("trace: patience_seconds must be a finite number >= 0 for each request")
     for tokens in (trace.prompt_tokens, trace.output_tokens):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():
             raise TraceError("trace: got token counts that are not finite numbers >= 0")

@@ -16,6 +16,7 @@ from llm_sched_env.workloads.formats import (
     CALENDAR,
     CANONICAL,
     END_MARK,
+    PATIENCE,
     UNIT_NAMES,
     UNITS,
     TraceFormat,
@@ -32,7 +33,7 @@ from llm_sched_env.workloads.recognition import recognized, recorded_end, unit_r
 
 _CHUNK_CHARACTERS = 1 << 16  # small enough for the processor's cache
 
-Chunk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Chunk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class FileRows:
         output_tokens: shape (K,).
         labels: class names in order of appearance, or () if the file is one class.
         label: index into ``labels``; shape (K,).
+        patience_seconds: shape (K,); None if the file does not give it.
         end: seconds until which arrivals were recorded, in the canonical schema; None: unknown.
     """
 
@@ -65,6 +67,7 @@ class FileRows:
     output_tokens: np.ndarray
     labels: tuple[str, ...]
     label: np.ndarray
+    patience_seconds: np.ndarray | None = None
     end: float | None = None
 
     def __len__(self) -> int:
@@ -90,7 +93,10 @@ class _Parser:
     ) -> None:
         self.kind = kind
         self.wanted = [kind.time, kind.prompt, kind.output]
+        self.labelled = label_column is not None
         self.wanted += [label_column] if label_column else []
+        self.gives_patience = PATIENCE in kind.optional and PATIENCE in names
+        self.wanted += [PATIENCE] if self.gives_patience else []
         self.width = len(names)
         self.positions = [names.index(name) for name in self.wanted]
         self.unit_is_given = unit_is_given
@@ -101,14 +107,16 @@ class _Parser:
         times = self._dates if kind.unit == CALENDAR else self._numbers
         self.readers: list[Callable[[Sequence[str]], np.ndarray]] = [times, tokens, tokens]
         self.readers += [partial(columns.labels, known=self.labels)] if label_column else []
+        self.readers += [columns.numbers] if self.gives_patience else []
 
     def parse(self, lines: Sequence[str]) -> Chunk:
         """Arrays of some lines; ValueError if one of them is wrong."""
         texts = self._texts(lines)
-        ticks, prompts, outputs, *codes = (
+        ticks, prompts, outputs, *more = (
             read(column) for read, column in zip(self.readers, texts, strict=True)
         )
-        return ticks, prompts, outputs, codes[0] if codes else np.empty(0, np.int32)
+        codes = more[0] if self.labelled else np.empty(0, np.int32)
+        return ticks, prompts, outputs, codes, more[-1] if self.gives_patience else np.empty(0)
 
     def fault(self, line: str) -> str:
         """What is wrong with a single line beside those before it; "" if nothing is."""
@@ -185,7 +193,9 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
     # Whole where fractions tell the format, or fractions where whole numbers do.
     if time_unit is None and parser.any_fraction is kind.whole_times:
         raise unit_refusal(path, kind)
-    ticks, prompts, outputs, codes = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    ticks, prompts, outputs, codes, patience = (
+        np.concatenate(parts) for parts in zip(*chunks, strict=True)
+    )
     zone = {True: "calendar time in UTC", False: "calendar time without a zone"}
     return FileRows(
         path,
@@ -199,6 +209,7 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         outputs,
         tuple(parser.labels),
         codes,
+        patience if parser.gives_patience else None,
         end,
     )
 

@@ -132,6 +132,22 @@ def instance_from_trace(
     return Instance("trace", tuple(classes), hardware, prices)
 
 
+def given_patience_rates(trace: Trace, horizon: float) -> list[float] | None:
+    """The patience rate of each class, 1/s, from what a trace gives; None if it gives none.
+
+    The estimate of exponential patience that is seen for ``horizon`` seconds: those who would have
+    left by then, over the seconds of everybody until then. 0: nobody would have.
+    """
+    if trace.patience_seconds is None:
+        return None
+    rates = []
+    for i in range(len(trace.class_names)):
+        own = trace.patience_seconds[trace.request_class == i]
+        seen = float(np.minimum(own, horizon).sum())
+        rates.append(float((own <= horizon).sum()) / seen if seen > 0 else 0.0)
+    return rates
+
+
 def _measured_rows(trace: Trace, seconds: tuple[float, float]) -> np.ndarray:
     """Which requests arrive in some seconds, at least one; bool, shape (K,)."""
     measured = trace.arrives_in(*seconds)
@@ -218,6 +234,7 @@ def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
         file.output_tokens[rows],
         (source,),
         end=file.end,
+        patience_seconds=None if file.patience_seconds is None else file.patience_seconds[rows],
     )
 
 

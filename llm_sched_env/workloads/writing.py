@@ -14,7 +14,7 @@ import numpy as np
 
 from llm_sched_env.errors import TraceError
 from llm_sched_env.files.atomic import whole_file
-from llm_sched_env.workloads.formats import CANONICAL, END_MARK
+from llm_sched_env.workloads.formats import CANONICAL, END_MARK, PATIENCE
 
 if TYPE_CHECKING:
     from llm_sched_env.workloads.trace import Trace
@@ -32,16 +32,18 @@ def write_trace(trace: Trace, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         if trace.end is not None:
             file.write(f"{END_MARK}{_shortest(trace.end)}\n")
-        writer.writerow(CANONICAL.header)
-        writer.writerows(
-            zip(
-                map(_shortest, trace.arrival_time.tolist()),
-                names[trace.request_class],
-                map(_shortest, trace.prompt_tokens.tolist()),
-                map(_shortest, trace.output_tokens.tolist()),
-                strict=True,
-            )
-        )
+        columns = [
+            map(_shortest, trace.arrival_time.tolist()),
+            names[trace.request_class],
+            map(_shortest, trace.prompt_tokens.tolist()),
+            map(_shortest, trace.output_tokens.tolist()),
+        ]
+        header = list(CANONICAL.header)
+        if trace.patience_seconds is not None:
+            header.append(PATIENCE)
+            columns.append(map(_shortest, trace.patience_seconds.tolist()))
+        writer.writerow(header)
+        writer.writerows(zip(*columns, strict=True))
 
 
 @contextmanager

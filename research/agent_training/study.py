@@ -207,5 +207,5 @@ def _report(cell: Cell, saved: Checkpoint) -> dict[str, float]:
     )
     evaluation = PairedEvaluation(longer, REPORT_SEED, cell.runs)
     policy = TrainedPolicy(saved)
-    controller = policy.controller(evaluation.plan.instance, evaluation.plan, longer.n_gpus)
+    controller = policy.controller(evaluation.plan.given, evaluation.plan, longer.n_gpus)
     return evaluation.row(controller)

@@ -25,6 +25,7 @@ from llm_sched_env.calibration.validity import validity
 from llm_sched_env.errors import CalibrationError, ConfigurationError
 from llm_sched_env.model.hardware import HardwareFile
 from llm_sched_env.model.hardware_source import HardwareSource
+from llm_sched_env.validation.served_files import SERVED_HEADER
 from llm_sched_env.workloads.locations import DATA_VARIABLE, data_folders
 
 C, A, B0 = 0.0105, 6.7e-5, 75.25
@@ -540,6 +541,33 @@ def rounded(cell: str, found: Coefficient, factor: float) -> list[tuple[str, flo
     return list(zip(shown, factor * np.array([found.value, *found.ci95]), strict=True))
 
 
+def write_log_and_run() -> None:
+    """The files that the page's commands for logs name, small."""
+    header = (
+        "start_seconds",
+        "seconds",
+        "prefill_tokens",
+        "prefill_context",
+        "decodes",
+        "kv_tokens",
+    )
+    rng = np.random.default_rng(6)
+    for name in ("light", "heavy"):
+        start, lines = 0.0, []
+        for k in range(90):
+            chunk, decodes = (0, 256, 0, 512)[k % 4], int(rng.integers(1, 32))
+            tokens = decodes * int(rng.integers(100, 900))
+            seconds = 8e-3 + 2e-5 * chunk + 1e-4 * decodes + 2e-8 * tokens
+            lines.append((start, seconds, chunk, 0, decodes, tokens))
+            start += seconds
+        write(Path(f"{name}.csv"), lines, header)
+    requests = [
+        (k, 0.1 * k, "chat", 300, 20, 9.0, "completed", 0.1 * k, 0.1 * k + 0.02, 0.1 * k + 0.5)
+        for k in range(30)
+    ]
+    write(Path("requests.csv"), requests, SERVED_HEADER)
+
+
 def test_the_page_runs(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -554,8 +582,9 @@ def test_the_page_runs(run, tmp_path, monkeypatch):
         ]
         header = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
         write(Path(f"AzureLLMInferenceTrace_{name}.csv"), stamped, header)
+    write_log_and_run()
     commands = re.findall(r"^llmsched .*$", PAGE, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 10
     for command in commands:
         assert run(*shlex.split(command)[1:])[0] == 0, command
     Path("chat.toml").write_text(re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)[1])

@@ -459,6 +459,10 @@ class Twin:
             waiting = [i for i in waiting if not full[i]]
         if self.rule.gate in {"credit", "largest-credit"}:
             waiting = [i for i in waiting if self._has_credit(i)]
+        if self.rule.gate == "static-priority":
+            kept = dict(self.rule.reserves)
+            names = [c.name for c in self.instance.classes]
+            waiting = [i for i in waiting if self._free_slots() > kept.get(names[i], 0)]
         if self.rule.gate == "bid-price":
             waiting = [i for i in waiting if self._free_slots() >= self.ranks.reserve[i]]
         first: Callable[[int], object] = {
@@ -469,8 +473,12 @@ class Twin:
             "credit": age,
             "largest-credit": credit,
             "fcfs": age,
+            "static-priority": lambda i: self._order().index(self.instance.classes[i].name),
         }[self.rule.gate]
         return min(waiting, key=first, default=None)  # type: ignore[arg-type]
+
+    def _order(self) -> list[str]:
+        return list(self.rule.priority or [c.name for c in self.instance.classes])
 
     def _rank(self, i: int) -> float:
         c = self.instance.classes[i]

@@ -220,7 +220,7 @@ def test_a_comparison_has_no_options_of_the_leaderboard(run, tmp_path, option):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_path):
+def test_a_quick_leaderboard_does_not_take_the_place_of_a_full_one(run_research, tmp_path):
     page = tmp_path / "leaderboard.md"
     page.write_text(f"{FULL}\nfull")
     code, _, err = run_research("leaderboard", "--quick", "--out", tmp_path)
@@ -265,7 +265,7 @@ def test_nobody_else_draws_from_the_seeds_of_the_leaderboard():
     assert all(name.startswith("random-2026-") for name in drawn)
 
 
-def test_names_restrict_the_board_and_paths_enter_beside():
+def test_names_restrict_the_leaderboard_and_paths_enter_in_addition():
     cases = grid.leaderboard_cases(quick=True)
 
     def labels(*policies):

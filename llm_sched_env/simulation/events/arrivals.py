@@ -144,11 +144,14 @@ def fill_request(state: EngineState, workload: Workload, request: int) -> None:
     k = state.clock[0].next_index
     record.index = k
     record.arrival_time = state.clock[0].time
+    record.patience_seconds = -1.0
     recorded = workload.recorded
     if len(recorded.arrival_time) > 0:
         record.request_class = recorded.request_class[k]
         record.prompt_tokens = recorded.prompt_tokens[k]
         record.output_tokens = recorded.output_tokens[k]
+        if len(recorded.patience_seconds) > 0:
+            record.patience_seconds = recorded.patience_seconds[k]
         return
     i = state.clock[0].next_class
     record.request_class = i

@@ -3,7 +3,8 @@
 Queue i < I is the prefill queue of class i, queue I + l the decode line l. A waiting request has
 an entry of a small pool; queues are doubly linked through the entries, so that one that gives up
 leaves in O(1). Patience is drawn only for a request that really waits, as draw 2k (prefill
-queue) or 2k + 1 (decode line) of its stream for request k.
+queue) or 2k + 1 (decode line) of its stream for request k; a recorded stream may give it, the same
+in each queue.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ def _count_waiting(state: EngineState, i: int, queue: int, change: int, time: fl
 def start_patience(state: EngineState, entry: int, time: float) -> None:
     """Start the patience clock of a request that waits; a class with rate 0 never leaves."""
     waiting = state.waiting[entry]
+    given = state.requests[waiting.request].patience_seconds
+    if given >= 0.0:
+        set_deadline(state, entry, time + given)
+        return
     rate = state.parameters[waiting.request_class].patience_rate
     if rate <= 0.0:
         return

@@ -3,6 +3,7 @@
 The clock counts iterations. A decode of D tokens that starts at clock value V has virtual finish
 time V + D (a *mark* in the code), a prefill of P prompt tokens V + P/C, however the speed changes.
 The speed depends on whether a prefill runs and, under the affine law (1), on the number of decodes.
+Under the KV-aware law and with boundary starts the clock is that of quadratic_clock.py.
 """
 
 from __future__ import annotations
@@ -12,8 +13,16 @@ import math
 import numpy as np
 
 from llm_sched_env.simulation.events.completion_tree import set_completion_time
+from llm_sched_env.simulation.gpu.quadratic_clock import (
+    change_load,
+    decode_iterations,
+    load_prefill,
+    seconds_to,
+    set_load_speed,
+    synchronize,
+)
 from llm_sched_env.simulation.runtime.compiled import compiled
-from llm_sched_env.simulation.state.layout import EngineState
+from llm_sched_env.simulation.state.layout import AFFINE, EngineState
 
 
 @compiled
@@ -34,9 +43,12 @@ def prefill_iterations(state: EngineState, prompt_tokens: float) -> float:
 def set_speed(state: EngineState, gpu: int) -> None:
     """The speed of the GPU's present mode and, if affine, number of decodes."""
     settings = state.settings[0]
+    if settings.quadratic_clock:
+        set_load_speed(state, gpu)
+        return
     record = state.gpus[gpu]
     mixed = record.prefill_request >= 0
-    if settings.affine:
+    if settings.law == AFFINE:
         tokens = record.decodes + (settings.chunk_tokens if mixed else 0.0)
         above = max(0.0, tokens - settings.flat_tokens)
         seconds = settings.solo_seconds + settings.token_seconds * above
@@ -79,22 +91,49 @@ def reschedule_gpus(state: EngineState) -> None:
             mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
         time = np.inf
         if mark < np.inf:
-            remaining = max(0.0, mark - record.iterations)
-            time = record.updated_time + remaining * record.iteration_seconds
+            if state.settings[0].quadratic_clock:
+                time = record.updated_time + seconds_to(state, gpu, mark)
+            else:
+                remaining = max(0.0, mark - record.iterations)
+                time = record.updated_time + remaining * record.iteration_seconds
         set_completion_time(state, gpu, time)
     clock.rescheduled_size = 0
 
 
 @compiled
-def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: float) -> None:
-    """Start (request >= 0) or end (-1, mark inf) a prefill: its decodes change speed."""
-    rebase(state, gpu, time)
+def begin_prefill(state: EngineState, gpu: int, request: int, time: float) -> None:
+    """A prefill starts: its virtual finish time is set and the decodes there change speed."""
     record = state.gpus[gpu]
+    prompt_tokens = state.requests[request].prompt_tokens
+    if state.settings[0].quadratic_clock:
+        synchronize(state, gpu, time)
+        load_prefill(state, gpu, prompt_tokens)
+    else:
+        rebase(state, gpu, time)
     record.prefill_request = request
-    record.prefill_mark = mark
+    record.prefill_mark = record.iterations + prefill_iterations(state, prompt_tokens)
+    _change_mode(state, gpu, 1, time)
+
+
+@compiled
+def finish_prefill(state: EngineState, gpu: int, time: float) -> None:
+    """The prefill of a GPU ends: the decodes there change speed."""
+    record = state.gpus[gpu]
+    if state.settings[0].quadratic_clock:
+        synchronize(state, gpu, time)
+        state.loads[gpu].last_chunk_mark = np.inf
+    else:
+        rebase(state, gpu, time)
+    record.prefill_request = -1
+    record.prefill_mark = np.inf
+    _change_mode(state, gpu, -1, time)
+
+
+@compiled
+def _change_mode(state: EngineState, gpu: int, to_mixed: int, time: float) -> None:
+    """The GPU's decodes are mixed ones (1) or solo ones (-1) from now on."""
     set_speed(state, gpu)
     reschedule(state, gpu)
-    to_mixed = 1 if request >= 0 else -1
     for i in range(len(state.classes)):
         change = state.class_decodes[gpu, i] * to_mixed
         if change != 0:
@@ -105,7 +144,37 @@ def set_prefill(state: EngineState, gpu: int, request: int, mark: float, time: f
 
 
 @compiled
-def count_decode(state: EngineState, gpu: int, i: int, change: int, time: float) -> None:
+def begin_decode(state: EngineState, gpu: int, request: int, time: float) -> None:
+    """A decode starts: it joins the GPU's heap of marks."""
+    record = state.requests[request]
+    if state.settings[0].quadratic_clock:
+        synchronize(state, gpu, time)
+        mark = state.gpus[gpu].iterations + decode_iterations(state, record.output_tokens)
+        _push_decode(state, gpu, request, mark)
+        change_load(state, gpu, record.prompt_tokens, 0.0, 1)
+        reschedule(state, gpu)
+    else:
+        mark = iterations_now(state, gpu, time) + record.output_tokens
+        _push_decode(state, gpu, request, mark)
+    _count_decode(state, gpu, record.request_class, 1, time)
+
+
+@compiled
+def finish_decode(state: EngineState, gpu: int, time: float) -> int:
+    """The first decode to end leaves the GPU's heap; returns its request."""
+    if state.settings[0].quadratic_clock:
+        synchronize(state, gpu, time)
+    request = _pop_decode(state, gpu)
+    record = state.requests[request]
+    if state.settings[0].quadratic_clock:
+        made = decode_iterations(state, record.output_tokens)
+        change_load(state, gpu, record.prompt_tokens, made, -1)
+    _count_decode(state, gpu, record.request_class, -1, time)
+    return request
+
+
+@compiled
+def _count_decode(state: EngineState, gpu: int, i: int, change: int, time: float) -> None:
     """A decode of class i starts (1) or ends (-1) on a GPU, already in or out of its marks."""
     state.class_decodes[gpu, i] += change
     if state.gpus[gpu].prefill_request >= 0:
@@ -114,7 +183,8 @@ def count_decode(state: EngineState, gpu: int, i: int, change: int, time: float)
     else:
         state.classes[i].y_solo += change
         state.totals[i].y_solo_area -= change * time
-    if state.settings[0].affine:
+    settings = state.settings[0]
+    if settings.law == AFFINE and not settings.quadratic_clock:
         rebase(state, gpu, time)
         set_speed(state, gpu)
         reschedule(state, gpu)
@@ -129,7 +199,7 @@ def _ends_before(state: EngineState, mark_a: float, a: int, mark_b: float, b: in
 
 
 @compiled
-def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None:
+def _push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None:
     """Add a decode to the GPU's mark heap."""
     base = gpu * state.settings[0].batch_slots
     record = state.gpus[gpu]
@@ -151,7 +221,7 @@ def push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None
 
 
 @compiled
-def pop_decode(state: EngineState, gpu: int) -> int:
+def _pop_decode(state: EngineState, gpu: int) -> int:
     """Take the first decode to end off the GPU's mark heap and return its request."""
     base = gpu * state.settings[0].batch_slots
     record = state.gpus[gpu]

@@ -58,6 +58,8 @@ def prefetch_gpu(state: EngineState, gpu: int) -> None:
     """A GPU that will soon be worked on: its clock, marks and requests."""
     first = gpu * state.settings[0].batch_slots
     _prefetch(state.gpus, gpu)
+    if state.settings[0].quadratic_clock:
+        _prefetch(state.loads, gpu)
     _prefetch(state.class_decodes, gpu)
     _prefetch(state.decode_requests, first)
     _prefetch(state.decode_marks, first)

@@ -138,7 +138,9 @@ def goes_before_decodes(state: EngineState, i: int) -> bool:
 def gpu_for_decode(state: EngineState, line: int, tokens: float, somebody_admissible: bool) -> int:
     """A GPU for the head of a line, or -1."""
     settings = state.settings[0]
-    mixed_first = somebody_admissible or settings.mixed_seconds <= settings.solo_seconds
+    mixed_first = (
+        somebody_admissible or settings.typical_mixed_seconds <= settings.typical_solo_seconds
+    )
     flag = (1.0 if mixed_first else 0.0) + state.corrections[line, MIXED_FIRST]
     first, second = (MIXED_DECODE, SOLO_DECODE) if flag > 0.5 else (SOLO_DECODE, MIXED_DECODE)
     gpu = random_available(state, first, tokens)

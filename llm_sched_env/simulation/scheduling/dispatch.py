@@ -13,12 +13,10 @@ from llm_sched_env.simulation.events.random_streams import ROUTING, uniform
 from llm_sched_env.simulation.events.statistics import log_event
 from llm_sched_env.simulation.events.waiting import leave_queue
 from llm_sched_env.simulation.gpu.virtual_clock import (
-    count_decode,
-    iterations_now,
-    pop_decode,
-    prefill_iterations,
-    push_decode,
-    set_prefill,
+    begin_decode,
+    begin_prefill,
+    finish_decode,
+    finish_prefill,
 )
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.scheduling.availability import (
@@ -75,8 +73,7 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     """Put a request into the prefill slot of a GPU, which turns mixed."""
     record = state.requests[request]
     i = record.request_class
-    iterations = prefill_iterations(state, record.prompt_tokens)
-    set_prefill(state, gpu, request, iterations_now(state, gpu, time) + iterations, time)
+    begin_prefill(state, gpu, request, time)
     reserve_tokens(state, gpu, prefill_tokens(state, request))
     state.classes[i].x += 1
     state.totals[i].x_area -= time
@@ -90,7 +87,7 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     """Take the prefill of a GPU out of its slot and return its request."""
     request = state.gpus[gpu].prefill_request
     i = state.requests[request].request_class
-    set_prefill(state, gpu, -1, np.inf, time)
+    finish_prefill(state, gpu, time)
     reserve_tokens(state, gpu, -prefill_tokens(state, request))
     state.classes[i].x -= 1
     state.totals[i].x_area += time
@@ -101,9 +98,7 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
 def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
     """Put a request into a decode slot of a GPU."""
     record = state.requests[request]
-    mark = iterations_now(state, gpu, time) + record.output_tokens
-    push_decode(state, gpu, request, mark)
-    count_decode(state, gpu, record.request_class, 1, time)
+    begin_decode(state, gpu, request, time)
     reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
     log_event(state, log, time, DECODE_START, record.index, gpu)
@@ -112,9 +107,8 @@ def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, ti
 @compiled
 def end_decode(state: EngineState, gpu: int, time: float) -> int:
     """Take the first decode to end off a GPU and return its request."""
-    request = pop_decode(state, gpu)
+    request = finish_decode(state, gpu, time)
     record = state.requests[request]
-    count_decode(state, gpu, record.request_class, -1, time)
     reserve_tokens(state, gpu, -(record.prompt_tokens + record.output_tokens))
     return request
 
@@ -139,7 +133,7 @@ def _gpu_leaving_room(state: EngineState, tokens: float, time: float) -> int:
     So GPUs without a prefill stay free for one. If mixed iterations are the faster, always mixed.
     """
     settings = state.settings[0]
-    mixed_first = settings.mixed_seconds <= settings.solo_seconds
+    mixed_first = settings.typical_mixed_seconds <= settings.typical_solo_seconds
     if not mixed_first and state.clock[0].waiting_prefills > 0:
         mixed_first = choose_class(state, time) >= 0
     gpu = random_available(state, MIXED_DECODE if mixed_first else SOLO_DECODE, tokens)

@@ -52,6 +52,8 @@ def _ranks(
     if rule.gate == "decode-per-prompt":
         ratio = instance.output_tokens / instance.prompt_tokens
         return SlotRanks(*np.zeros(shape))._replace(priority=ratio)
+    if isinstance(rule, DispatchRule) and rule.gate == "static-priority":
+        return _static_ranks(rule, [c.name for c in instance.classes])
     if rule.gate != "bid-price":
         return SlotRanks(*np.zeros(shape))
     checked = np.asarray(np.nan if ranks is None else ranks, float)
@@ -63,6 +65,22 @@ def _ranks(
             "planning.slot_ranks gives those of a plan",
         )
     return SlotRanks(*checked)
+
+
+def _static_ranks(rule: DispatchRule, names: list[str]) -> SlotRanks:
+    """The ranks of a static priority: its places, and reserves plus the slot that is taken."""
+    order = list(names if rule.priority is None else rule.priority)
+    if sorted(order) != sorted(names):
+        raise ConfigurationError("priority", order, f"each of {', '.join(names)} once")
+    slots = dict(rule.reserves)
+    for name in slots:
+        if name not in names:
+            raise ConfigurationError("reserve of class", name, f"one of {', '.join(names)}")
+    ranks = SlotRanks(*np.zeros((len(SlotRanks._fields), len(names))))
+    return ranks._replace(
+        priority=-np.array([order.index(name) for name in names], float),
+        reserve=np.array([np.floor(slots.get(name, 0.0)) + 1.0 for name in names]),
+    )
 
 
 def _weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +37,7 @@ GATES = {
     "fcfs": FCFS_GATE,
     "bid-price": PRIORITY_GATE,
     "decode-per-prompt": PRIORITY_GATE,
+    "static-priority": PRIORITY_GATE,
 }
 ROUTERS = {
     "solo-first": SOLO_FIRST_ROUTER,
@@ -63,7 +65,8 @@ class DispatchRule:
         ``fcfs``: the longest waiting head of all;
         ``bid-price``: the class of the highest bid price of those whose reserve of free slots of
         the cluster is there (trunk reservation);
-        ``decode-per-prompt``: the largest D/P (section 4.2).
+        ``decode-per-prompt``: the largest D/P (section 4.2);
+        ``static-priority``: the first class of ``priority`` that waits and whose reserve is free.
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
         probability, one line per pool), ``weighted-randomized`` (the same, but a line per pool
         and class, of which a free slot picks one by the plan's weights: section 13),
@@ -75,6 +78,10 @@ class DispatchRule:
     prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
         ``bid-price`` the ranks say which does.
     credit_cap: admissions for which a class can save credit, under a gate that runs on it.
+    priority: names of all classes, first come those that are admitted first, for the gate
+        ``static-priority``; None takes the order of the instance.
+    reserves: for the same gate, by class name the free slots R of the cluster that an admission
+        of the class must leave: it waits unless more than R are free. 0 where none is given.
     correction: of the ranks of the gate and the router ``bid-price``, a trained network that
         adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
     foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
@@ -89,6 +96,8 @@ class DispatchRule:
     credit_cap: float = 3.0
     correction: RankCorrection | None = None
     foresight: float | None = None
+    priority: tuple[str, ...] | None = None
+    reserves: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -130,6 +139,24 @@ class DispatchRule:
             )
         if self.foresight is not None and not is_finite_number(self.foresight, positive=True):
             raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
+        self._check_priority()
+
+    def _check_priority(self) -> None:
+        """A static priority and its reserves as tuples, so that rules are hashable."""
+        pairs = self.reserves.items() if isinstance(self.reserves, Mapping) else self.reserves
+        object.__setattr__(self, "reserves", tuple((str(name), slots) for name, slots in pairs))
+        if self.priority is not None:
+            object.__setattr__(self, "priority", tuple(self.priority))
+        for name, slots in self.reserves:
+            if not is_finite_number(slots):
+                raise ConfigurationError(f"reserve of {name!r}", slots, "a finite number >= 0")
+        if self.gate != "static-priority" and (self.priority is not None or self.reserves):
+            raise ConfigurationError(
+                "priority and reserves",
+                (self.priority, self.reserves),
+                f"none with the gate {self.gate}",
+                'use gate="static-priority"',
+            )
 
     @property
     def settings(self) -> dict[str, int | float]:

@@ -102,7 +102,10 @@ def read_cluster_features(state: EngineState, free: int) -> float:
     planned, recent, late, soon, later, backlog = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(len(state.classes)):
         own, control, parameters = state.classes[i], state.control[i], state.parameters[i]
-        decoding = own.y_mixed / settings.mixed_seconds + own.y_solo / settings.solo_seconds
+        decoding = (
+            own.y_mixed / settings.typical_mixed_seconds
+            + own.y_solo / settings.typical_solo_seconds
+        )
         releases += decoding / parameters.output_tokens
         seconds = parameters.load_seconds
         planned += parameters.expected_rate * seconds

@@ -23,6 +23,7 @@ from llm_sched_env.simulation.state.layout import (
     CLOCK,
     GPU,
     HISTOGRAM_BINS,
+    LOAD,
     N_AVAILABLE_SETS,
     N_LATENCIES,
     QUEUE,
@@ -101,6 +102,7 @@ def state_shapes(
     decode_lines: int,
     latencies: bool,
     kv_limited: bool,
+    quadratic_clock: bool,
     hidden_units: int,
 ) -> Shapes:
     """The arrays of one cluster, on a leading axis of length 1.
@@ -113,6 +115,7 @@ def state_shapes(
         decode_lines: where prefilled requests wait.
         latencies: whether latency histograms are kept.
         kv_limited: whether GPUs count reserved KV tokens.
+        quadratic_clock: whether GPUs keep what their quadratic clock follows from.
         hidden_units: H of the network that corrects ranks, 0 for none.
     """
     tree = tree_entries(n_gpus)
@@ -128,6 +131,7 @@ def state_shapes(
         "totals": ((n_classes,), CLASS_TOTALS),
         "histograms": ((N_LATENCIES, n_classes, HISTOGRAM_BINS if latencies else 0), _i8),
         "gpus": ((n_gpus,), GPU),
+        "loads": ((n_gpus if quadratic_clock else 0,), LOAD),
         "class_bias": ((n_classes, hidden_units), _f8),
         "state_weights": ((n_features, hidden_units), _f8),
         "output_weights": (
@@ -172,6 +176,7 @@ def allocate_state(shapes: Shapes) -> EngineState:
     state.completion_gpus[:, :n_gpus] = np.arange(n_gpus)
     _free_requests(state, 0)
     state.gpus["prefill_mark"] = np.inf
+    state.loads["last_chunk_mark"] = np.inf
     state.gpus["prefill_request"] = -1
     state.queues["head"] = state.queues["tail"] = -1
     state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf

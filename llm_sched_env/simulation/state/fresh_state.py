@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.model.hardware import ITERATION_LAWS, Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
@@ -35,6 +36,7 @@ def _shapes(
         decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
         latencies=latencies,
         kv_limited=hardware.kv_tokens is not None,
+        quadratic_clock=_has_quadratic_clock(hardware),
         hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
     )
 
@@ -58,15 +60,8 @@ def fresh_state(
     for name, value in rule.settings.items():
         settings[name] = value
     settings["bill_own_tokens"] = own_tokens
-    settings["affine"] = hardware.iteration_law == "affine"
-    settings["whole_chunks"] = hardware.whole_chunks
     settings["steady"] = is_steady(instance)
-    settings["solo_seconds"] = hardware.tau_solo
-    settings["mixed_seconds"] = hardware.tau_mixed
-    if hardware.iteration_law == "affine":
-        settings["token_seconds"] = hardware.beta
-        settings["flat_tokens"] = hardware.flat_tokens
-    settings["chunk_tokens"] = hardware.chunk_tokens
+    _set_iteration_times(settings, instance)
     settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill
@@ -85,3 +80,32 @@ def fresh_state(
     parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
     parameters["prefill_rate"] = served.prefill_rates
     return states
+
+
+def _has_quadratic_clock(hardware: Hardware) -> bool:
+    return hardware.iteration_law == "kv-aware" or hardware.whole_iterations
+
+
+def _set_iteration_times(settings: np.ndarray, instance: Instance) -> None:
+    hardware = instance.hardware
+    settings["law"] = ITERATION_LAWS.index(hardware.iteration_law)
+    settings["quadratic_clock"] = _has_quadratic_clock(hardware)
+    settings["whole_chunks"] = hardware.whole_chunks
+    settings["whole_iterations"] = hardware.whole_iterations
+    settings["padded_chunks"] = hardware.padded_chunks
+    settings["chunk_tokens"] = hardware.chunk_tokens
+    settings["solo_seconds"] = hardware.tau_solo
+    settings["mixed_seconds"] = hardware.tau_mixed
+    if hardware.iteration_law == "affine":
+        settings["token_seconds"] = hardware.beta
+        settings["flat_tokens"] = hardware.flat_tokens
+    solo, mixed = hardware.solo, hardware.mixed
+    if solo is not None and mixed is not None:
+        settings["solo_seconds"], settings["mixed_seconds"] = solo.seconds, mixed.seconds
+        settings["solo_decode"], settings["solo_kv"] = solo.per_decode, solo.per_kv_token
+        settings["mixed_prompt"] = mixed.per_prompt_token
+        settings["mixed_decode"] = mixed.per_decode
+        settings["mixed_kv"] = mixed.per_kv_token
+        settings["mixed_context"] = mixed.per_prompt_token_context
+    typical = instance.full_batch_seconds
+    settings["typical_solo_seconds"], settings["typical_mixed_seconds"] = typical

@@ -14,6 +14,9 @@ import numpy as np
 SOLO_DECODE, MIXED_DECODE, PREFILL = 0, 1, 2
 N_AVAILABLE_SETS = 3
 
+# Iteration laws.
+TWO_SPEED, AFFINE, KV_AWARE = range(3)
+
 # Decode lines: one over classes (the first), or one per pool under randomized routing; with lines
 # by class, each of them is one per class: line * I + class.
 SOLO_LINE = 0
@@ -38,13 +41,24 @@ SETTINGS = np.dtype(
         ("prefill_first", _i8),
         ("class_lines", _i8),  # 1: decode lines by class
         ("bill_own_tokens", _i8),  # 1: a request's own counts, 0: its class means
-        ("affine", _i8),  # 1: iteration law (1), 0: its two-speed form
+        ("law", _i8),  # TWO_SPEED, AFFINE or KV_AWARE
+        ("quadratic_clock", _i8),  # 1: KV-aware law or boundary starts: quadratic_clock.py
         ("whole_chunks", _i8),  # 1: a prefill takes ceil(P / C) iterations, 0: P / C
+        ("whole_iterations", _i8),  # 1: boundary starts, decodes take ceil(D) iterations
+        ("padded_chunks", _i8),  # 1: the last chunk of a prompt counts as a whole one
         ("steady", _i8),  # 1: constant arrival rates, 0: profiles or modulation
-        ("solo_seconds", _f8),  # per iteration without a prefill, c
-        ("mixed_seconds", _f8),  # per iteration with a prefill, two-speed
+        ("solo_seconds", _f8),  # per iteration without a prefill, c or s0
+        ("mixed_seconds", _f8),  # per iteration with a prefill, two-speed, or m0
         ("token_seconds", _f8),  # affine: a, per token above flat_tokens
         ("flat_tokens", _f8),  # affine: b0
+        ("solo_decode", _f8),  # KV-aware: s1
+        ("solo_kv", _f8),  # ... s2
+        ("mixed_prompt", _f8),  # ... m1
+        ("mixed_decode", _f8),  # ... m2
+        ("mixed_kv", _f8),  # ... m3
+        ("mixed_context", _f8),  # ... m4
+        ("typical_solo_seconds", _f8),  # of an iteration of a full batch
+        ("typical_mixed_seconds", _f8),
         ("chunk_tokens", _f8),
         ("kv_tokens", _f8),  # per GPU; inf: no limit
         ("credit_cap", _f8),
@@ -150,6 +164,19 @@ GPU = np.dtype(
     ]
 )
 
+# What the quadratic clock of a GPU follows from, at the clock value of its record; a cache line.
+LOAD = np.dtype(
+    [
+        ("growth", _f8),  # seconds by which each iteration is longer than the one before
+        ("kv_tokens", _f8),  # that the decodes attend to
+        ("cached_tokens", _f8),  # of the prompt that is prefilled
+        ("chunk_tokens", _f8),  # of that prompt an iteration
+        ("last_chunk_tokens", _f8),
+        ("last_chunk_mark", _f8),  # clock value at which they are left; inf: no shorter chunk
+        ("unused", _f8, (2,)),
+    ]
+)
+
 # One cache line.
 REQUEST = np.dtype(
     [
@@ -159,8 +186,9 @@ REQUEST = np.dtype(
         ("output_tokens", _f8),
         ("index", _i8),  # order of arrival; negative: present at the start
         ("prefilled_event", _i8),  # number of the event that ended its prefill
+        ("patience_seconds", _f8),  # in each queue; negative: drawn when it waits
         ("request_class", _i4),
-        ("unused", _i4, (3,)),
+        ("unused", _i4, (1,)),
     ]
 )
 
@@ -237,6 +265,7 @@ class EngineState(NamedTuple):
     totals: np.ndarray  # (I,) CLASS_TOTALS
     histograms: np.ndarray  # (3, I, HISTOGRAM_BINS) int64; no bins: latencies are not recorded
     gpus: np.ndarray  # (n,) GPU
+    loads: np.ndarray  # (n,) LOAD; empty without a quadratic clock
     class_bias: np.ndarray  # (I, H) of the hidden units; H = 0: ranks are not corrected
     state_weights: np.ndarray  # (F, H) of the features of the moment
     output_weights: np.ndarray  # (I, H + 1, O) of the hidden units and, last, a constant
@@ -268,6 +297,7 @@ class RequestStream(NamedTuple):
     request_class: np.ndarray  # (K,) int32
     prompt_tokens: np.ndarray  # (K,)
     output_tokens: np.ndarray  # (K,)
+    patience_seconds: np.ndarray = np.empty(0)  # (K,) in each queue; empty: drawn
 
 
 DRAWN_REQUEST = np.dtype(

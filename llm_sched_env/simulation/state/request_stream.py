@@ -10,10 +10,11 @@ from llm_sched_env.simulation.state.layout import RequestStream
 
 def checked_stream(stream: RequestStream, n_classes: int) -> RequestStream:
     """The stream with the engine's types; raises ConfigurationError if it cannot be replayed."""
-    sizes = [np.shape(array) for array in stream]
+    *required, patience = stream
+    sizes = [np.shape(array) for array in required]
     if len(set(sizes)) != 1 or len(sizes[0]) != 1 or sizes[0][0] == 0:
         raise ConfigurationError("stream arrays of shape", sizes, "equal shapes (K,), K >= 1")
-    times, classes, prompts, outputs = (np.asarray(array) for array in stream)
+    times, classes, prompts, outputs, patience = (np.asarray(array) for array in stream)
     if (
         not np.issubdtype(classes.dtype, np.integer)
         or not ((classes >= 0) & (classes < n_classes)).all()
@@ -29,6 +30,14 @@ def checked_stream(stream: RequestStream, n_classes: int) -> RequestStream:
     for field, tokens in (("prompt_tokens", prompts), ("output_tokens", outputs)):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():
             raise ConfigurationError(f"stream {field}", tokens, "finite numbers >= 0")
+    if (
+        patience.shape not in (sizes[0], (0,))
+        or not (np.isfinite(patience) & (patience >= 0)).all()
+    ):
+        raise ConfigurationError(
+            "stream patience_seconds", patience, "finite seconds >= 0 for each request, or none"
+        )
     # Arrays of another layout, or read-only ones, would make Numba compile the engine anew.
-    kinds = zip((times, classes, prompts, outputs), ("f8", "i4", "f8", "f8"), strict=True)
+    arrays = (times, classes, prompts, outputs, patience)
+    kinds = zip(arrays, ("f8", "i4", "f8", "f8", "f8"), strict=True)
     return RequestStream(*(np.require(array, kind, ["C", "A", "W"]) for array, kind in kinds))
