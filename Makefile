@@ -36,14 +36,14 @@ readme: $(INSTALLED)
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
 
-# Every policy, and AGENTS="PATH,..." beside them, on the instances of docs/leaderboard.md;
+# Every policy, with AGENTS="PATH,..." in addition, on the instances of docs/results/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.
 leaderboard: $(INSTALLED)
 	$(BIN)/python -m research leaderboard --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
 		$(if $(POLICIES),--policies $(POLICIES))
 	$(BIN)/python -m research.pages.update_leaderboard $(RESULTS)/leaderboard
 
-# Every statement of the paper that can be computed, at full size: docs/paper.md, docs/paper/.
+# Every statement of the paper that can be computed, at full size: docs/results/paper.md, docs/results/paper/.
 paper: $(INSTALLED)
 	$(BIN)/python -m research experiment all --out $(RESULTS)/paper
 	$(BIN)/python -m research.pages.update_paper $(RESULTS)/paper
@@ -96,7 +96,7 @@ typecheck: $(LINTERS)
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# Speed beside other tools and up to a million GPUs: a few minutes, 8 GB.
+# Speed compared with other tools, and up to a million GPUs: a few minutes, 8 GB.
 bench: $(INSTALLED)
 	$(BIN)/llmsched bench --scaling 1000000 --out benchmarks/results
 	$(BIN)/llmsched bench --vector --out benchmarks/results

@@ -83,7 +83,7 @@ def make_model(configuration: TrainingConfiguration, venv: VecEnv, out: Path) ->
 
 
 def keeps_replay(configuration: TrainingConfiguration) -> bool:
-    """Whether transitions are kept beside the weights."""
+    """Whether transitions are saved with the weights."""
     return configuration.algorithm in _OFF_POLICY
 
 

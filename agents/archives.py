@@ -23,7 +23,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     MemoryError,
     RuntimeError,
 )
-"""What reading a file of somebody else can raise: cut, locked, nested too deep, of wrong types."""
+"""What reading a file from elsewhere can raise: cut, locked, nested too deep, of wrong types."""
 
 _KINDS = "biuf"
 
@@ -109,7 +109,7 @@ def _check_sizes(
         if member.file_size > limits[member.filename]:
             raise ValueError(
                 f"member {member.filename!r} of {member.file_size:,} bytes, "
-                f"allowed are {limits[member.filename]:,}"
+                f"at most {limits[member.filename]:,} are read"
             )
     if total is not None and sum(member.file_size for member in archive.infolist()) > total:
         raise ValueError(f"arrays of more than {total:,} bytes")

@@ -59,7 +59,7 @@ class Checkpoint:
         held_out: the same of these weights on requests that chose nothing; empty until the end.
         versions: of what trained.
         learner: the newest networks with their optimisers, to resume
-            (:func:`llm_sched_env.agents.learner.learner_arrays`); None if stripped.
+            (:func:`llm_sched_env.agents.learner.learner_arrays`); None if exported.
         normaliser: moments of observations and returns of that learner.
     """
 
@@ -85,7 +85,7 @@ class Checkpoint:
             f"on {trained.instance['name']} at n = {trained.n_gpus}"
         )
 
-    def stripped(self) -> Checkpoint:
+    def exported(self) -> Checkpoint:
         """What acting needs and a reader wants to know: a few dozen kB."""
         return dataclasses.replace(self, learner=None, normaliser=None, curve=[])
 
@@ -129,13 +129,12 @@ class Checkpoint:
             )
         except FileNotFoundError:
             raise CheckpointError(
-                f"checkpoint {path}: got no such file, allowed is what `llmsched train` wrote; "
-                "check the path"
+                f"checkpoint {path}: no such file; give one that `llmsched train` wrote"
             ) from None
         except UNREADABLE as error:
             raise CheckpointError(
                 f"checkpoint {path}: got no agent of this package "
-                f"({' '.join(str(error).split())}), allowed is what `llmsched train` wrote"
+                f"({' '.join(str(error).split())}), expected a file that `llmsched train` wrote"
             ) from None
 
 
@@ -167,7 +166,7 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def _measured_columns(configuration: TrainingConfiguration) -> set[str]:
-    """What an evaluation beside the references tells."""
+    """The result of an evaluation, compared with the references."""
     columns = {"score", "score_low", "score_high"}
     for name in configuration.references:
         columns |= {f"minus {name}{end}" for end in ("", " low", " high")}

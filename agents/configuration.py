@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.planning import PRICINGS
 
 ALGORITHMS = ("ppo", "recurrent-ppo", "maskable-ppo", "sac", "tqc", "ars")
@@ -49,6 +49,8 @@ _POSITIVE_NUMBERS = ("interval", "horizon", "half_life", "evaluation_horizon")
 _MOST_LAYERS, _MOST_UNITS, _MOST_FRAMES = 16, 8192, 100
 # A name of a registered policy: no import path and no file, since checkpoints hold it too.
 _POLICY_NAME = re.compile(r"[\w.+-]+")
+# Gates and routers in checkpoints of earlier versions.
+_FORMER_NAMES = {"credit": "token-bucket", "bid-price": "net-value"}
 _TUPLES = ("controls", "hidden_units", "references")
 # Rows times GPUs of an evaluation: what a cluster earns varies like one over their root.
 _EVALUATED_GPUS = 1600
@@ -71,11 +73,11 @@ class TrainingConfiguration:
 
     # What the agent controls: trunk reservation's ranks and reserves, around those of the plan.
     control: str = "interval"
-    gate: str = "bid-price"
-    router: str = "bid-price"  # under event control: "agent"
+    gate: str = "net-value"
+    router: str = "net-value"  # with event-driven control: "agent"
     pools: str = "dynamic"
     controls: tuple[str, ...] = ("priority", "reserve")
-    interval: float = 1.0  # seconds between decisions; event control: their mean, for the discount
+    interval: float = 1.0  # seconds between decisions; event-driven: their mean, for the discount
     horizon: float = 200.0  # seconds per training episode
     start: str = "plan"  # episodes start near stationarity, not empty
     center: str = "plan"  # what the action 0 is: the plan's controls, or the middle of each range
@@ -108,7 +110,7 @@ class TrainingConfiguration:
     buffer_steps: int = 200_000
 
     # Evaluation during training: the greedy policy on the same requests as the references
-    references: tuple[str, ...] = ("trunk-reservation", "credit-gate", "gate-and-route")
+    references: tuple[str, ...] = ("trunk-reservation", "token-bucket", "gate-and-route")
     evaluation_every: int = 20  # updates, also at the start and at the end
     evaluation_warmup: float = 50.0  # seconds that are not measured
     evaluation_horizon: float = 300.0  # seconds, warm-up included
@@ -119,7 +121,7 @@ class TrainingConfiguration:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigurationError(name, getattr(self, name), " or ".join(allowed))
+                raise ConfigurationError(name, getattr(self, name), one_of(allowed))
         if checked_integer("seed", self.seed, 0) > _GREATEST_SEED:
             raise ConfigurationError("seed", self.seed, f"at most {_GREATEST_SEED}")
         for name in _COUNTS:
@@ -137,14 +139,16 @@ class TrainingConfiguration:
 
     def _check_texts(self) -> None:
         if not isinstance(self.instance, dict):
-            raise ConfigurationError("instance", self.instance, "plain data of an instance")
+            raise ConfigurationError(
+                "instance", self.instance, "a dict, as Instance.to_dict() returns it"
+            )
         for name in _TEXTS:
             if not isinstance(getattr(self, name), str):
-                raise ConfigurationError(name, getattr(self, name), "a text")
+                raise ConfigurationError(name, getattr(self, name), "a string")
         for name in ("controls", "references"):
             values = getattr(self, name)
             if not _is_list(values) or not all(isinstance(value, str) for value in values):
-                raise ConfigurationError(name, values, "a tuple of texts")
+                raise ConfigurationError(name, values, "a tuple of strings")
         policies = [*self.references, *([self.imitate] if self.imitate != "" else [])]
         for policy in policies:
             if not isinstance(policy, str) or not _POLICY_NAME.fullmatch(policy):
@@ -181,23 +185,31 @@ class TrainingConfiguration:
     def _check_combinations(self) -> None:
         at_events = self.control == "event"
         if (self.algorithm == "maskable-ppo") != at_events:
-            wanted = "maskable-ppo" if at_events else "one for interval control"
-            raise ConfigurationError("algorithm", self.algorithm, f"{wanted} here")
+            wanted = "maskable-ppo" if at_events else "ppo, sac or tqc"
+            raise ConfigurationError(
+                "algorithm", self.algorithm, f"{wanted} with control={self.control!r}"
+            )
         if at_events and (self.reward_reference != "none" or self.frame_stack > 1):
             raise ConfigurationError(
-                "control", "event", "interval with reward_reference or frame_stack"
+                '`reward_reference` and `frame_stack` need control="interval", got control="event".'
             )
         if self.network == "per-class" and (self.algorithm != "ppo" or self.frame_stack > 1):
-            raise ConfigurationError("network", self.network, "mlp but for ppo on one observation")
+            raise ConfigurationError(
+                'network="per-class" needs algorithm="ppo" and frame_stack=1; otherwise use "mlp".'
+            )
         if self.network == "per-class" and not set(self.controls) <= {
             "admission",
             "routing",
             "priority",
             "reserve",
         }:
-            raise ConfigurationError("controls", self.controls, "controls of classes, no pool")
+            raise ConfigurationError(
+                "controls", self.controls, 'controls per class, without "pool"', 'use network="mlp"'
+            )
         if self.imitate and (self.algorithm not in {"ppo", "maskable-ppo"} or self.frame_stack > 1):
-            raise ConfigurationError("imitate", self.imitate, '"" but for ppo on one observation')
+            raise ConfigurationError(
+                "`imitate` needs one of the algorithms ppo and maskable-ppo, and frame_stack=1."
+            )
         if self.reward_reference == "group" and (
             self.group_size < 2 or self.n_envs % self.group_size
         ):
@@ -241,10 +253,16 @@ class TrainingConfiguration:
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            raise ConfigurationError("training configuration", unknown, ", ".join(sorted(known)))
+            raise ConfigurationError(
+                "training configuration keys",
+                unknown,
+                f"some of {', '.join(sorted(known))}",
+            )
         # What is no list stays as it is, and is refused.
         tuples = {k: tuple(data[k]) for k in _TUPLES if isinstance(data.get(k), list)}
-        return cls(**{**data, **tuples})
+        former = {k: data[k] for k in ("gate", "router") if data.get(k) in [*_FORMER_NAMES]}
+        present = {k: _FORMER_NAMES[name] for k, name in former.items()}
+        return cls(**{**data, **tuples, **present})
 
 
 def _is_list(value: object) -> bool:

@@ -21,7 +21,7 @@ class Controller:
         mean: of the observations, shape (F,).
         var: of the observations, shape (F,).
         frames: observations that the network sees, the newest last.
-        center: controls that the action 0 means; None for the integers of event control.
+        center: controls that the action 0 means; None for the integers of event-driven control.
         scale: share of the way to the ends of the controls that the agent can go.
     """
 
@@ -50,11 +50,11 @@ class Controller:
         self._starting = np.ones(n_clusters, np.bool_)
 
     def act(self, observations: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
-        """Controls, shape (N, A), or integers of event control, shape (N,).
+        """Controls, shape (N, A), or integers of event-driven control, shape (N,).
 
         Args:
             observations: shape (N, F).
-            masks: of possible actions under event control, bool, shape (N, 1 + 3I).
+            masks: of possible actions with event-driven control, bool, shape (N, 1 + 3I).
         """
         scaled = (observations - self._mean) / self._deviation
         scaled = np.clip(scaled, -_OBSERVATION_LIMIT, _OBSERVATION_LIMIT).astype(np.float32)

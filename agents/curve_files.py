@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_curve(checkpoint: Checkpoint, folder: Path) -> list[Path]:
-    """Write the files beside a checkpoint; returns what was written."""
+    """Write the files next to a checkpoint; returns what was written."""
     table = folder / "curve.csv"
     _write_table(checkpoint, table)
     if find_spec("matplotlib") is None:

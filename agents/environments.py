@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import (
 
 from llm_sched_env.agents.class_network import ClassPooledMoments
 from llm_sched_env.agents.configuration import TrainingConfiguration
-from llm_sched_env.agents.reference_rewards import BeyondGroup, BeyondReference
+from llm_sched_env.agents.control_variates import BeyondGroup, BeyondReference
 from llm_sched_env.agents.residual_actions import ResidualActions, action_center
 from llm_sched_env.envs.sb3 import LLMSchedEventSB3VecEnv, LLMSchedSB3VecEnv
 

@@ -39,7 +39,7 @@ class Demonstrations:
         observations: shape (T, K, F).
         actions: targets of the network, in [-1, 1], shape (T, K, A), or integers, shape (T, K).
         rewards: shape (T, K).
-        masks: of possible actions under event control, bool, shape (T, K, 1 + 3I); else None.
+        masks: of possible actions with event-driven control, bool, shape (T, K, 1 + 3I); else None.
         seconds: mean time between decisions.
     """
 
@@ -51,7 +51,7 @@ class Demonstrations:
 
 
 class ConstantControls:
-    """The plan as a policy of interval control: what a compiled rule does there."""
+    """The plan as a fixed-step policy: what a compiled rule does there."""
 
     def __init__(self, controls: np.ndarray) -> None:
         self._controls = controls
@@ -105,7 +105,7 @@ def demonstrate(configuration: TrainingConfiguration) -> Demonstrations:
 
 
 def with_measured_interval(configuration: TrainingConfiguration) -> TrainingConfiguration:
-    """Event control whose ``interval`` is the mean time between a rule's decisions."""
+    """Event-driven control whose ``interval`` is the mean time between a rule's decisions."""
     if configuration.control != "event":
         return configuration
     short = dataclasses.replace(configuration, imitation_steps=_MEASURED_STEPS)
@@ -133,7 +133,9 @@ def _classroom(
     control = IntervalControl(interval_configuration(configuration, horizon=endless), n)
     if isinstance(rule, DispatchRule):
         if rule != control.configuration.rule:
-            raise ConfigurationError("imitate", name, "the rule that the environment compiles")
+            raise ConfigurationError(
+                "imitate", name, "the rule that the environment runs with these settings"
+            )
         return control, [ConstantControls(control.plan_action) for _ in range(n)]
     _require_same_actions(configuration, name, rule)
     # Each cluster has a policy of its own, since policies remember.
@@ -142,7 +144,7 @@ def _classroom(
 
 def _rule(name: str, policy: object) -> DispatchRule:
     if not isinstance(policy, DispatchRule):
-        raise ConfigurationError("imitate", name, "a compiled rule under event control")
+        raise ConfigurationError("imitate", name, "a compiled rule, for event-driven control")
     return policy
 
 
@@ -157,7 +159,7 @@ def _require_same_actions(
     own = configuration.environment
     meant = getattr(teacher, "environment", {})
     if any(meant.get(key, value) != value for key, value in own.items()):
-        raise ConfigurationError("imitate", name, f"a policy whose environment is {own}")
+        raise ConfigurationError("imitate", name, f"a policy for the environment {own}")
 
 
 def clone(model: BaseAlgorithm, venv: VecNormalize, configuration: TrainingConfiguration) -> float:

@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).with_name("rules")
 """Folder of the rules that come with the package."""
 
 FORESIGHT = 10.0
-"""Seconds; 5 to 15 earn the same, 30 less, but more where long decodes meet slow tides."""
+"""Seconds; 5 to 15 earn the same, 30 less, but more where decodes are long and rates slow."""
 FORESIGHT_ALONE = DispatchRule("bid-price", "bid-price", "dynamic", foresight=FORESIGHT)
 """A trained rule without its network: what is left is what was learned."""
 
@@ -100,7 +100,7 @@ class LearnedRule:
         except (OSError, KeyError, TypeError, ValueError, AttributeError, LLMSchedError) as error:
             raise CheckpointError(
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
-                "allowed is what `python -m research train-rule` wrote"
+                "expected a file that `python -m research train-rule` wrote"
             ) from None
         else:
             return loaded

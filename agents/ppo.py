@@ -97,7 +97,7 @@ def _restore(saved: Checkpoint, model: BaseAlgorithm, normaliser: VecNormalize, 
 
 
 def held_out(checkpoint: Checkpoint) -> Row:
-    """The chosen weights beside the references, on requests that chose nothing."""
+    """Compare the selected weights with the references, on fresh requests."""
     configuration = checkpoint.configuration
     runs = 2 * configuration.evaluation_runs
     evaluation = PairedEvaluation(configuration, HELD_OUT_SEED, runs)

@@ -17,7 +17,7 @@ from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.files.result_cache import result_key
 
@@ -75,9 +75,7 @@ def training_runs(
     folders = [run.folder for run in runs]
     for folder in folders:
         if folders.count(folder) > 1:
-            raise ConfigurationError(
-                "sweep", folder.name, "each configuration once", "remove one of them"
-            )
+            raise ConfigurationError(f"The sweep has {folder.name} twice; remove one of them.")
     return runs
 
 
@@ -91,14 +89,14 @@ def _folder_name(configuration: TrainingConfiguration, part_steps: int) -> str:
 
 def sweep(
     runs: Sequence[TrainingRun],
-    spreading: Spreading,
+    executor: Executor,
     on_part: Callable[[TrainingRun], None] | None = None,
 ) -> None:
     """Train every run up to its ``total_steps``; what is finished is left alone.
 
     Args:
         runs: of :func:`training_runs`.
-        spreading: where parts run; the agents do not depend on it.
+        executor: where parts run; the agents do not depend on it.
         on_part: called with the run whose part has ended and is kept.
 
     Raises:
@@ -109,7 +107,7 @@ def sweep(
             (dataclasses.replace(run.configuration, total_steps=target), _read(run.folder))
             for run, target in parts
         ]
-        for k, files in spreading.run(_train_part, tasks):
+        for k, files in executor.run(_train_part, tasks):
             run, _ = parts[k]
             _write(run.folder, files)
             if on_part is not None:

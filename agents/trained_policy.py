@@ -24,7 +24,7 @@ class TrainedPolicy:
     """The weights of a checkpoint.
 
     Args:
-        checkpoint: of a training, whole or stripped.
+        checkpoint: of a training, whole or exported.
     """
 
     name = "ppo"
@@ -53,8 +53,8 @@ class TrainedPolicy:
         trained = len(configuration.instance["classes"])
         if n_classes != trained and configuration.network != "per-class":
             raise CheckpointError(
-                f"checkpoint: got an instance of {n_classes} classes, allowed is one of "
-                f"{trained}, as trained on {configuration.instance['name']!r}; "
+                f"checkpoint: got an instance of {n_classes} classes, expected "
+                f"{trained}, as in training on {configuration.instance['name']!r}; "
                 "train an agent for it, or one with --variant per-class"
             )
 
@@ -110,7 +110,7 @@ class TrainedPolicy:
         except ValueError as error:
             raise CheckpointError(
                 f"checkpoint: got weights of another network ({' '.join(str(error).split())}), "
-                "allowed is what `llmsched train` wrote"
+                "expected a file that `llmsched train` wrote"
             ) from None
         return Controller(
             policy,

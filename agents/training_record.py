@@ -159,7 +159,7 @@ class EvaluateReportSave(BaseCallback):
         )
 
     def save(self, model: BaseAlgorithm) -> None:
-        """Write the checkpoint, and transitions beside it where they are replayed."""
+        """Write the checkpoint, with transitions where they are replayed."""
         if keeps_replay(self._configuration):
             save_replay(model, self._path.with_name(REPLAY_NAME))
         self.checkpoint(model).save(self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_sched_env.plugins.deprecated_names import renamed_attributes
 from llm_sched_env.policies.registry import RegisteredPolicy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
@@ -14,7 +15,7 @@ def _registered(
 
 GATE_AND_ROUTE = _registered(
     DispatchRule(gate="occupancy", router="solo-first", pools="static"),
-    "printed occupancy gate, static pools, solo slots first",
+    "occupancy gate of the paper, static pools, solo slots first",
     "section 4.1",
     "GG-SP",
 )
@@ -25,21 +26,23 @@ STRICT_GATE_AND_ROUTE = _registered(
     "Lemma 10.1",
 )
 
-CREDIT_GATE_STATIC = _registered(
+TOKEN_BUCKET_STATIC = _registered(
     DispatchRule(gate="credit", router="solo-first", pools="static"),
-    "admission credit at the plan's rates, static pools, longest waiting first",
+    "token buckets filled at the plan's admission rates, static pools, longest wait first",
     "this project",
+    "credit-gate-static",
 )
 
-CREDIT_GATE = _registered(
+TOKEN_BUCKET = _registered(
     DispatchRule(gate="largest-credit", router="prefill-aware", pools="dynamic", credit_cap=30.0),
-    "admission credit at the plan's rates, any GPU may prefill, most credit first",
+    "token buckets filled at the plan's admission rates, any GPU may prefill, fullest first",
     "this project",
+    "credit-gate",
 )
 
 TRUNK_RESERVATION = _registered(
     DispatchRule(gate="bid-price", router="bid-price", pools="dynamic"),
-    "highest bid price first; classes the plan does not want whole leave a reserve of slots",
+    "highest net value first; classes the plan admits in part leave a reserve of slots",
     "this project",
 )
 
@@ -51,7 +54,7 @@ PRIORITIZE_AND_ROUTE = _registered(
 
 SLI_AWARE = _registered(
     DispatchRule(gate="occupancy", router="randomized", pools="static"),
-    "printed occupancy gate, static pools, a class's solo share by lot: tracks a plan with --sli",
+    "occupancy gate of the paper, static pools, solo share by lot: tracks a plan with --slo",
     "section 5.1",
 )
 
@@ -93,4 +96,8 @@ STATIC_PRIORITY = _registered(
     DispatchRule(gate="static-priority", router="coupled", pools="dynamic"),
     "serving system with a fixed order of classes and free slots kept from some (--priority)",
     "this project",
+)
+
+__getattr__ = renamed_attributes(
+    globals(), CREDIT_GATE="TOKEN_BUCKET", CREDIT_GATE_STATIC="TOKEN_BUCKET_STATIC"
 )

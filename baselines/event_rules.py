@@ -48,17 +48,13 @@ class EventRule:
             raise ConfigurationError("rule.router", rule.router, f"one of {', '.join(ROUTERS)}")
         if rule.correction is not None:
             raise ConfigurationError(
-                "rule.correction",
-                "a trained network",
-                "a rule without one",
-                "what it sees is known to the engine only: evaluate the rule itself",
+                "A trained rule (rule.correction) cannot act at events, since only the engine has "
+                "its features; evaluate the rule itself."
             )
         if rule.foresight is not None:
             raise ConfigurationError(
-                "rule.foresight",
-                rule.foresight,
-                "None",
-                "at events a rule keeps the plan of its reset: evaluate the rule itself",
+                "A rule that replans (rule.foresight) cannot act at events, where it would keep "
+                "its first plan; evaluate the rule itself."
             )
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"
@@ -155,7 +151,7 @@ class EventRule:
         return self._leaving_room(int(np.argmin(info["head_ranks"][_SOLO_HEADS])), info)
 
     def _leaving_room(self, i: int, info: Info) -> int:
-        """Class i's decode, beside a prefill first if that is faster or somebody may enter."""
+        """Class i's decode, on a mixed GPU first if that is faster or a request can be admitted."""
         kinds = [_SOLO_HEADS, _MIXED_HEADS]
         if self._mixed_is_faster or self._class_to_admit(info) >= 0:
             kinds.reverse()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.errors import ConfigurationError, one_of
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning.horizon_program import HorizonOptimum, HorizonProgram
@@ -40,8 +40,8 @@ class FluidMPC:
 
     name = "fluid-mpc"
     environment = {  # noqa: RUF012 - plain data, as the protocol of policies has it
-        "gate": "bid-price",
-        "router": "bid-price",
+        "gate": "net-value",
+        "router": "net-value",
         "pools": "dynamic",
         "controls": ["priority", "reserve"],
         "interval": INTERVAL,
@@ -49,7 +49,7 @@ class FluidMPC:
 
     def __init__(self, rates: str = "planned") -> None:
         if rates not in RATES:
-            raise ConfigurationError("rates", rates, " or ".join(RATES))
+            raise ConfigurationError("rates", rates, one_of(RATES))
         self.rates = rates
 
     def reset(

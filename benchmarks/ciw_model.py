@@ -6,7 +6,7 @@ M (B - 1) mixed ones, and one line for both. Arrivals, prefill times, patience i
 gate, the limits of slots and the preference for solo slots are those of the model.
 
 **Left out:** a service time in Ciw is drawn when service starts and no longer changes. A decode in
-the mixed pool therefore always has the speed beside a prefill, also while none runs on its GPU.
+the mixed pool therefore always has the mixed speed, also while its GPU runs no prefill.
 Which GPU a slot belongs to no longer matters, so the random choice among GPUs is left out too. With
 equal speeds of both modes the two models have the same law.
 """

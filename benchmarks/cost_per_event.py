@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_sched_env.benchmarks.contenders import FLOOR
 from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.rounds import Spread, pinned, speeds
+from llm_sched_env.benchmarks.simulators import FLOOR
 from llm_sched_env.files.atomic import save_figure
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
@@ -21,7 +21,7 @@ _NANOSECONDS = 1e9
 
 @dataclass(frozen=True)
 class CostRow:
-    """Nanoseconds per event at one cluster size: of the engine, and of the floor beside it."""
+    """Nanoseconds per event at one cluster size: of the engine, and of the floor."""
 
     n_gpus: int
     median: float

@@ -31,7 +31,7 @@ def measure_decisions(
 ) -> list[VectorRow]:
     """Decisions per second on one CPU, all environments together.
 
-    The agent takes the first action that is possible beside a wait; choosing it is timed, too.
+    The agent takes the first possible action other than waiting; choosing it is timed, too.
     """
 
     def single() -> LLMSchedEventEnv:

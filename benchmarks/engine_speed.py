@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
-from llm_sched_env.benchmarks.contenders import CONTENDERS, ENGINE, Contender
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
+from llm_sched_env.benchmarks.simulators import ENGINE, SIMULATORS, Simulator
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import plan
 
@@ -17,10 +17,10 @@ _FIRST_EVENTS = 100
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """Events per second of one contender at one cluster size; what was not measured is None.
+    """Events per second of one simulator at one cluster size; what was not measured is None.
 
     Attributes:
-        contender: its name.
+        simulator: its name.
         model: what it simulates.
         n_gpus: cluster size.
         runs: how many.
@@ -33,7 +33,7 @@ class SpeedRow:
         note: why there is no number.
     """
 
-    contender: str
+    simulator: str
     model: str
     n_gpus: int
     runs: int
@@ -51,21 +51,21 @@ def measure(
     sizes: Sequence[int],
     runs: int = 5,
     seed: int = 0,
-    contenders: Sequence[Contender] = CONTENDERS,
+    simulators: Sequence[Simulator] = SIMULATORS,
     seconds: float = RUN_SECONDS,
     on_run: Callable[[str], None] | None = None,
 ) -> list[SpeedRow]:
     """Events per second on one CPU under gate-and-route.
 
-    Every contender simulates one cluster per size, empty at first. The first 30 simulated
+    Every simulator simulates one cluster per size, empty at first. The first 30 simulated
     seconds are not timed (nor is compilation); the runs are consecutive parts of what follows.
 
     Args:
         instance: what is simulated.
         sizes: numbers of GPUs.
-        runs: of each contender, one per round.
+        runs: of each simulator, one per round.
         seed: of all random draws.
-        contenders: the engine and others.
+        simulators: the engine and others.
         seconds: of a run, about.
         on_run: told where the measurement is.
     """
@@ -73,7 +73,7 @@ def measure(
         return [
             row
             for n_gpus in sizes
-            for row in _measure_size(instance, n_gpus, runs, seed, contenders, seconds, on_run)
+            for row in _measure_size(instance, n_gpus, runs, seed, simulators, seconds, on_run)
         ]
 
 
@@ -82,7 +82,7 @@ def _measure_size(
     n_gpus: int,
     runs: int,
     seed: int,
-    contenders: Sequence[Contender],
+    simulators: Sequence[Simulator],
     seconds: float,
     on_run: Callable[[str], None] | None,
 ) -> list[SpeedRow]:
@@ -92,29 +92,29 @@ def _measure_size(
 
     fluid_plan = plan(instance)
     works: dict[str, Work] = {}
-    for contender in contenders:
-        if not contender.obstacle(n_gpus):
-            report(f"warm-up of {contender.name}")
-            works[contender.name] = contender.prepare(
+    for simulator in simulators:
+        if not simulator.obstacle(n_gpus):
+            report(f"warm-up of {simulator.name}")
+            works[simulator.name] = simulator.prepare(
                 instance, fluid_plan, n_gpus, seed, WARMUP_SECONDS
             )
     # Three events per request: arrival and two completions.
     first_seconds = _FIRST_EVENTS / (3 * n_gpus * float(instance.arrival_rates.sum()))
     measured = speeds(works, runs, seconds, first_seconds, report)
-    return [_row(contender, n_gpus, runs, measured) for contender in contenders]
+    return [_row(simulator, n_gpus, runs, measured) for simulator in simulators]
 
 
 def _row(
-    contender: Contender, n_gpus: int, runs: int, measured: dict[str, tuple[float, ...]]
+    simulator: Simulator, n_gpus: int, runs: int, measured: dict[str, tuple[float, ...]]
 ) -> SpeedRow:
-    if contender.name not in measured:
-        note = contender.obstacle(n_gpus)
-        return SpeedRow(contender.name, contender.model, n_gpus, runs, note=note)
-    speed = Spread.of(measured[contender.name])
-    ratio = ratio_spread(measured[ENGINE.name], measured[contender.name])
+    if simulator.name not in measured:
+        note = simulator.obstacle(n_gpus)
+        return SpeedRow(simulator.name, simulator.model, n_gpus, runs, note=note)
+    speed = Spread.of(measured[simulator.name])
+    ratio = ratio_spread(measured[ENGINE.name], measured[simulator.name])
     return SpeedRow(
-        contender.name,
-        contender.model,
+        simulator.name,
+        simulator.model,
         n_gpus,
         runs,
         *astuple(speed),

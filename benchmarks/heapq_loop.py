@@ -181,7 +181,7 @@ class HeapqCluster:
             self._push_abandonment(prefilled)
 
     def _abandon(self, request: _Request) -> None:
-        """A waiting request gives up."""
+        """A waiting request abandons."""
         if request in self._buffer:
             del self._buffer[request]
         else:

@@ -1,4 +1,4 @@
-"""The printed occupancy gate in plain Python: choose the class to prefill next."""
+"""The paper's occupancy gate in plain Python: choose the class to prefill next."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from llm_sched_env.benchmarks.rounds import Spread
 from llm_sched_env.benchmarks.vector_speed import VectorRow
 from llm_sched_env.files.atomic import write_rows, write_whole
 
-SPEED_HEADER = ("n", "contender", "model", "events/s", "least", "greatest", "engine / it")
-VECTOR_HEADER = ("contender", "env steps/s", "least", "greatest", "it / SyncVectorEnv")
-DECISION_HEADER = ("contender", "decisions/s", *VECTOR_HEADER[2:])
+SPEED_HEADER = ("n", "simulator", "model", "events/s", "least", "greatest", "engine / it")
+VECTOR_HEADER = ("environment", "env steps/s", "least", "greatest", "it / SyncVectorEnv")
+DECISION_HEADER = ("environment", "decisions/s", *VECTOR_HEADER[2:])
 COST_HEADER = ("n", "ns per event", "least", "greatest", "floors")
 
 
@@ -28,12 +28,12 @@ def write_csv(rows: Sequence[Any], path: Path) -> None:
 
 def speed_cells(rows: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
     """Rows under :data:`SPEED_HEADER`."""
-    return [(f"{row.n_gpus:,}", row.contender, row.model, *_numbers(row)) for row in rows]
+    return [(f"{row.n_gpus:,}", row.simulator, row.model, *_numbers(row)) for row in rows]
 
 
 def vector_cells(rows: Sequence[VectorRow]) -> list[tuple[str, ...]]:
     """Rows under :data:`VECTOR_HEADER`."""
-    return [(row.contender, *_numbers(row)) for row in rows]
+    return [(row.environment, *_numbers(row)) for row in rows]
 
 
 def cost_cells(rows: Sequence[CostRow]) -> list[tuple[str, ...]]:
@@ -75,11 +75,11 @@ def write_speed_page(
     notes: Sequence[str],
     path: Path,
 ) -> None:
-    """``speed.md``: the table of contenders and, if measured, the cost per event."""
+    """``speed.md``: the table of simulators and, if measured, the cost per event."""
     lines = ["# Speed of the simulation", "", *_markdown(SPEED_HEADER, speed_cells(rows), 3), ""]
     lines.append(
         "Events (arrivals, completions of prefills and decodes, abandonments) per second of "
-        f"gate-and-route on one CPU, median of {rows[0].runs} runs. Every contender runs in each "
+        f"gate-and-route on one CPU, median of {rows[0].runs} runs. Every simulator runs in each "
         "round, in rotating order; the last column is the ratio of medians with the range of "
         f"ratios within a round. Clusters start empty; the first {WARMUP_SECONDS:.0f} simulated "
         "seconds are not timed, the runs are consecutive parts of what follows."

@@ -48,7 +48,7 @@ def speeds(
 ) -> dict[str, tuple[float, ...]]:
     """Units per second of each work, one value per round.
 
-    The amount of work of a run is found for each contender before the first round and then
+    The amount of work of a run is found for each simulator before the first round and then
     stays, so that a run takes about ``seconds``.
 
     Args:
@@ -90,7 +90,7 @@ def _fitting_amount(work: Work, seconds: float, amount: float) -> float:
 
 @contextmanager
 def _prepared_objects_frozen() -> Iterator[None]:
-    """Keep the garbage collector from scanning one contender's objects in another's run."""
+    """Keep the garbage collector from scanning one simulator's objects in another's run."""
     gc.collect()
     gc.freeze()
     try:

@@ -171,7 +171,7 @@ class SimpyCluster:
             env.process(self._request(_Request(env, i, prompt, output)))
 
     def _request(self, request: _Request) -> Process:
-        """A request waits for its prefill, then for a decode slot; it may give up in between."""
+        """A request waits for its prefill, then for a decode slot; it may abandon in between."""
         self.events += 1
         queue = self._queues[request.class_index]
         queue[request] = None

@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
 from llm_sched_env.envs.actions import apply_actions
 from llm_sched_env.envs.interval_env import LLMSchedEnv
-from llm_sched_env.envs.reading import read_clusters
+from llm_sched_env.envs.observation_kernels import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
@@ -31,10 +31,10 @@ AnyVectorEnv = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class VectorRow:
-    """Interval steps per second of one way to step N environments.
+    """Environment steps per second of one way to step N environments.
 
     Attributes:
-        contender: its name.
+        environment: its name.
         num_envs: N.
         n_gpus: cluster size of each.
         runs: how many.
@@ -46,7 +46,7 @@ class VectorRow:
         ratio_greatest: the greatest.
     """
 
-    contender: str
+    environment: str
     num_envs: int
     n_gpus: int
     runs: int
@@ -67,9 +67,9 @@ def measure_vector(
     n_gpus: int = N_GPUS,
     on_run: Callable[[str], None] | None = None,
 ) -> list[VectorRow]:
-    """Interval steps per second under the fluid plan's action, episode resets included.
+    """Environment steps per second under the fluid plan's action, episode resets included.
 
-    Contenders that use one thread share one CPU, the other has two.
+    Simulators that use one thread share one CPU, the other has two.
     """
 
     def native(threads: int) -> AnyVectorEnv:

@@ -18,7 +18,7 @@ class ThrottleWhenFull:
     """The plan's admission rates, but half of them while few decode slots are free."""
 
     # The settings of the environment that it acts in: see the docstring of LLMSched-v0.
-    environment = {"gate": "credit", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
 
     def reset(
         self, instance: lse.Instance, plan: lse.FluidPlan, n_gpus: int, rng: np.random.Generator

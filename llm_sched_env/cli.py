@@ -15,6 +15,7 @@ from llm_sched_env.commands import (
     calibrate,
     compare,
     evaluate,
+    export,
     instances,
     lengths,
     optimum,
@@ -22,7 +23,6 @@ from llm_sched_env.commands import (
     plan,
     policies,
     replay,
-    strip,
     sweep,
     trace,
     train,
@@ -52,7 +52,7 @@ COMMANDS = (
     compare,
     train,
     sweep,
-    strip,
+    export,
     replay,
     trace,
     lengths,
@@ -70,7 +70,10 @@ for module in COMMANDS:
 def global_options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the versions of what computes.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the versions of this package and its libraries.", is_eager=True
+        ),
     ] = False,
     debug: Annotated[  # noqa: ARG001 - taken out of the arguments before, wherever it stands
         bool, typer.Option(DEBUG, help="Show the whole traceback of an error.")

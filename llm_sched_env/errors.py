@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,18 +12,33 @@ _GREATEST = 1e100
 
 
 class LLMSchedError(ValueError):
-    """Base of this package's errors; the command line prints it as one line and exits with 2."""
+    """Base of this package's errors; the command line prints it as one line and exits with 2.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> try:
+        ...     lse.Instance.load("missing.json")
+        ... except lse.LLMSchedError as error:
+        ...     print(error)
+        instance file: got 'missing.json', expected a readable file; No such file or directory
+    """
 
 
 class ConfigurationError(LLMSchedError):
-    """A value that is not allowed.
+    """An invalid value or combination of arguments.
+
+    With a value the message is ``FIELD: got VALUE, expected ALLOWED; REMEDY``. Where a sentence
+    says it better, for instance for two options that exclude each other, it is the only argument.
 
     Args:
-        field: what was set, as the user wrote it; alone, the whole message, from which a copy is
-            made in another process.
-        got: the value.
-        allowed: the values that are allowed.
-        remedy: what to do, when ``allowed`` does not say it.
+        field: the argument or option that was set, or the whole message.
+        got: its value.
+        allowed: the values that are expected.
+        remedy: what to do, where ``allowed`` does not say it.
+
+    Example:
+        >>> print(ConfigurationError("n_gpus", 0, "an integer >= 1"))
+        n_gpus: got 0, expected an integer >= 1
     """
 
     def __init__(
@@ -35,8 +51,14 @@ class ConfigurationError(LLMSchedError):
         shown = repr(got)
         if len(shown) > 120:
             shown = shown[:117] + "..."
-        message = f"{field}: got {' '.join(shown.split())}, allowed is {allowed}"
+        message = f"{field}: got {' '.join(shown.split())}, expected {allowed}"
         super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Choices for a message, such as ``a, b or c``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def is_finite_number(value: Any, *, positive: bool = False) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from llm_sched_env.cli import main
 from llm_sched_env.cli import run as run_commands
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 
 TESTS = Path(__file__).parent
 # Where Ray's workers find what tests send them.
@@ -76,4 +76,4 @@ def way(request):
     """Each way to spread computations."""
     backend, jobs = request.param.split("-")
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
-    return Spreading(int(jobs), backend, address)
+    return Executor(int(jobs), backend, address)

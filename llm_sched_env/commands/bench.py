@@ -20,6 +20,7 @@ from llm_sched_env.commands.options import (
     print_lines,
     print_table,
     require_extra,
+    warn_former_option,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.presets import resolve_instance
@@ -27,7 +28,7 @@ from llm_sched_env.presets import resolve_instance
 if TYPE_CHECKING:
     from llm_sched_env.model.instance import Instance
 
-DEFAULT_CONTENDERS = "llm-sched-env,heapq,simpy,ciw,floor"
+DEFAULT_SIMULATORS = "llm-sched-env,heapq,simpy,ciw,floor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,10 @@ def register(app: typer.Typer) -> None:
         instance: InstanceOption = "base",
         gpus: Annotated[str, typer.Option(help="Cluster sizes, comma-separated.")] = "20,10000",
         runs: Annotated[int, typer.Option(help="Runs of each; the median counts.")] = 5,
-        contenders: Annotated[
-            str, typer.Option(help="Beside the engine, comma-separated.")
-        ] = DEFAULT_CONTENDERS,
+        simulators: Annotated[
+            str, typer.Option(help="Compared with the engine, comma-separated.")
+        ] = DEFAULT_SIMULATORS,
+        contenders: Annotated[str | None, typer.Option(hidden=True)] = None,
         seconds: Annotated[float, typer.Option(help="Length of a run, about.")] = 0.5,
         scaling: Annotated[
             int | None,
@@ -87,21 +89,24 @@ def register(app: typer.Typer) -> None:
             _bench_vector(settings)
             return
         largest = None if scaling is None else checked_integer("--scaling", scaling)
-        _bench_engine(settings, sizes, names("--contenders", contenders), largest)
+        if contenders is not None:
+            warn_former_option("--contenders", "--simulators")
+            simulators = contenders
+        _bench_engine(settings, sizes, names("--simulators", simulators), largest)
 
 
 def _bench_engine(
-    settings: _Settings, sizes: list[int], contenders: list[str], largest: int | None
+    settings: _Settings, sizes: list[int], simulators: list[str], largest: int | None
 ) -> None:
-    """The table of contenders and, if asked for, memory and cost per event."""
+    """The table of simulators and, if asked for, memory and cost per event."""
     from llm_sched_env.benchmarks import result_files as files
-    from llm_sched_env.benchmarks.contenders import chosen_contenders
     from llm_sched_env.benchmarks.cost_per_event import log_grid, measure_costs, write_cost_figure
     from llm_sched_env.benchmarks.engine_speed import measure
     from llm_sched_env.benchmarks.machine import machine
     from llm_sched_env.benchmarks.peak_memory import measure_memory
+    from llm_sched_env.benchmarks.simulators import chosen_simulators
 
-    chosen = chosen_contenders(contenders)
+    chosen = chosen_simulators(simulators)
     folder = _folder(settings.out, figure=largest is not None)
     instance, runs, seed = settings.instance, settings.runs, settings.seed
     memory, costs = None, []
@@ -129,9 +134,9 @@ def _bench_engine(
         )
         return
     # Without the model, which files and documentation tell: a terminal is narrow.
-    n, contender, _, *rest = files.SPEED_HEADER
+    n, simulator, _, *rest = files.SPEED_HEADER
     cells = [(row[0], row[1], *row[3:]) for row in files.speed_cells(rows)]
-    print_table((n, contender, *rest), cells)
+    print_table((n, simulator, *rest), cells)
     if costs:
         print_table(files.COST_HEADER, files.cost_cells(costs))
     if memory is not None:
@@ -140,7 +145,7 @@ def _bench_engine(
 
 
 def _bench_vector(settings: _Settings) -> None:
-    """Native vector environment beside Gymnasium's."""
+    """Compare the native vector environment with Gymnasium's."""
     from llm_sched_env.benchmarks import result_files as files
     from llm_sched_env.benchmarks.decision_speed import measure_decisions
     from llm_sched_env.benchmarks.machine import machine

@@ -10,19 +10,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llm_sched_env.commands.options import (
     BackendOption,
+    FormerSloOption,
     InstancesOption,
     JsonOption,
     PricingOption,
     RayAddressOption,
     ReplicationsOption,
     SeedOption,
-    SliOption,
+    SloOption,
     TraceOption,
     WorkersOption,
     agent_files,
     integers,
     messages,
     names,
+    objectives,
     output_folder,
     print_json,
     print_lines,
@@ -31,27 +33,27 @@ from llm_sched_env.commands.options import (
     require_extra,
     trace_paths,
 )
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.evaluation.comparison import (
     DEFAULT_HORIZON,
+    ComparedWorkload,
     Competitor,
-    Scenario,
-    check_cells,
+    check_runs,
     compare,
-    count_cells,
+    count_runs,
     markdown_table,
     rows,
     settings_notes,
     write_csv,
 )
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.policies.registry import resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.traces import load_traces
 
-DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,credit-gate,trunk-reservation"
+DEFAULT_POLICIES = "gate-and-route,fcfs-immediate,token-bucket,trunk-reservation"
 # On this many GPUs the Azure traces at their own speed load the cluster a little beyond capacity.
 TRACE_REFERENCE_GPUS = 2
 TRACE_INSTANCE = "azure2023"
@@ -80,7 +82,8 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
         ] = "2,5,20",
         pricing: PricingOption = "bundled",
-        sli: SliOption = None,
+        slo: SloOption = None,
+        sli: FormerSloOption = None,
         horizon: Annotated[
             float | None,
             typer.Option(help="Simulated seconds, warm-up included (1200, or whole periods)."),
@@ -95,32 +98,32 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare policies and agents; writes results.csv, table.md, figure.png, report.html.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")
         from llm_sched_env.evaluation.report import write_figure, write_page
 
         _check_runs(pricing, horizon, warmup, replications, seed)
-        scenarios = _scenarios(instance, gpus, trace_paths(trace), trace_gpus)
-        competitors, notes = _competitors(policies, agents, {s.instance for s in scenarios})
-        check_cells(scenarios, competitors)
-        spreading.connect()
+        workloads = _workloads(instance, gpus, trace_paths(trace), trace_gpus)
+        competitors, notes = _competitors(policies, agents, {s.instance for s in workloads})
+        check_runs(workloads, competitors)
+        executor.connect()
         folder = output_folder(out)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=messages) as progress:
-            task = progress.add_task("", total=count_cells(scenarios, competitors))
+            task = progress.add_task("", total=count_runs(workloads, competitors))
             results = compare(
-                scenarios,
+                workloads,
                 competitors,
                 pricing=pricing,
-                slis=sli or (),
+                slos=objectives(slo, sli),
                 horizon=horizon,
                 warmup=warmup,
                 replications=replications,
                 seed=seed,
-                spreading=spreading,
-                kept=folder / "cells",
+                executor=executor,
+                cache=folder / "cells",
                 on_result=lambda text: progress.update(task, advance=1, description=text),
             )
         notes += [f"{r.instance}: {r.note}" for _, r in results if r.note]
@@ -145,28 +148,32 @@ def _check_runs(
     horizon = DEFAULT_HORIZON if horizon is None else horizon
     warmup = 0.0 if warmup is None else warmup
     if pricing not in PRICINGS:
-        raise ConfigurationError("--pricing", pricing, " or ".join(PRICINGS))
+        raise ConfigurationError("--pricing", pricing, one_of(PRICINGS))
     if not is_finite_number(horizon, positive=True):
         raise ConfigurationError("--horizon", horizon, "a finite number of seconds > 0")
     if not is_finite_number(warmup) or warmup >= horizon:
-        raise ConfigurationError("--warmup", warmup, f"seconds >= 0, less than {horizon:g}")
+        raise ConfigurationError(
+            "--warmup", warmup, f"seconds >= 0 and less than the horizon of {horizon:g}"
+        )
     checked_integer("--replications", replications)
     checked_integer("--seed", seed, 0)
 
 
-def _scenarios(instances: str, gpus: str, trace: list[Path], trace_gpus: str) -> list[Scenario]:
+def _workloads(
+    instances: str, gpus: str, trace: list[Path], trace_gpus: str
+) -> list[ComparedWorkload]:
     sizes = integers("--gpus", gpus)
     wanted = names("--instance", instances)
     for name in wanted:
         resolve_instance(name)
-    scenarios = [Scenario(name, n) for name in wanted for n in sizes]
+    workloads = [ComparedWorkload(name, n) for name in wanted for n in sizes]
     if trace:
         recorded = load_traces(trace)
-        scenarios += [
-            Scenario(TRACE_INSTANCE, n, recorded, TRACE_REFERENCE_GPUS)
+        workloads += [
+            ComparedWorkload(TRACE_INSTANCE, n, recorded, TRACE_REFERENCE_GPUS)
             for n in integers("--trace-gpus", trace_gpus)
         ]
-    return scenarios
+    return workloads
 
 
 def _competitors(

@@ -11,14 +11,16 @@ import typer
 
 from llm_sched_env.commands.options import (
     BillingOption,
+    FormerSloOption,
     JobsOption,
     JsonOption,
     PricingOption,
     RayAddressOption,
     ReplicationsOption,
     SeedOption,
-    SliOption,
+    SloOption,
     TraceOption,
+    objectives,
     print_lines,
     print_note,
     print_table,
@@ -34,7 +36,7 @@ from llm_sched_env.commands.several_policies import (
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.evaluate import evaluate as run
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.atomic import require_writable
 from llm_sched_env.workloads.generated import requests_of_run
@@ -44,8 +46,8 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command(
-        epilog="Example: llmsched evaluate --instance overload --policy credit-gate --gpus 20; "
-        "llmsched evaluate --policies credit-gate,trunk-reservation"
+        epilog="Example: llmsched evaluate --instance overload --policy token-bucket --gpus 20; "
+        "llmsched evaluate --policies token-bucket,trunk-reservation"
     )
     @reads_traces
     def evaluate(
@@ -58,7 +60,8 @@ def register(app: typer.Typer) -> None:
         ] = None,
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 20,
         pricing: PricingOption = "bundled",
-        sli: SliOption = None,
+        slo: SloOption = None,
+        sli: FormerSloOption = None,
         horizon: Annotated[
             float | None,
             typer.Option(help="Simulated seconds, warm-up included (900, whole periods or trace)."),
@@ -88,7 +91,8 @@ def register(app: typer.Typer) -> None:
         """Run a policy: its share of R*, occupancies, latencies, abandonment."""
         if save_requests is not None and trace:
             raise ConfigurationError(
-                "--save-requests", str(save_requests), "no trace beside it", "use llmsched trace"
+                "`--save-requests` cannot be combined with `--trace`; "
+                "`llmsched trace` saves the requests of a trace."
             )
         wanted = chosen_policies(policy, policies, None)
         if save_requests is not None:
@@ -99,14 +103,14 @@ def register(app: typer.Typer) -> None:
             instance=instance,
             n_gpus=gpus,
             pricing=pricing,
-            slis=sli or (),
+            slos=objectives(slo, sli),
             replications=replications,
             seed=seed,
             trace=reading.load_if_given(trace_paths(trace)),
             match_trace=not keep_instance,
             billing=billing,
             jobs=jobs,
-            spreading=Spreading(jobs, backend or "joblib", ray_address) if spread else None,
+            executor=Executor(jobs, backend or "joblib", ray_address) if spread else None,
         )
         results = run_all(wanted, evaluate_one, horizon=horizon, warmup=warmup)
         if save_requests is not None:
@@ -128,7 +132,7 @@ def print_evaluation(result: Evaluation) -> None:
     )
     print_lines(result.coverage)
     print_table(
-        ("class", "arrived", "done", "gave up", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
+        ("class", "arrived", "done", "abandoned", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
         [
             (
                 c.name,
@@ -139,7 +143,7 @@ def print_evaluation(result: Evaluation) -> None:
             for c in result.classes
         ],
     )
-    if result.slis:
+    if result.slos:
         _print_service_levels(result)
     print_lines(
         f"{result.events:,} events in {result.simulation_seconds:.3f} s of simulation "
@@ -157,16 +161,16 @@ def _print_service_levels(result: Evaluation) -> None:
         return "-" if value is None else f"{value:.5g}"
 
     print_table(
-        ("service level", "planned", "measured", "95% from", "to", "limit", "kept", "penalty"),
+        ("service level", "planned", "measured", "95% from", "to", "limit", "met", "penalty"),
         [
             (
                 name,
                 *map(number, (level.planned, level.measured.mean, *level.measured.ci95)),
                 number(level.limit),
-                {True: "yes", False: "no", None: "-"}[level.kept],
+                {True: "yes", False: "no", None: "-"}[level.met],
                 number(level.penalty.mean),
             )
-            for name, level in result.slis.items()
+            for name, level in result.slos.items()
         ],
     )
     print_lines(

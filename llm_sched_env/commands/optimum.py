@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         instance: InstanceOption = "base",
         slots: Annotated[
             int | None,
-            typer.Option(help="Fewer slots a GPU at the same load: shorter, dearer outputs."),
+            typer.Option(help="Fewer slots per GPU at the same load: shorter, dearer outputs."),
         ] = None,
         halves: Annotated[
             bool,

@@ -16,6 +16,7 @@ from rich.table import Table
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
+from llm_sched_env.plugins.deprecated_names import warn_renamed
 
 InstanceOption = Annotated[
     str, typer.Option("--instance", help="Preset name or instance file (.json, .toml).")
@@ -46,13 +47,14 @@ RayAddressOption = Annotated[
     str | None,
     typer.Option(help="HOST:PORT, auto or local [$RAY_ADDRESS; else auto, else local]."),
 ]
-SliOption = Annotated[
+SloOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Service level NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; NAME is "
-        f"{', '.join(SERVICE_LEVELS)} or package.module:Name; repeatable."
+        help="Service-level objective NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma; "
+        f"NAME is {', '.join(SERVICE_LEVELS)} or package.module:Name; repeatable."
     ),
 ]
+FormerSloOption = Annotated[list[str] | None, typer.Option("--sli", hidden=True)]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
 _HEADER_WIDTH = 10
@@ -62,7 +64,7 @@ messages = Console(stderr=True, highlight=False)
 
 
 def print_note(text: str) -> None:
-    """One line on stderr beside a result on stdout."""
+    """One line on stderr, next to a result on stdout."""
     messages.print(text, soft_wrap=True, markup=False)
 
 
@@ -93,8 +95,21 @@ def names(option: str, text: str) -> list[str]:
     """A comma-separated list of texts."""
     items = [item.strip() for item in text.split(",")]
     if not all(items):
-        raise ConfigurationError(option, text, "a comma-separated list without gaps")
+        raise ConfigurationError(option, text, "a comma-separated list without empty items")
     return items
+
+
+def warn_former_option(old: str, new: str) -> None:
+    """Warn that an option was renamed, in Python and on the command line."""
+    warn_renamed(f"the option {old}", new, level=4)
+    print_note(f"note: the option {old} is now {new}; its former name will be removed")
+
+
+def objectives(slo: Sequence[str] | None, sli: Sequence[str] | None) -> list[str]:
+    """The service-level objectives of ``--slo`` and its former name ``--sli``."""
+    if sli:
+        warn_former_option("--sli", "--slo")
+    return [*(slo or ()), *(sli or ())]
 
 
 def trace_paths(values: Sequence[str] | None) -> list[Path]:
@@ -109,7 +124,9 @@ def agent_files(agents: str | None, instances: Collection[str]) -> Iterator[tupl
         if not separator:
             only, path = "", item
         if only and only not in instances:
-            raise ConfigurationError("--agents", item, f"INSTANCE one of {sorted(instances)}")
+            raise ConfigurationError(
+                "--agents", item, f"PATH or INSTANCE=PATH with an instance of {sorted(instances)}"
+            )
         yield path, only
 
 
@@ -120,7 +137,7 @@ def integers(option: str, text: str) -> list[int]:
     except ValueError:
         values = []
     if not values or min(values) < 1:
-        raise ConfigurationError(option, text, "integers >= 1, comma-separated, such as 5,20,50")
+        raise ConfigurationError(option, text, "comma-separated integers >= 1, such as 5,20,50")
     return values
 
 
@@ -131,7 +148,7 @@ def numbers(option: str, text: str) -> list[float]:
     except ValueError:
         values = [-1.0]
     if not all(is_finite_number(value) for value in values):
-        raise ConfigurationError(option, text, "numbers >= 0, comma-separated, such as 1.5,0")
+        raise ConfigurationError(option, text, "comma-separated numbers >= 0, such as 1.5,0")
     return values
 
 
@@ -142,10 +159,8 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ConfigurationError(
-            "installed packages",
-            f"no {', '.join(missing)}",
-            f"the extra {extra!r}",
-            f"pip install 'llm-sched-env[{extra}]' -c constraints.txt",
+            f"This command needs {', '.join(missing)} of the extra {extra!r}; install it with "
+            f"`pip install 'llm-sched-env[{extra}]' -c constraints.txt`."
         )
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import typer
 
 from llm_sched_env.commands.options import (
+    FormerSloOption,
     InstanceOption,
     JsonOption,
     PricingOption,
-    SliOption,
+    SloOption,
     numbers,
+    objectives,
     output_folder,
     print_json,
     print_lines,
@@ -51,23 +53,24 @@ def register(app: typer.Typer) -> None:
         backlog: Annotated[
             str | None,
             typer.Option(
-                help="Requests per GPU that wait for prefill at the start, by class with commas."
+                help="Requests per GPU that wait for prefill at the start, one number per class."
             ),
         ] = None,
-        sli: SliOption = None,
+        slo: SloOption = None,
+        sli: FormerSloOption = None,
         out: Annotated[
-            Path | None, typer.Option(help="CSV file; its figure is put beside it (.png).")
+            Path | None, typer.Option(help="CSV file; its figure is written next to it (.png).")
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Integrate the fluid dynamics (24)-(37): occupancies per GPU over time."""
         times = _times(horizon, every)
-        fluid = solve(instance, pricing, slis=sli or ())
+        fluid = solve(instance, pricing, slis=objectives(slo, sli))
         state = _start(fluid, start, backlog)
         if out is not None:
             require_extra("report", "matplotlib")
             if out.suffix != ".csv":
-                raise ConfigurationError("--out", str(out), "a file that ends in .csv")
+                raise ConfigurationError("--out", str(out), "a file name that ends in .csv")
             output_folder(out.parent)
         found = fluid_path(fluid, horizon, router=router, start=state).at(times)
         if out is not None:
@@ -98,13 +101,15 @@ def _start(fluid: FluidPlan, start: str, backlog: str | None) -> np.ndarray:
     if start not in {"empty", "plan"}:
         raise ConfigurationError("--start", start, "empty or plan")
     if start == "plan" and fluid.unstable_classes:
-        raise ConfigurationError("--start", start, "empty where queues of the plan grow")
+        raise ConfigurationError(
+            "`--start plan` needs a plan with stable queues; use `--start empty`."
+        )
     state = fluid.occupancy if start == "plan" else np.zeros((5, fluid.instance.n_classes))
     if backlog is not None:
         waiting = numbers("--backlog", backlog)
         if len(waiting) != fluid.instance.n_classes:
             raise ConfigurationError(
-                "--backlog", backlog, f"{fluid.instance.n_classes} numbers, one a class"
+                "--backlog", backlog, f"{fluid.instance.n_classes} numbers, one per class"
             )
         state[0] += waiting
     return state
@@ -115,7 +120,7 @@ def _names(fluid: FluidPlan) -> list[str]:
 
 
 def _write(fluid: FluidPlan, found: FluidPath, out: Path) -> None:
-    """A row a time, a column a station and class; the figure beside it."""
+    """One row per time, one column per station and class; the figure next to it."""
     from llm_sched_env.evaluation.report import write_path_figure
 
     names = _names(fluid)

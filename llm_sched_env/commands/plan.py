@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from llm_sched_env.commands.options import (
+    FormerSloOption,
     InstanceOption,
     JsonOption,
     PricingOption,
-    SliOption,
+    SloOption,
+    objectives,
     print_json,
     print_lines,
     print_note,
@@ -22,16 +24,17 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command(
-        epilog="Example: llmsched plan --instance base --sli prefill-fairness@limit=0.1 --json"
+        epilog="Example: llmsched plan --instance base --slo prefill-fairness@limit=0.1 --json"
     )
     def plan(
         instance: InstanceOption = "base",
         pricing: PricingOption = "bundled",
-        sli: SliOption = None,
+        slo: SloOption = None,
+        sli: FormerSloOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Solve the fluid program: R*, occupancies, admission fractions, shadow prices."""
-        result = solve(instance, pricing, slis=sli or ())
+        result = solve(instance, pricing, slis=objectives(slo, sli))
         if as_json:
             print_json(result.to_dict())
         else:

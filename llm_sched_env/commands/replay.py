@@ -73,7 +73,8 @@ def register(app: typer.Typer) -> None:
         wanted = chosen_policies(policy, policies, DEFAULT_POLICY)
         if plan_window is not None and reading.rate is not None:
             raise ConfigurationError(
-                "--rate", reading.rate, "none beside --plan-window", "use --speed: it scales both"
+                "`--rate` cannot be combined with `--plan-window`; "
+                "use `--speed`, which scales both."
             )
         planned_on = None
         if plan_window is not None:

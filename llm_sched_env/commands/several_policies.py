@@ -20,7 +20,7 @@ PolicyOption = Annotated[
 ]
 PoliciesOption = Annotated[
     str | None,
-    typer.Option("--policies", help="Several, comma-separated: a row each, on the same requests."),
+    typer.Option("--policies", help="Several, comma-separated: one row per policy."),
 ]
 
 
@@ -45,16 +45,16 @@ def chosen_policies(policy: str | None, policies: str | None, default: str | Non
     """
     if policies is None:
         if (single := policy or default) is None:
-            raise ConfigurationError("--policy", policy, "a policy, or several with --policies")
+            raise ConfigurationError("Give `--policy`, or several policies with `--policies`.")
         return [single]
     if policy is not None:
         raise ConfigurationError(
-            "--policy with --policies", policy, "one of the two", "put it into the list"
+            "`--policy` cannot be combined with `--policies`; add the policy to the list."
         )
     wanted = names("--policies", policies)
     for name in wanted:
         if wanted.count(name) > 1:
-            raise ConfigurationError("--policies", policies, "each name once")
+            raise ConfigurationError("--policies", policies, "each policy once")
     return wanted
 
 
@@ -80,7 +80,7 @@ def run_all(
     for name, label in zip(wanted, labels, strict=True):
         if labels.count(label) > 1:
             raise ConfigurationError(
-                "--policies", name, "each policy once", f"two of the names mean {label!r}"
+                "--policies", name, "each policy once", f"two names stand for {label!r}"
             )
     intervals = [runs_of(policy).interval or 0.0 for _, policy in resolved]
     found: dict[int, Evaluation] = {}
@@ -117,7 +117,7 @@ def print_results(
 
 def _print_table(results: list[Evaluation]) -> None:
     first = results[0]
-    columns = ["policy", "score", "revenue", *(["objective"] if first.slis else [])]
+    columns = ["policy", "score", "revenue", *(["objective"] if first.slos else [])]
     print_table(
         (*columns, "TTFT p99", "TPOT p99", "abandoned"),
         [
@@ -125,7 +125,7 @@ def _print_table(results: list[Evaluation]) -> None:
                 result.policy,
                 _with_interval(result.score),
                 f"{result.revenue_rate.mean:.2f}",
-                *([f"{result.objective.mean:.2f}"] if first.slis else []),
+                *([f"{result.objective.mean:.2f}"] if first.slos else []),
                 *(_number(v) for v in (result.ttft.p99, result.tpot.p99)),
                 _share(result.abandoned["share"]),
             )

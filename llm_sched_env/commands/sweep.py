@@ -24,7 +24,7 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.presets import resolve_instance
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
             int, typer.Option(help="Environment steps of each run, rounded up to whole rollouts.")
         ] = 250_000,
         part_steps: Annotated[
-            int, typer.Option(help="Steps after which an agent is kept: what a kill can cost.")
+            int, typer.Option(help="Steps between saved parts: the most that a stop can lose.")
         ] = 500_000,
         pricing: PricingOption = "bundled",
         jobs: WorkersOption = None,
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a PPO agent for every combination (extra `agents`); started again, it goes on.
+        """Train a PPO agent for every combination (extra `agents`); resumes when started again.
 
         Finished runs are left alone; with more --steps they are continued.
         """
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.sweep import sweep as train_all
         from llm_sched_env.agents.sweep import training_runs
 
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         configurations = [
             TrainingConfiguration(
                 instance=resolved.to_dict(),
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         ]
         runs = training_runs(configurations, out, checked_integer("--part-steps", part_steps))
         finished = sum(run.next_target() is None for run in runs)
-        spreading.connect()
+        executor.connect()
         output_folder(out)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
                 ended = run.next_target() is None
                 progress.update(task, description=run.folder.name, advance=ended)
 
-            train_all(runs, spreading, show)
+            train_all(runs, executor, show)
         _print([Checkpoint.load(r.checkpoint) for r in runs], [r.checkpoint for r in runs], as_json)
 
 
@@ -98,12 +98,12 @@ def _seeds(text: str) -> list[int]:
     """A comma-separated list of whole numbers >= 0."""
     items = names("--seeds", text)
     if not all(item.isdecimal() for item in items):
-        raise ConfigurationError("--seeds", text, "integers >= 0, comma-separated, such as 0,1,2")
+        raise ConfigurationError("--seeds", text, "comma-separated integers >= 0, such as 0,1,2")
     return [int(item) for item in items]
 
 
 def _print(saved: list[Any], paths: list[Path], as_json: bool) -> None:
-    """A line per run; the score is that of the kept weights on requests that chose nothing."""
+    """A line per run; the score is that of the selected weights, on fresh requests."""
     rows = [
         {
             "instance": agent.configuration.instance["name"],

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Say what trace files hold: format, rates, lengths, zero-token rows by class."""
+        """Summarise trace files: format, rates, lengths, zero-token rows by class."""
         if save is not None:
             require_writable(save)
         loaded = reading.load(traces)

@@ -49,14 +49,15 @@ class TraceReading:
         ),
     ] = None
     classes_by: Annotated[
-        str | None, typer.Option(help="Column that names the classes (default: a class per file).")
+        str | None,
+        typer.Option(help="Column that names the classes (default: one class per file)."),
     ] = None
 
     def load(self, paths: Sequence[Path]) -> Trace:
         """The files as one trace; its notes go to stderr."""
         if self.rate is not None and self.speed != 1.0:
             raise ConfigurationError(
-                "--speed", self.speed, "1 beside --rate", "both scale time: give one"
+                "`--speed` cannot be combined with `--rate`, since both scale time."
             )
         trace = load_traces(
             paths,
@@ -77,9 +78,7 @@ class TraceReading:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) != field.default:
                 option = f"--{field.name.replace('_', '-')}"
-                raise ConfigurationError(
-                    option, getattr(self, field.name), "none without a trace", "give --trace"
-                )
+                raise ConfigurationError(f"`{option}` needs a trace; give `--trace`.")
         return None
 
 
@@ -116,7 +115,7 @@ def _time_unit(text: str | None) -> str | dict[str, str] | None:
         raise ConfigurationError(
             "--time-unit",
             text,
-            "one unit, such as ms, or FILE=UNIT once for a file, such as a.jsonl=s",
+            "one unit, such as ms, or one FILE=UNIT per file, such as a.jsonl=s",
         )
     return units
 

@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard.")] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Train an agent, PPO by default, evaluated beside rules on the way (extra `agents`)."""
+        """Train an agent, PPO by default, and compare it with rules on the way (extra `agents`)."""
         require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
         if tensorboard:
             require_extra("tensorboard", "tensorboard")
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.imitation import with_measured_interval
         from llm_sched_env.agents.ppo import CHECKPOINT_NAME
         from llm_sched_env.agents.ppo import train as run
-        from llm_sched_env.agents.variants import variant as find_variant
+        from llm_sched_env.agents.training_variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
         chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
@@ -72,7 +72,8 @@ def register(app: typer.Typer) -> None:
         else:
             if existing.exists():
                 raise ConfigurationError(
-                    "--out", str(out), "a folder without an agent", "continue it with --resume"
+                    f"The folder {str(out)!r} (`--out`) has an agent already; "
+                    "continue its training with `--resume`, or choose another folder."
                 )
             configuration = find_variant(variant or "trunk").configuration(
                 resolve_instance("overload" if instance is None else instance).to_dict(),
@@ -125,14 +126,14 @@ def register(app: typer.Typer) -> None:
 
 
 def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
-    """The last evaluation beside the first reference."""
+    """Compare the last evaluation with the first reference."""
     if "difference" not in row:
         return ""
     return f"{references[0]} {100 * row['difference']:+.2f}±{100 * row['half_width']:.2f}%"
 
 
 def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
-    """The kept weights on requests that chose nothing."""
+    """The selected weights, on fresh requests."""
     from llm_sched_env.agents.training_evaluation import difference
 
     lines = [("score", f"{100 * row['score']:.2f}")]
@@ -147,8 +148,7 @@ def _require_unset(chosen: dict[str, Any]) -> None:
     given = [name for name, value in chosen.items() if value is not None]
     if given:
         raise ConfigurationError(
-            "--resume with",
-            ", ".join(f"--{name}" for name in given),
-            "--steps only",
-            "a resumed run keeps its own settings",
+            "`--resume` cannot be combined with "
+            f"{', '.join(f'`--{name}`' for name in given)}: a resumed run keeps its settings, only "
+            "`--steps` may change."
         )

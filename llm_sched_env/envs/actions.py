@@ -78,7 +78,7 @@ def as_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
     except (TypeError, ValueError):
         raise ConfigurationError("action", actions, f"numbers of shape {shape}") from None
     if array.shape != shape:
-        raise ConfigurationError("action of shape", array.shape, f"shape {shape}")
+        raise ConfigurationError("action", array.shape, f"shape {shape}")
     return np.ascontiguousarray(array)
 
 

@@ -106,7 +106,7 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
 
     @abstractmethod
     def info(self, k: int, report: Report) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k."""
+        """The ``info`` of cluster k, in addition to its observation."""
 
     @abstractmethod
     def _read(self, report: Report, first: int, last: int) -> None:
@@ -167,7 +167,7 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
     def counts(self) -> np.ndarray:
         """Requests at each station now, int64, shape (N, 5, I), a fresh array.
 
-        Rows: waiting for prefill, in prefill, waiting for a decode slot, decoding beside a running
+        Rows: waiting for prefill, in prefill, waiting for a decode slot, decoding next to a running
         prefill, decoding without one.
         """
         classes = self.batch.states.classes

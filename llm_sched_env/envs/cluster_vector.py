@@ -68,7 +68,7 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
 
     @abstractmethod
     def _infos(self, report: Report) -> dict[str, Any]:
-        """What agents are told beside the observations, in fresh arrays."""
+        """The ``infos``, in fresh arrays."""
 
     @property
     def plan(self) -> FluidPlan:
@@ -89,7 +89,9 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         options = checked_options(options)
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ConfigurationError("reset_mask", mask, f"booleans of shape ({self.num_envs},)")
+            raise ConfigurationError(
+                "reset_mask", mask, f"a boolean array of shape ({self.num_envs},)"
+            )
         start = chosen_start(options)
         return self._begin(np.flatnonzero(mask), self._seeds(seed), [start] * self.num_envs)
 
@@ -140,7 +142,7 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
             first = checked_integer("seed", seed, least=0)
             return [first + k for k in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise ConfigurationError("seed", list(seed), f"one seed or {self.num_envs} of them")
+            raise ConfigurationError("seed", list(seed), f"one seed or {self.num_envs} seeds")
         return [None if own is None else checked_integer("seed", own, least=0) for own in seed]
 
     def step(

@@ -1,40 +1,77 @@
-"""Settings of a fixed-step environment, validated once."""
+"""Arguments of a fixed-step environment: their meaning, types and defaults, validated once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.slot_ranks import slot_ranks
+from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
 CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
 STARTS = ("empty", "plan")
+# The compiled dispatcher's names.
 _GATES = {
-    ("credit", "static"): "credit",
-    ("credit", "dynamic"): "largest-credit",
+    ("token-bucket", "static"): "credit",
+    ("token-bucket", "dynamic"): "largest-credit",
     ("occupancy", "static"): "occupancy",
     ("occupancy", "dynamic"): "occupancy",
-    ("bid-price", "static"): "bid-price",
-    ("bid-price", "dynamic"): "bid-price",
+    ("net-value", "static"): "bid-price",
+    ("net-value", "dynamic"): "bid-price",
 }
-_GATE_NAMES = ("credit", "occupancy", "bid-price")
+_ROUTERS = {{"bid-price": "net-value"}.get(name, name): name for name in ROUTERS}
+_GATE_NAMES = ("token-bucket", "occupancy", "net-value")
+_FORMER_NAMES = {"credit": "token-bucket", "bid-price": "net-value"}
 _POOLS = ("static", "dynamic")
+
+
+class IntervalArguments(TypedDict, total=False):
+    """Arguments of ``LLMSched-v0`` in all its forms, besides ``n_gpus`` and ``render_mode``.
+
+    Args:
+        instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
+        pricing: ``bundled`` (default) or ``separate``.
+        interval: seconds an action is held, default 1.
+        horizon: seconds per episode, default 300.
+        gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
+            admission rates of the action, ``net-value`` follows priorities and reserves of free
+            slots (trunk reservation).
+        router: ``randomized`` (default), ``solo-first``, ``coupled``, ``weighted-randomized``,
+            ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
+        pools: ``static`` (default): a fixed share of the GPUs prefills; ``dynamic``: any may.
+        controls: ``"all"`` (default) or some of ``admission``, ``routing``, ``pool``,
+            ``priority``, ``reserve``, of those that the gate has.
+        start: ``empty`` (default) or ``plan``, near the fluid optimum.
+        slos: service-level objectives as in :func:`llm_sched_env.plan`, for example
+            ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.
+    """
+
+    instance: Instance | str | Path | dict[str, Any]
+    pricing: str
+    interval: float
+    horizon: float
+    gate: str
+    router: str
+    pools: str
+    controls: str | Sequence[str]
+    start: str
+    slos: Sequence[ServiceLevel | str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class IntervalConfiguration:
-    """Arguments of ``LLMSched-v0``; see :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`."""
+    """Validated :class:`IntervalArguments`."""
 
     instance: Instance
     n_gpus: int
@@ -46,7 +83,7 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
-    slis: tuple[ServiceLevel, ...]
+    slos: tuple[ServiceLevel, ...]
 
     @classmethod
     def validated(
@@ -56,24 +93,26 @@ class IntervalConfiguration:
         pricing: str = "bundled",
         interval: float = 1.0,
         horizon: float = 300.0,
-        gate: str = "credit",
+        gate: str = "token-bucket",
         router: str = "randomized",
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
-        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
+        gate = renamed_choice("gate", gate, _FORMER_NAMES)
+        router = renamed_choice("router", router, _FORMER_NAMES)
         require_choice("pricing", pricing, PRICINGS)
         require_choice("gate", gate, _GATE_NAMES)
-        require_choice("router", router, tuple(ROUTERS))
+        require_choice("router", router, tuple(_ROUTERS))
         require_choice("pools", pools, _POOLS)
         require_choice("start", start, STARTS)
         require_seconds("interval", interval)
         require_seconds("horizon", horizon)
         n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
-            raise ConfigurationError("horizon", horizon, f"at least the interval, {interval:g} s")
+            raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
             instance=resolve_instance(instance),
             n_gpus=n_gpus,
@@ -85,7 +124,7 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, gate, router, pools),
             start=start,
-            slis=checked_service_levels(slis),
+            slos=checked_service_levels(slos),
         )
         _ = configuration.rule
         return configuration
@@ -93,7 +132,7 @@ class IntervalConfiguration:
     @property
     def rule(self) -> DispatchRule:
         """The compiled dispatcher that works inside an interval."""
-        return DispatchRule(_GATES[self.gate, self.pools], self.router, self.pools)
+        return DispatchRule(_GATES[self.gate, self.pools], _ROUTERS[self.router], self.pools)
 
     @property
     def steps(self) -> int:
@@ -116,7 +155,7 @@ class IntervalConfiguration:
     def plan_action(self, fluid_plan: FluidPlan) -> np.ndarray:
         """The fluid plan as a constant action; float32, shape (A,)."""
         shares = fluid_plan.action
-        if self.gate == "bid-price":
+        if self.gate == "net-value":
             planned = slot_ranks(fluid_plan, self.n_gpus)
             ranks = rank_shares(np.stack([planned.priority, planned.reserve]))
             shares = np.concatenate([shares, ranks])
@@ -131,7 +170,7 @@ CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
 def require_choice(field: str, got: Any, allowed: Sequence[str]) -> None:
     """Raise ConfigurationError unless the value is one of the allowed ones."""
     if not isinstance(got, str) or got not in allowed:
-        raise ConfigurationError(field, got, " or ".join(allowed))
+        raise ConfigurationError(field, got, one_of(allowed))
 
 
 def require_seconds(field: str, got: Any) -> None:
@@ -144,7 +183,7 @@ def _checked_controls(
     controls: str | Sequence[str], gate: str, router: str, pools: str
 ) -> tuple[str, ...]:
     """The controlled parts; those named one by one must have an effect."""
-    other_gates = ("admission",) if gate == "bid-price" else ("priority", "reserve")
+    other_gates = ("admission",) if gate == "net-value" else ("priority", "reserve")
     if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
     several = isinstance(controls, Iterable) and not isinstance(controls, (str, Mapping))
@@ -155,15 +194,13 @@ def _checked_controls(
         )
     for part in parts:
         if part in other_gates:
-            raise ConfigurationError(
-                "controls", controls, f'no "{part}" here', f"gate={gate!r} has none"
-            )
+            needed = '"net-value"' if gate != "net-value" else '"token-bucket" or "occupancy"'
+            raise ConfigurationError(f'controls: "{part}" needs gate={needed}, got gate={gate!r}.')
     if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
         raise ConfigurationError(
-            "controls", controls, 'no "routing" here', f"router={router!r} has no probabilities"
+            f'controls: "routing" needs a router with probabilities '
+            f"({one_of(ROUTERS_BY_PROBABILITY)}), got router={router!r}."
         )
     if "pool" in parts and pools != "static":
-        raise ConfigurationError(
-            "controls", controls, 'no "pool" here', f"pools={pools!r} has no fixed mixed pool"
-        )
+        raise ConfigurationError(f'controls: "pool" needs pools="static", got pools={pools!r}.')
     return parts

@@ -105,7 +105,7 @@ def checked_decisions(actions: Any, masks: np.ndarray, active: np.ndarray) -> np
         raise ConfigurationError(
             "action" if n_envs == 1 else f"action of environment {k}",
             int(array[k]),
-            f"one of {', '.join(map(str, np.flatnonzero(masks[k])))} now",
-            'take one that info["action_mask"] allows',
+            f"one of the possible actions {', '.join(map(str, np.flatnonzero(masks[k])))}",
+            'see info["action_mask"]',
         )
     return checked

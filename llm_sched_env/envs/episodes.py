@@ -10,7 +10,7 @@ from gymnasium.error import ResetNeeded
 
 from llm_sched_env.envs.cluster_control import SavedState
 from llm_sched_env.envs.configuration import STARTS
-from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer
+from llm_sched_env.errors import ConfigurationError, LLMSchedError, checked_integer, one_of
 
 # What ``gym.make`` takes for "no limit".
 _NO_LIMIT = -1
@@ -44,16 +44,16 @@ def chosen_start(options: Mapping[str, Any] | None) -> str | SavedState | None:
         return None
     if len(options) != 1 or next(iter(options)) not in ("start", "state"):
         got = sorted(map(str, options))
-        raise ConfigurationError("reset options", got, 'one of "start" or "state"')
+        raise ConfigurationError("reset options", got, 'either "start" or "state"')
     if "state" in options:
         state = options["state"]
         if not isinstance(state, SavedState):
             raise ConfigurationError(
-                "reset option state", type(state).__name__, "what save_state() returned"
+                "reset option state", type(state).__name__, "a return value of save_state()"
             )
         return state
     if options["start"] not in STARTS:
-        raise ConfigurationError("reset option start", options["start"], " or ".join(STARTS))
+        raise ConfigurationError("reset option start", options["start"], one_of(STARTS))
     start: str = options["start"]
     return start
 

@@ -1,10 +1,10 @@
-"""Settings of an event-driven environment, validated once."""
+"""Arguments of an event-driven environment: their meaning, types and defaults, validated once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
 from llm_sched_env.errors import ConfigurationError, checked_integer
@@ -17,9 +17,35 @@ from llm_sched_env.simulation.scheduling.rules import EventDispatch
 _LEAST_WAKE_INTERVAL = 1e-6
 
 
+class EventArguments(TypedDict, total=False):
+    """Arguments of ``LLMSchedEvent-v0`` in all its forms, besides ``n_gpus`` and ``render_mode``.
+
+    Args:
+        instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
+        pricing: ``bundled`` (default) or ``separate``.
+        horizon: seconds per episode, default 300.
+        router: ``agent`` (default): the agent sends each decode to a solo or a mixed GPU;
+            ``randomized``: the plan's probability assigns each finished prefill to solo or mixed
+            GPUs, the agent says when it starts there; ``coupled``: a decode stays where its
+            prefill was, nothing is left to route.
+        pools: ``static`` (default), the plan's mixed pool, or ``dynamic``: any GPU may prefill,
+            and mixed are those with a prefill.
+        wake_interval: longest wait, in seconds, while something else is possible; default none.
+        start: ``empty`` (default) or ``plan``, near the fluid optimum.
+    """
+
+    instance: Instance | str | Path | dict[str, Any]
+    pricing: str
+    horizon: float
+    router: str
+    pools: str
+    wake_interval: float | None
+    start: str
+
+
 @dataclass(frozen=True)
 class EventConfiguration:
-    """Arguments of ``LLMSchedEvent-v0``, explained in event_env.py."""
+    """Validated :class:`EventArguments`."""
 
     instance: Instance
     n_gpus: int

@@ -12,7 +12,7 @@ from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, Sa
 from llm_sched_env.envs.decision_space import action_count, checked_decisions
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.observation import event_observation_space
-from llm_sched_env.envs.reading import read_decisions
+from llm_sched_env.envs.observation_kernels import read_decisions
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.simulation.decision_batch import DecisionBatch
 from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
@@ -192,7 +192,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         return self._finished.copy()
 
     def info(self, k: int, report: DecisionReport) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k."""
+        """The ``info`` of cluster k, in addition to its observation."""
         prompt, output = report.terms[k].tolist()
         return {
             "time": float(report.times[k]),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_env import ClusterEnv
 from llm_sched_env.envs.decision_space import DecisionSpace, action_names
-from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
-from llm_sched_env.model.instance import Instance
 
 
 class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
@@ -44,8 +43,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     | 0..I-1 | waiting for prefill, q / (1 + q) | q requests per GPU |
     | I..2I-1 | prefills in service | per GPU |
     | 2I..3I-1 | prefilled and waiting, q / (1 + q) | q requests per GPU |
-    | 3I..4I-1 | decodes beside a prefill | per n (B - 1) slots |
-    | 4I..5I-1 | decodes without one | per n B slots |
+    | 3I..4I-1 | decodes on a mixed GPU | per n (B - 1) slots |
+    | 4I..5I-1 | decodes on a solo GPU | per n B slots |
     | 5I..8I-1 | wait of the request that each action would take, a / (10 + a) | a seconds |
     | 8I | free slots | share of n B |
     | 8I+1..8I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
@@ -68,37 +67,30 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
-    - ``instance``: preset name, instance file, plain data or :class:`Instance`.
-    - ``pricing``: ``bundled`` or ``separate``.
-    - ``horizon``: seconds per episode, default 300.
-    - ``router``: ``agent``; ``randomized``: the plan's probability assigns each finished prefill to
-      solo or mixed GPUs, the agent says when it starts there; ``coupled``: a decode stays where
-      its prefill was, nothing is left to route.
-    - ``pools``: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill; mixed are
-      those with a prefill).
-    - ``wake_interval``: longest wait, in seconds, while something else is possible; default none.
-    - ``start``: ``empty`` or ``plan``.
     - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
+    - All others are those of :class:`llm_sched_env.envs.event_configuration.EventArguments`.
 
     ## Version History
     - v0: first version.
+
+    ## Example
+    >>> import gymnasium as gym
+    >>> import llm_sched_env
+    >>> env = gym.make("LLMSchedEvent-v0", instance="overload", n_gpus=3, horizon=10.0)
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(0)  # wait
+    >>> info["action_mask"].shape
+    (7,)
     """
 
     def __init__(
         self,
         n_gpus: int = 20,
-        instance: Instance | str | Path | dict[str, Any] = "base",
-        pricing: str = "bundled",
-        horizon: float = 300.0,
-        router: str = "agent",
-        pools: str = "static",
-        wake_interval: float | None = None,
-        start: str = "empty",
+        *,
         render_mode: str | None = None,
+        **arguments: Unpack[EventArguments],
     ) -> None:
-        configuration = EventConfiguration.validated(
-            instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
-        )
+        configuration = EventConfiguration.validated(n_gpus=n_gpus, **arguments)
         super().__init__(EventControl(configuration), render_mode)
         self._decision_space = DecisionSpace(self.control.n_actions)
         self.action_space = self._decision_space

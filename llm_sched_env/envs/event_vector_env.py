@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
 from llm_sched_env.envs.decision_space import DecisionSpaces, action_names
-from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.model.instance import Instance
 
 # A step is an event or two: less than it takes to wake a thread.
 _LEAST_PER_THREAD = 256
@@ -32,13 +31,21 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
             256 environments each. Episodes do not depend on it.
         max_episode_steps: truncates episodes after so many steps, if the horizon does not, as
             it does in ``gym.make``; None or -1: no such limit.
-        n_gpus: this and all further arguments as in
-            :class:`llm_sched_env.envs.event_env.LLMSchedEventEnv`.
+        n_gpus: cluster size n of each.
+        render_mode: as in a single environment.
+        **arguments: those of :class:`llm_sched_env.envs.event_configuration.EventArguments`.
 
     A step takes every environment to its own next decision, so their times differ.
     ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
     ``reset`` takes the options of a single environment, and ``reset_mask``; ``render()`` has an
     entry for each environment, as Gymnasium's wrappers for vector environments expect.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import llm_sched_env
+        >>> envs = gym.make_vec("LLMSchedEvent-v0", num_envs=4, n_gpus=3, horizon=10.0)
+        >>> envs.reset(seed=0)[0].shape
+        (4, 20)
     """
 
     action_space: DecisionSpaces
@@ -49,19 +56,12 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         threads: int | None = None,
         n_gpus: int = 20,
-        instance: Instance | str | Path | dict[str, Any] = "base",
-        pricing: str = "bundled",
-        horizon: float = 300.0,
-        router: str = "agent",
-        pools: str = "static",
-        wake_interval: float | None = None,
-        start: str = "empty",
+        *,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        **arguments: Unpack[EventArguments],
     ) -> None:
-        configuration = EventConfiguration.validated(
-            instance, n_gpus, pricing, horizon, router, pools, wake_interval, start
-        )
+        configuration = EventConfiguration.validated(n_gpus=n_gpus, **arguments)
         num_envs = checked_integer("num_envs", num_envs)
         if threads is None:
             threads = default_threads(num_envs, _LEAST_PER_THREAD)

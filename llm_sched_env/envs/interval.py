@@ -12,9 +12,9 @@ from gymnasium import spaces
 from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval_slos import IntervalLevels, LevelReport
 from llm_sched_env.envs.observation import observation_space
-from llm_sched_env.envs.reading import read_clusters
-from llm_sched_env.envs.service_levels import IntervalLevels, LevelReport
+from llm_sched_env.envs.observation_kernels import read_clusters
 from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -65,8 +65,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
     ) -> None:
         instance, n_gpus = configuration.instance, configuration.n_gpus
         if fluid_plan is None:
-            fluid_plan = plan(instance, configuration.pricing, slis=configuration.slis)
-        ranks = slot_ranks(fluid_plan, n_gpus) if configuration.gate == "bid-price" else None
+            fluid_plan = plan(instance, configuration.pricing, slis=configuration.slos)
+        ranks = slot_ranks(fluid_plan, n_gpus) if configuration.gate == "net-value" else None
         batch = SimulationBatch(
             instance,
             configuration.rule,
@@ -82,8 +82,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         self._counted = np.zeros((n_clusters, instance.n_classes), np.int64)
         self._arrived = np.zeros_like(self._counted)
         self.levels = None
-        if configuration.slis:
-            self.levels = IntervalLevels(configuration.slis, fluid_plan, n_gpus, n_clusters)
+        if configuration.slos:
+            self.levels = IntervalLevels(configuration.slos, fluid_plan, n_gpus, n_clusters)
         super().__init__(configuration, batch, observation_space(instance), fluid_plan)
         self._controlled = configuration.controlled
         self._plan_action = configuration.plan_action(self.plan)
@@ -181,7 +181,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         return reached
 
     def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
-        """What an agent is told beside the observation of cluster k."""
+        """The ``info`` of cluster k, in addition to its observation."""
         prompt, output = report.terms[k].tolist()
         info: dict[str, Any] = {
             "time": float(self.batch.states.clock["time"][k, 0]),
@@ -195,14 +195,14 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         return info
 
     def level_terms(self, report: LevelReport) -> dict[str, dict[str, np.ndarray]]:
-        """Measured indicators (``slis``) and their ``penalties``, currency, by service level.
+        """Measured indicators (``slos``) and their ``penalties``, currency, by service level.
 
         Arrays of shape (N,), views of the report; only what has a price has a penalty.
         """
         assert self.levels is not None
         names, priced = self.levels.names, self.levels.priced
         return {
-            "slis": dict(zip(names, report.measured.T, strict=True)),
+            "slos": dict(zip(names, report.measured.T, strict=True)),
             "penalties": {n: report.penalties[:, names.index(n)] for n in priced},
         }
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from llm_sched_env.envs.actions import as_actions
 from llm_sched_env.envs.cluster_env import ClusterEnv
-from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.configuration import IntervalArguments, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import ServiceLevel
+from llm_sched_env.plugins.deprecated_names import renamed_arguments
 
 
 class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
@@ -27,7 +25,7 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     (arXiv 2602.02987).
 
     ## Action Space
-    ``Box(0, 1, (2I + 1,), float32)``, with ``gate="bid-price"`` ``(3I + 1,)``; with ``controls``
+    ``Box(0, 1, (2I + 1,), float32)``, with ``gate="net-value"`` ``(3I + 1,)``; with ``controls``
     only the parts named there.
 
     | Num | Action | Min | Max | Unit |
@@ -36,16 +34,16 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     | I..2I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | 2I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
 
-    With ``gate="bid-price"`` there are no admission rates:
+    With ``gate="net-value"`` there are no admission rates:
 
     | Num | Action | Min | Max | Unit |
     |---|---|---|---|---|
     | 0..I-1 | routing of class i to the solo pool | 0 | 1 | probability |
     | I | mixed pool | 0 | 1 | fraction of the GPUs, rounded up |
-    | I+1..2I | priority of class i | 0 | 1 | greater goes first |
+    | I+1..2I | priority of class i | 0 | 1 | greatest first |
     | 2I+1..3I | reserve of class i, r / (1 + r) | 0 | 1 | r free slots, or it waits; 1: for ever |
 
-    The fluid plan is a constant action, ``env.unwrapped.plan_action``; with ``bid-price`` as gate
+    The fluid plan is a constant action, ``env.unwrapped.plan_action``; with ``net-value`` as gate
     and router and dynamic pools it is the policy ``trunk-reservation``, whose ranks of decodes
     stay the plan's. The routing part has no effect unless the router is ``randomized`` or
     ``weighted-randomized``, nor the pool part with ``pools="dynamic"``; leave them out with
@@ -59,9 +57,9 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     | 0..I-1 | waiting for prefill, q / (1 + q) | q requests per GPU |
     | I..2I-1 | prefills in service | per GPU |
     | 2I..3I-1 | prefilled and waiting, q / (1 + q) | q requests per GPU |
-    | 3I..4I-1 | decodes beside a prefill | per n (B - 1) slots |
-    | 4I..5I-1 | decodes without one | per n B slots |
-    | 5I..6I-1 | admission credit | of 3 admissions |
+    | 3I..4I-1 | decodes on a mixed GPU | per n (B - 1) slots |
+    | 4I..5I-1 | decodes on a solo GPU | per n B slots |
+    | 5I..6I-1 | credit of the token bucket | of 3 admissions |
     | 6I | free slots | share of n B |
     | 6I+1..6I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
 
@@ -72,7 +70,7 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     many are at each station now (int64, shape (5, I), rows as in the observation),
     ``info["time"]`` the seconds since the start. With changing arrival rates, mean rewards over
     whole periods are the score. With service levels the reward is revenue less their penalties on
-    the same scale; ``info["slis"]`` has what each comes to in the interval (time averages) and
+    the same scale; ``info["slos"]`` has what each comes to in the interval (time averages) and
     ``info["penalties"]`` what each with a price costs, in currency.
 
     ## Starting State
@@ -86,44 +84,31 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
-    - ``instance``: preset name, instance file, plain data or :class:`Instance`.
-    - ``pricing``: ``bundled`` or ``separate``.
-    - ``interval``: seconds an action is held, default 1.
-    - ``horizon``: seconds per episode, default 300.
-    - ``gate``: ``credit`` or ``occupancy``, how the dispatcher turns rates into admissions, or
-      ``bid-price``: priorities and reserves of free slots (trunk reservation).
-    - ``router``: ``randomized``, ``solo-first``, ``coupled``, ``weighted-randomized``,
-      ``prefill-aware`` or, with ``gate="bid-price"``, ``bid-price``.
-    - ``pools``: ``static`` or ``dynamic``.
-    - ``controls``: ``"all"`` or some of ``admission``, ``routing``, ``pool``, ``priority``,
-      ``reserve``, of those that the gate has.
-    - ``start``: ``empty`` or ``plan``.
-    - ``slis``: service levels as in :func:`llm_sched_env.plan`, for example
-      ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.
     - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
+    - All others are those of :class:`llm_sched_env.envs.configuration.IntervalArguments`.
 
     ## Version History
     - v0: first version.
+
+    ## Example
+    >>> import gymnasium as gym
+    >>> import llm_sched_env
+    >>> env = gym.make("LLMSched-v0", instance="overload", n_gpus=3, horizon=10.0)
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(env.unwrapped.plan_action)
+    >>> observation.shape, info["counts"].shape
+    ((16,), (5, 2))
     """
 
+    @renamed_arguments(slis="slos")
     def __init__(
         self,
         n_gpus: int = 20,
-        instance: Instance | str | Path | dict[str, Any] = "base",
-        pricing: str = "bundled",
-        interval: float = 1.0,
-        horizon: float = 300.0,
-        gate: str = "credit",
-        router: str = "randomized",
-        pools: str = "static",
-        controls: str | Sequence[str] = "all",
-        start: str = "empty",
+        *,
         render_mode: str | None = None,
-        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        **arguments: Unpack[IntervalArguments],
     ) -> None:
-        configuration = IntervalConfiguration.validated(
-            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
-        )
+        configuration = IntervalConfiguration.validated(n_gpus=n_gpus, **arguments)
         super().__init__(IntervalControl(configuration), render_mode)
         self.action_space = self.control.action_space
 

@@ -1,6 +1,6 @@
 """Observation spaces: six or eight features per class and four of the cluster.
 
-The numbers themselves are read in reading.py.
+The numbers themselves are computed in observation_kernels.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ CLUSTER_FEATURES = ("free slots", "GPUs open to solo decode", "to mixed decode",
 def observation_space(instance: Instance) -> spaces.Box:
     """A flat box in [0, 1].
 
-    Queues q per GPU are shown as q / (1 + q); prefills per GPU; decodes beside a prefill per
-    B - 1 slots, others per B slots; credit per full credit; free slots and available GPUs as
+    Queues q per GPU are shown as q / (1 + q); prefills per GPU; decodes on mixed GPUs per
+    B - 1 slots, on solo GPUs per B slots; credit per full credit; free slots and available GPUs as
     shares of the cluster's.
     """
     size = len(CLASS_FEATURES) * instance.n_classes + len(CLUSTER_FEATURES)
@@ -54,14 +54,14 @@ HEAD_FEATURES = (
 
 
 def event_observation_space(instance: Instance) -> spaces.Box:
-    """A flat box in [0, 1]: as interval control, but ages of heads of queues for credit.
+    """A flat box in [0, 1]: as with fixed-step control, but waits of heads of line, not credit.
 
-    A head that has waited a seconds is shown as a / (10 + a), 0 if nobody waits.
+    A head that has waited a seconds is shown as a / (10 + a), 0 if no request waits.
     """
     return spaces.Box(0.0, 1.0, (len(event_feature_names(instance)),), np.float32)
 
 
 def event_feature_names(instance: Instance) -> list[str]:
-    """The name of each entry of the observation under event control, in order."""
+    """The name of each entry of the observation with event-driven control, in order."""
     features = [*CLASS_FEATURES[:-1], *HEAD_FEATURES]
     return [*(f"{f} of {c.name}" for f in features for c in instance.classes), *CLUSTER_FEATURES]

@@ -163,7 +163,7 @@ class LLMSchedSB3VecEnv(_SB3VecEnv):
             )
         super().__init__(LLMSchedVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
         if self._same_requests > 1:
-            # Groups share their requests also if nobody calls seed.
+            # Groups share their requests also where seed is not called.
             self.seed(int(np.random.default_rng().integers(2**32)))
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
-from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.configuration import IntervalArguments, IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import ServiceLevel
+from llm_sched_env.plugins.deprecated_names import renamed_arguments
 
 _LEAST_PER_THREAD = 8
 
@@ -32,36 +30,35 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
             8 environments each. Episodes do not depend on it.
         max_episode_steps: truncates episodes after so many steps, if the horizon does not, as
             it does in ``gym.make``; None or -1: no such limit.
-        n_gpus: this and all further arguments as in
-            :class:`llm_sched_env.envs.interval_env.LLMSchedEnv`.
+        n_gpus: cluster size n of each.
+        render_mode: as in a single environment.
+        **arguments: those of :class:`llm_sched_env.envs.configuration.IntervalArguments`.
 
     ``reset(seed=s)`` seeds environment k with s + k, as the vector environments of Gymnasium do.
     ``reset`` takes the options of a single environment, and ``reset_mask``; ``render()`` has an
     entry for each environment, as Gymnasium's wrappers for vector environments expect.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import llm_sched_env
+        >>> envs = gym.make_vec("LLMSched-v0", num_envs=4, n_gpus=3, horizon=10.0)
+        >>> envs.reset(seed=0)[0].shape
+        (4, 16)
     """
 
+    @renamed_arguments(slis="slos")
     def __init__(
         self,
         num_envs: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         threads: int | None = None,
         n_gpus: int = 20,
-        instance: Instance | str | Path | dict[str, Any] = "base",
-        pricing: str = "bundled",
-        interval: float = 1.0,
-        horizon: float = 300.0,
-        gate: str = "credit",
-        router: str = "randomized",
-        pools: str = "static",
-        controls: str | Sequence[str] = "all",
-        start: str = "empty",
-        slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        *,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        **arguments: Unpack[IntervalArguments],
     ) -> None:
-        configuration = IntervalConfiguration.validated(
-            instance, n_gpus, pricing, interval, horizon, gate, router, pools, controls, start, slis
-        )
+        configuration = IntervalConfiguration.validated(n_gpus=n_gpus, **arguments)
         num_envs = checked_integer("num_envs", num_envs)
         if threads is None:
             threads = default_threads(num_envs, _LEAST_PER_THREAD)

@@ -11,17 +11,18 @@ from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.evaluate import evaluate
-from llm_sched_env.evaluation.executor import Spreading
-from llm_sched_env.evaluation.kept_evaluations import (
+from llm_sched_env.evaluation.evaluation_cache import (
     evaluation_file,
-    keep_evaluation,
     read_evaluation,
+    store_evaluation,
 )
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import LONG_RUN, checked_times, common_period
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.plugins.deprecated_names import renamed_arguments, renamed_attributes
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.traces import Trace
 
@@ -44,17 +45,17 @@ COLUMNS = (
     "replications",
     "seed",
     "objective",
-    "slis",
+    "slos",
     "versions",
 )
 
 
 DEFAULT_HORIZON = 1200.0
-ONE_BY_ONE = Spreading(jobs=1)
+ONE_BY_ONE = Executor(jobs=1)
 
 
 @dataclass(frozen=True)
-class Scenario:
+class ComparedWorkload:
     """A row of the comparison: an instance at one cluster size, or a replayed trace.
 
     ``reference_gpus``: cluster size at which the trace is replayed at its own speed; a cluster
@@ -94,71 +95,79 @@ class Competitor:
     instance: str | None = None
 
 
+@renamed_arguments(scenarios="workloads", spreading="executor", kept="cache", slis="slos")
 def compare(
-    scenarios: Sequence[Scenario],
+    workloads: Sequence[ComparedWorkload],
     competitors: Sequence[Competitor],
     *,
     pricing: str = "bundled",
-    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+    slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
     replications: int = 8,
     seed: int = 0,
-    spreading: Spreading = ONE_BY_ONE,
-    kept: Path | None = None,
+    executor: Executor = ONE_BY_ONE,
+    cache: Path | None = None,
     on_result: Callable[[str], None] | None = None,
 ) -> list[tuple[str, Evaluation]]:
-    """Evaluate every competitor on every scenario that it enters.
+    """Evaluate every competitor on every workload that it enters.
 
     Every competitor is steered by the plan with the service levels; scores stay shares of R*.
     Traces are replayed whole, without warm-up; replications differ in patience and routing.
 
     Args:
-        scenarios: the rows.
+        workloads: the rows.
         competitors: the columns.
         pricing: and the other arguments up to ``seed``: as in :func:`llm_sched_env.evaluate`.
-        slis: service levels.
+        slos: service levels.
         horizon: simulated seconds, warm-up included; default 1200 and, with arrival profiles, as
             many more as make the measured seconds whole periods.
         warmup: seconds that are not measured; default 300.
         replications: independent runs of each.
         seed: of all of them.
-        spreading: where evaluations run; the results do not depend on it.
-        kept: folder of finished evaluations, which are not run again; new ones are added as they
+        executor: where evaluations run; the results do not depend on it.
+        cache: folder of finished evaluations, which are not run again; new ones are added as they
             finish. Those of policies of other packages always run.
-        on_result: called with a line of text for each evaluation, those that were kept first.
+        on_result: called with a line of text for each evaluation, cached ones first.
 
     Returns:
-        Pairs of a column label and its result, by scenario, then competitor.
+        Pairs of a column label and its result, by workload, then competitor.
+
+    Example:
+        >>> workloads = [ComparedWorkload("base", n_gpus=2), ComparedWorkload("overload", n_gpus=2)]
+        >>> competitors = [Competitor(name, name) for name in ("token-bucket", "trunk-reservation")]
+        >>> settings = {"horizon": 20.0, "warmup": 5.0, "replications": 1}
+        >>> [label for label, _ in compare(workloads[:1], competitors, **settings)]
+        ['token-bucket', 'trunk-reservation']
     """
-    check_cells(scenarios, competitors)
-    cells = list(_cells(scenarios, competitors))
+    check_runs(workloads, competitors)
+    pairs = list(_pairs(workloads, competitors))
     settings = {
         "pricing": pricing,
-        "slis": checked_service_levels(slis),
+        "slos": checked_service_levels(slos),
         "replications": replications,
         "seed": seed,
     }
     times = (horizon, warmup)
-    tasks = [_Task.of(scenario, competitor, settings, times) for scenario, competitor in cells]
-    files = [task.file(kept) for task in tasks]
+    tasks = [_Task.of(workload, competitor, settings, times) for workload, competitor in pairs]
+    files = [task.file(cache) for task in tasks]
     results = {k: found for k, file in enumerate(files) if (found := read_evaluation(file))}
 
     def tell(k: int) -> None:
         if on_result is not None:
             result = results[k]
-            on_result(f"{result.instance}, n = {result.n_gpus}: {cells[k][1].label}")
+            on_result(f"{result.instance}, n = {result.n_gpus}: {pairs[k][1].label}")
 
     for k in results:
         tell(k)
-    missing = [k for k in range(len(cells)) if k not in results]
-    run = partial(_Task.run, jobs=spreading.threads)
-    for number, result in spreading.run(run, [tasks[k] for k in missing]):
+    missing = [k for k in range(len(pairs)) if k not in results]
+    run = partial(_Task.run, jobs=executor.threads)
+    for number, result in executor.run(run, [tasks[k] for k in missing]):
         k = missing[number]
-        keep_evaluation(files[k], result)
+        store_evaluation(files[k], result)
         results[k] = result
         tell(k)
-    return [(competitor.label, results[k]) for k, (_, competitor) in enumerate(cells)]
+    return [(competitor.label, results[k]) for k, (_, competitor) in enumerate(pairs)]
 
 
 @dataclass(frozen=True)
@@ -171,14 +180,14 @@ class _Task:
     @classmethod
     def of(
         cls,
-        scenario: Scenario,
+        workload: ComparedWorkload,
         competitor: Competitor,
         settings: dict[str, Any],
         times: tuple[float | None, float | None],
     ) -> _Task:
         """With the instance as plain data: another machine may not have its file."""
-        if scenario.trace is None:
-            instance = resolve_instance(scenario.instance)
+        if workload.trace is None:
+            instance = resolve_instance(workload.instance)
             horizon, warmup = checked_times(
                 *times,
                 trace=None,
@@ -188,47 +197,48 @@ class _Task:
             )
             own = {"instance": instance.to_dict(), "horizon": horizon, "warmup": warmup}
         else:
-            own = {"instance": scenario.instance, "trace": scenario.trace, "speed": scenario.speed}
-        return cls(competitor.policy, {"n_gpus": scenario.n_gpus, **own, **settings})
+            own = {"instance": workload.instance, "trace": workload.trace, "speed": workload.speed}
+        return cls(competitor.policy, {"n_gpus": workload.n_gpus, **own, **settings})
 
     def file(self, folder: Path | None) -> Path | None:
-        """Where the result is kept."""
+        """Where the result is cached."""
         if folder is None:
             return None
-        return evaluation_file(folder, (self.policy, *self.arguments["slis"]), self.arguments)
+        return evaluation_file(folder, (self.policy, *self.arguments["slos"]), self.arguments)
 
     def run(self, jobs: int) -> Evaluation:
         """The result; runs in a worker."""
         return evaluate(self.policy, **self.arguments, jobs=jobs)
 
 
-def _cells(
-    scenarios: Sequence[Scenario], competitors: Sequence[Competitor]
-) -> Iterator[tuple[Scenario, Competitor]]:
-    for scenario in scenarios:
+def _pairs(
+    workloads: Sequence[ComparedWorkload], competitors: Sequence[Competitor]
+) -> Iterator[tuple[ComparedWorkload, Competitor]]:
+    for workload in workloads:
         for competitor in competitors:
-            if competitor.instance in (None, scenario.instance):
-                yield scenario, competitor
+            if competitor.instance in (None, workload.instance):
+                yield workload, competitor
 
 
-def check_cells(scenarios: Sequence[Scenario], competitors: Sequence[Competitor]) -> None:
+def check_runs(workloads: Sequence[ComparedWorkload], competitors: Sequence[Competitor]) -> None:
     """Find what would fail or be overwritten before hours are spent on the rest."""
     seen = set()
-    for scenario, competitor in _cells(scenarios, competitors):
-        cell = (scenario.instance, scenario.n_gpus, competitor.label)
-        if cell in seen:
+    for workload, competitor in _pairs(workloads, competitors):
+        run = (workload.instance, workload.n_gpus, competitor.label)
+        if run in seen:
             raise ConfigurationError(
-                "comparison", cell, "each policy once per instance and size", "rename or remove it"
+                f"The comparison has {run[2]!r} twice on {run[0]!r} at n = {run[1]}; "
+                "rename or remove one of them."
             )
-        seen.add(cell)
+        seen.add(run)
         require_classes = getattr(competitor.policy, "require_classes", None)
         if require_classes is not None:
-            require_classes(scenario.n_classes)
+            require_classes(workload.n_classes)
 
 
-def count_cells(scenarios: Sequence[Scenario], competitors: Sequence[Competitor]) -> int:
+def count_runs(workloads: Sequence[ComparedWorkload], competitors: Sequence[Competitor]) -> int:
     """How many evaluations :func:`compare` will run."""
-    return sum(1 for _ in _cells(scenarios, competitors))
+    return sum(1 for _ in _pairs(workloads, competitors))
 
 
 def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
@@ -253,7 +263,7 @@ def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
             "replications": result.replications,
             "seed": result.seed,
             "objective": result.objective.mean,
-            "slis": " ".join(f"{k}={v.measured.mean}" for k, v in result.slis.items()),
+            "slos": " ".join(f"{k}={v.measured.mean}" for k, v in result.slos.items()),
             "versions": " ".join(f"{k}={v}" for k, v in result.versions.items()),
         }
         for label, result in results
@@ -302,7 +312,7 @@ def _bound_note(name: str, results: Sequence[Evaluation]) -> str:
 
 
 def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
-    """Scores in percent of R* with half-widths of the 95% intervals, a row per scenario."""
+    """Scores in percent of R* with half-widths of the 95% intervals, a row per workload."""
     labels = list(dict.fromkeys(label for label, _ in results))
     cells: dict[tuple[str, int], dict[str, str]] = {}
     for label, result in results:
@@ -317,3 +327,6 @@ def markdown_table(results: Sequence[tuple[str, Evaluation]]) -> str:
         values = " | ".join(row.get(label, "-") for label in labels)
         lines.append(f"| {instance} | {n_gpus} | {values} |")
     return "\n".join(lines)
+
+
+__getattr__ = renamed_attributes(globals(), Scenario="ComparedWorkload")

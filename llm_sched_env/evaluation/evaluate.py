@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
 from llm_sched_env.evaluation.scenario import scenario
 from llm_sched_env.evaluation.slo_attainment import (
+    decode_tpot,
     measured_indicators,
-    measured_levels,
     penalty_rates,
-    token_time,
+    slo_attainment,
 )
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.plugins.deprecated_names import renamed_arguments
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.runs import (
     CompiledRuns,
@@ -47,13 +48,14 @@ from llm_sched_env.simulation.state.layout import COUNTS, OCCUPANCIES
 from llm_sched_env.workloads.trace import Trace
 
 
+@renamed_arguments(slis="slos", spreading="executor")
 def evaluate(
     policy: Any,
     instance: Instance | str | Path | dict[str, Any] | None = None,
     n_gpus: int = 20,
     *,
     pricing: str = "bundled",
-    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+    slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
     replications: int = 4,
@@ -64,7 +66,7 @@ def evaluate(
     planned_on: Trace | None = None,
     billing: str | None = None,
     jobs: int | None = None,
-    spreading: Spreading | None = None,
+    executor: Executor | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
 
@@ -81,8 +83,8 @@ def evaluate(
             as many in their order, patience; means and rates are the trace's.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
-        slis: service levels, as in :func:`llm_sched_env.plan`: the plan with them steers the
-            policy, and the result has what is measured of them. The score stays a share of R*.
+        slos: service-level objectives, as in :func:`llm_sched_env.plan`: the plan with them steers
+            the policy, and the result has what is measured of them. The score stays a share of R*.
         horizon: simulated seconds, warm-up included; default the whole trace, or 900 and, with
             arrival profiles, as many more as make the measured seconds whole periods.
         warmup: seconds at the start that are not measured; default 300, or 0 with a trace.
@@ -102,24 +104,31 @@ def evaluate(
             other length distributions.
         jobs: replications of a compiled rule run at the same time; default the number of
             processors. It does not change the result. Python policies run one by one.
-        spreading: run replications, also of Python policies, in processes or on a Ray cluster, as
+        executor: run replications, also of Python policies, in processes or on a Ray cluster, as
             many at the same time as it says, in place of ``jobs``. It does not change the result.
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
         InsufficientMemoryError: for more GPUs, slots or replications than fit into memory.
         Exception: whatever the policy raises, with its own traceback.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> times = {"horizon": 60.0, "warmup": 20.0, "replications": 2}
+        >>> result = lse.evaluate("trunk-reservation", "base", n_gpus=5, **times)
+        >>> 0.7 < result.score.mean < 1.1
+        True
     """
     started = time.perf_counter()
     n_gpus = checked_integer("n_gpus", n_gpus)
     replications = checked_integer("replications", replications)
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
     if pricing not in PRICINGS:
-        raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
+        raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
     seed = checked_integer("seed", seed, least=0)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)
-    levels = checked_service_levels(slis)
+    levels = checked_service_levels(slos)
     served = scenario(
         instance,
         n_gpus,
@@ -148,19 +157,19 @@ def evaluate(
         levels,
         measured.pays_earlier_arrivals,
     )
-    if spreading is None:
+    if executor is None:
         ran = runs.replicate(run, replications, jobs)
     else:
-        ran = _spread_replications(runs, run, replications, spreading)
+        ran = _replications_by_executor(runs, run, replications, executor)
     wall = time.perf_counter() - started
     return _summarize(run, name, measured, bound, ran, wall)
 
 
-def _spread_replications(
-    runs: CompiledRuns | PythonRuns, run: Run, replications: int, spreading: Spreading
+def _replications_by_executor(
+    runs: CompiledRuns | PythonRuns, run: Run, replications: int, executor: Executor
 ) -> Replications:
     """The replications of ``runs.replicate``, each a computation of its own."""
-    found = spreading.in_order(partial(runs.replication, run), range(replications))
+    found = executor.in_order(partial(runs.replication, run), range(replications))
     return Replications(*(list(chain(*parts)) for parts in zip(*found, strict=True)))
 
 
@@ -176,8 +185,8 @@ def _summarize(
     metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
     scores = rates[run.pricing] / bound
-    indicators = measured_indicators(run.slis, run.fluid_plan.instance, metrics)
-    penalties = penalty_rates(run.slis, indicators).sum(axis=0)
+    indicators = measured_indicators(run.slos, run.fluid_plan.instance, metrics)
+    penalties = penalty_rates(run.slos, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
     n = len(metrics)
     error = {
@@ -207,8 +216,8 @@ def _summarize(
         bundled_revenue_rate=estimate(rates["bundled"]),
         separate_revenue_rate=estimate(rates["separate"]),
         objective=estimate(rates[run.pricing] - penalties),
-        token_time=estimate(np.array([token_time(run.instance, m) for m in metrics])),
-        slis=measured_levels(run.slis, run.fluid_plan, indicators),
+        decode_tpot=estimate(np.array([decode_tpot(run.instance, m) for m in metrics])),
+        slos=slo_attainment(run.slos, run.fluid_plan, indicators),
         scores=tuple(scores.tolist()),
         occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},
         occupancy_standard_error=error,

@@ -12,8 +12,15 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
-from llm_sched_env.errors import ConfigurationError, LLMSchedError, WorkerError, checked_integer
+from llm_sched_env.errors import (
+    ConfigurationError,
+    LLMSchedError,
+    WorkerError,
+    checked_integer,
+    one_of,
+)
 from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
+from llm_sched_env.plugins.deprecated_names import renamed_attributes
 from llm_sched_env.simulation.runtime.row_threads import available_processors
 
 Task = TypeVar("Task")
@@ -23,7 +30,7 @@ BACKENDS = ("joblib", "ray")
 
 
 @dataclass(frozen=True)
-class Spreading:
+class Executor:
     """How many computations run at the same time, and where; no result depends on it.
 
     Args:
@@ -36,6 +43,10 @@ class Spreading:
 
     Raises:
         ConfigurationError: for a value that is not allowed, or ``ray`` where it is not installed.
+
+    Example:
+        >>> Executor(jobs=1).in_order(abs, [-1, -2])
+        [1, 2]
     """
 
     jobs: int | None = None
@@ -46,17 +57,15 @@ class Spreading:
         if self.jobs is not None:
             checked_integer("jobs", self.jobs)
         if self.backend not in BACKENDS:
-            raise ConfigurationError("backend", self.backend, " or ".join(BACKENDS))
+            raise ConfigurationError("backend", self.backend, one_of(BACKENDS))
         if self.ray_address is not None and self.backend != "ray":
             raise ConfigurationError(
-                "ray_address", self.ray_address, "none with the backend joblib", "use backend ray"
+                f"`ray_address` needs backend='ray', got backend={self.backend!r}."
             )
         if self.backend == "ray" and find_spec("ray") is None:
             raise ConfigurationError(
-                "backend",
-                self.backend,
-                "joblib where the extra 'ray' is not installed",
-                "pip install 'llm-sched-env[ray]' -c constraints.txt",
+                "The backend 'ray' needs the extra of this name; install it with "
+                "`pip install 'llm-sched-env[ray]' -c constraints.txt`."
             )
 
     @property
@@ -155,7 +164,7 @@ _LOST = "a worker ended without a result: was it killed, or out of memory?"
 
 
 class _Pending(Generic[Task]):
-    """Numbered tasks until one has failed; the first error is kept."""
+    """Numbered tasks until one has failed; the first error is stored."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._tasks = tasks
@@ -173,7 +182,7 @@ class _Pending(Generic[Task]):
 
 
 class _Guarded(Generic[Task, Result]):
-    """A computation that returns this package's errors, since the others shall be kept."""
+    """A computation that returns this package's errors, so that other results survive."""
 
     def __init__(self, compute: Callable[[Task], Result]) -> None:
         self.compute = compute
@@ -197,7 +206,10 @@ def _run_on_worker(
     """What a worker of Ray runs, with the same code as the process that asks."""
     if installation_digest(package) != installed:
         return number, WorkerError(
-            f"worker on {platform.node()}: got other sources or versions than here, allowed are "
-            "the same; install the same llm-sched-env, numpy, numba and scipy there"
+            f"worker on {platform.node()}: got other sources or versions than here; "
+            "install the same llm-sched-env, numpy, numba and scipy there"
         )
     return guarded(number, task)
+
+
+__getattr__ = renamed_attributes(globals(), Spreading="Executor")

@@ -167,9 +167,7 @@ def checked_times(
                 field, value, f"a multiple of the policy's interval of {interval:g} s"
             )
     if warmup >= horizon:
-        raise ConfigurationError(
-            "warmup", warmup, f"less than the horizon of {horizon:g} s", "raise the horizon"
-        )
+        raise ConfigurationError("warmup", warmup, f"less than the horizon of {horizon:g} s")
     return float(horizon), float(warmup)
 
 
@@ -199,7 +197,8 @@ def _at_mean_rates(instance: Instance, start: float, end: float) -> Instance:
     )
     if not any(c.arrival_rate > 0 for c in classes):
         raise ConfigurationError(
-            "measured seconds", (start, end), "seconds in which a request may arrive"
+            f"No request can arrive in the measured seconds {start:g} to {end:g}; "
+            "change the horizon or the warm-up."
         )
     return dataclasses.replace(instance, classes=classes)
 

@@ -21,7 +21,7 @@ _QUIET: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": "ERROR",
 }
-# An editable install maps these folders from beside the package.
+# An editable install maps these folders, which are next to the package.
 _MAPPED = ("agents", "baselines", "benchmarks")
 
 
@@ -30,7 +30,7 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
 
     Args:
         address: ``HOST:PORT``, ``auto``, ``local`` or None, as
-            :class:`llm_sched_env.evaluation.executor.Spreading` has it.
+            :class:`llm_sched_env.evaluation.executor.Executor` has it.
         processors: that a cluster started here gets; None: those of this process.
 
     Raises:
@@ -43,7 +43,7 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
     chosen = address or os.environ.get("RAY_ADDRESS") or ""
     try:
         if place := re.fullmatch(r"([\w.-]+):(\d{1,5})", chosen):
-            # Where nobody answers, Ray itself tries for five minutes and then ends the process.
+            # Where no cluster answers, Ray itself tries for five minutes and then ends the process.
             socket.create_connection((place[1], int(place[2])), _SECONDS_TO_ANSWER).close()
             ray.init(chosen, **_QUIET)
         elif chosen == "auto":
@@ -52,11 +52,11 @@ def connect_to_ray(address: str | None, processors: int | None) -> None:
             ray.init("local", num_cpus=processors or available_processors(), **_QUIET)
         elif chosen:
             raise ConfigurationError(
-                "Ray address", chosen, "HOST:PORT of a running cluster's head, auto or local"
+                "Ray address", chosen, "HOST:PORT of the head of a running cluster, auto or local"
             )
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            "Ray address", chosen, "HOST:PORT of a running cluster's head", str(error)
+            "Ray address", chosen, "HOST:PORT of the head of a running cluster", str(error)
         ) from None
 
 

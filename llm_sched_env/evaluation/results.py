@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.plugins.deprecated_names import renamed_attributes, renamed_property
 from llm_sched_env.simulation.events.metrics import Latency, plain_latency
 
 
@@ -40,14 +41,14 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class MeasuredLevel:
-    """A service level as measured.
+class SloAttainment:
+    """What a service-level objective came to.
 
     Attributes:
         measured: the indicator at each replication's time averages, in its unit.
         planned: the indicator in the plan that steers the policy.
         limit: the greatest allowed value, or None.
-        kept: whether the measured mean is within the limit; None without one.
+        met: whether the measured mean is within the limit; None without one.
         price: currency per GPU, second and unit, or None.
         penalty: price times measured, currency per GPU and second; 0 without a price.
     """
@@ -55,9 +56,11 @@ class MeasuredLevel:
     measured: Estimate
     planned: float
     limit: float | None
-    kept: bool | None
+    met: bool | None
     price: float | None
     penalty: Estimate
+
+    kept = renamed_property("kept", "met")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -130,11 +133,11 @@ class Evaluation:
         separate_revenue_rate: equation (23).
         occupancy: time averages by station, each of shape (I,).
         occupancy_standard_error: their standard errors over replications.
-        slis: service levels by name.
+        slos: what each service-level objective came to, by name.
         classes: results by class.
         ttft: time to first token, from arrival to the end of the prefill, s.
         tpot: time per output token, from the first token to completion over tokens, s.
-        token_time: seconds in decode slots per output token, without the wait for a slot that is
+        decode_tpot: seconds in decode slots per output token, without the wait for a slot that is
             in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
@@ -143,6 +146,12 @@ class Evaluation:
             to its last, decisions of a Python policy included: no planning, loading or compiling.
         decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
         note: what a reader must know, such as an overloaded plan without abandonment.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> result = lse.evaluate("token-bucket", "base", n_gpus=2, horizon=20.0, warmup=0.0)
+        >>> result.requests["arrived"] >= result.requests["completed"]
+        True
     """
 
     policy: str
@@ -161,8 +170,8 @@ class Evaluation:
     bundled_revenue_rate: Estimate
     separate_revenue_rate: Estimate
     objective: Estimate
-    token_time: Estimate
-    slis: dict[str, MeasuredLevel]
+    decode_tpot: Estimate
+    slos: dict[str, SloAttainment]
     scores: tuple[float, ...]
     occupancy: dict[str, np.ndarray]
     occupancy_standard_error: dict[str, np.ndarray]
@@ -176,6 +185,9 @@ class Evaluation:
     versions: dict[str, str]
     note: str = ""
     decision_milliseconds: DecisionTime | None = None
+
+    slis = renamed_property("slis", "slos")
+    token_time = renamed_property("token_time", "decode_tpot")
 
     @property
     def interval_of(self) -> str:
@@ -204,7 +216,7 @@ class Evaluation:
 
     @property
     def abandoned(self) -> dict[str, Any]:
-        """Requests that gave up, by queue, and their share of the arrivals."""
+        """Requests that abandoned, by queue, and their share of the arrivals."""
         prefill = sum(c.abandoned_prefill for c in self.classes)
         decode = sum(c.abandoned_decode for c in self.classes)
         arrived = sum(c.arrived for c in self.classes)
@@ -216,8 +228,8 @@ class Evaluation:
         """The account of every request: arrived, completed, rejected, abandoned, inside."""
         names = ("initial", "arrived", "completed", "rejected", "inside")
         counts = {name: sum(getattr(c, name) for c in self.classes) for name in names}
-        gave_up = self.abandoned
-        return {**counts, "abandoned": gave_up["prefill_queue"] + gave_up["decode_queue"]}
+        lost = self.abandoned
+        return {**counts, "abandoned": lost["prefill_queue"] + lost["decode_queue"]}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, one JSON object."""
@@ -227,7 +239,7 @@ class Evaluation:
             "bundled_revenue_rate",
             "separate_revenue_rate",
             "objective",
-            "token_time",
+            "decode_tpot",
         )
         return {
             "policy": self.policy,
@@ -242,7 +254,7 @@ class Evaluation:
             "bound_of": self.bound_of,
             "interval_of": self.interval_of,
             **{name: getattr(self, name).to_dict() for name in estimates},
-            "slis": {name: level.to_dict() for name, level in self.slis.items()},
+            "slos": {name: level.to_dict() for name, level in self.slos.items()},
             "scores": list(self.scores),
             "occupancy": {k: v.tolist() for k, v in self.occupancy.items()},
             "occupancy_standard_error": {
@@ -262,3 +274,6 @@ class Evaluation:
             "versions": self.versions,
             "note": self.note,
         }
+
+
+__getattr__ = renamed_attributes(globals(), MeasuredLevel="SloAttainment")

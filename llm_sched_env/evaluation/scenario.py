@@ -146,14 +146,14 @@ def scenario(
         return GeneratedRequests(resolve_instance("base" if instance is None else instance))
     recorded = (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
     if planned_on is not None:
-        _check_planned_on(planned_on, match_trace=match_trace, billing=billing)
+        _check_planned_on(match_trace=match_trace, billing=billing)
         planned_on = planned_on.at_speed(speed)
         recorded = recorded.with_classes(planned_on.class_names)
     if match_trace:
         return ReplayedTrace(recorded, n_gpus, instance, planned_on)
     if instance is None or instance == "azure2023":
         raise ConfigurationError(
-            "instance", instance, "the one to plan for when match_trace is off", "name it"
+            "instance", instance, "an instance to plan for, since match_trace is False"
         )
     kept = resolve_instance(instance)
     return ReplayedSample(kept, recorded.with_classes([c.name for c in kept.classes]), n_gpus)
@@ -167,21 +167,22 @@ def _times(
 
 def _require_no_trace(speed: float, *, match_trace: bool, planned_on: Trace | None) -> None:
     if speed != 1.0:
-        raise ConfigurationError("speed", speed, "1 without a trace", "give a trace")
+        raise ConfigurationError("`speed` needs a trace; give `trace`.")
     if planned_on is not None:
-        raise ConfigurationError("planned_on", planned_on, "None without a trace", "give a trace")
+        raise ConfigurationError("`planned_on` needs a trace; give `trace`.")
     if not match_trace:
-        raise ConfigurationError("trace", None, "a trace when match_trace is off", "give one")
+        raise ConfigurationError("`match_trace=False` needs a trace; give `trace`.")
 
 
-def _check_planned_on(planned_on: Trace, *, match_trace: bool, billing: str | None) -> None:
+def _check_planned_on(*, match_trace: bool, billing: str | None) -> None:
     if not match_trace:
         raise ConfigurationError(
-            "planned_on", planned_on, "None when match_trace is off: the instance is planned for"
+            "`planned_on` cannot be combined with `match_trace=False`, which plans for `instance`."
         )
     if billing == "class-means":
         raise ConfigurationError(
-            "billing", billing, "own-tokens beside planned_on", "means differ between the traces"
+            "billing='class-means' cannot be combined with `planned_on`, since the class means of "
+            "the two traces differ; use billing='own-tokens'."
         )
 
 

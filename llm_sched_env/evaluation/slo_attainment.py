@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm_sched_env.evaluation.results import Estimate, MeasuredLevel
+from llm_sched_env.evaluation.results import Estimate, SloAttainment
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_levels import checked_indicator
@@ -17,46 +17,46 @@ _ROUNDING = 1e-9
 
 
 def measured_indicators(
-    slis: Sequence[ServiceLevel], instance: Instance, runs: Sequence[Metrics]
+    slos: Sequence[ServiceLevel], instance: Instance, runs: Sequence[Metrics]
 ) -> np.ndarray:
     """Each indicator at each run's time averages; shape (L, R)."""
     occupancies = [_measured_occupancy(instance, metrics) for metrics in runs]
-    values = np.zeros((len(slis), len(runs)))
-    for k, level in enumerate(slis):
+    values = np.zeros((len(slos), len(runs)))
+    for k, level in enumerate(slos):
         indicator = checked_indicator(level, instance)
         values[k] = [indicator.value(occupancy) for occupancy in occupancies]
     return values
 
 
-def penalty_rates(slis: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarray:
+def penalty_rates(slos: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarray:
     """Price times indicator for values of shape (L, R); currency per GPU and second."""
-    prices = np.array([[level.price or 0.0] for level in slis]).reshape(-1, 1)
+    prices = np.array([[level.price or 0.0] for level in slos]).reshape(-1, 1)
     penalties: np.ndarray = prices * values
     return penalties
 
 
-def measured_levels(
-    slis: Sequence[ServiceLevel], fluid_plan: FluidPlan, values: np.ndarray
-) -> dict[str, MeasuredLevel]:
-    """Each service level by name; values as :func:`measured_indicators` returns them."""
+def slo_attainment(
+    slos: Sequence[ServiceLevel], fluid_plan: FluidPlan, values: np.ndarray
+) -> dict[str, SloAttainment]:
+    """What each objective came to, by name; values as :func:`measured_indicators` returns them."""
     found = {}
-    for level, own, penalties in zip(slis, values, penalty_rates(slis, values), strict=True):
-        measured, kept = Estimate.of(own), None
+    for level, own, penalties in zip(slos, values, penalty_rates(slos, values), strict=True):
+        measured, met = Estimate.of(own), None
         if level.limit is not None:
-            kept = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
-        found[level.name] = MeasuredLevel(
+            met = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
+        found[level.name] = SloAttainment(
             measured=measured,
             planned=fluid_plan.slis[level.name].value,
             limit=level.limit,
-            kept=kept,
+            met=met,
             price=level.price,
             penalty=Estimate.of(penalties),
         )
     return found
 
 
-def token_time(instance: Instance, metrics: Metrics) -> float:
-    """Seconds in decode slots per output token of one run; NaN without any.
+def decode_tpot(instance: Instance, metrics: Metrics) -> float:
+    """TPOT without the wait for a slot: seconds in decode slots per output token; NaN without any.
 
     At two speeds the tokens follow from where the decodes were; where iterations have other times
     or requests wait for them, they are those of the requests that were completed.

@@ -151,7 +151,7 @@ def drifts(
     """Revenue plus expected change of value, per second of waiting; shape (R, M).
 
     An arrival at a full queue is paid its overflow price and gone; the controller may act then, and
-    when the traffic switches its state. Rows in which nobody may wait are left alone.
+    when the traffic switches its state. Rows in which no request may wait are left alone.
     """
     n_states, n_classes = arrivals.shape
     for r in range(h.shape[0]):

@@ -44,7 +44,7 @@ def trunk_reservation(system: TinySystem, ranks: SlotRanks) -> np.ndarray:
         waits, prefilled = counts[:n_classes] > 0, counts[n_classes:] > 0
         i = _of_highest_bid(bids, waits & may_admit & prefill)
         j = _of_highest_bid(decode_bids, prefilled & (may_place | ~may_wait) & (solo | mixed))
-        # Leave GPUs without a prefill to whoever could be admitted.
+        # Leave GPUs without a prefill to requests that could be admitted.
         mixed_first = mixed_is_faster | (waits & may_admit).any(axis=1)
         on_mixed = mixed.any(axis=1) & (mixed_first | ~solo.any(axis=1))
         place = np.where(on_mixed, 2, 1) * n_classes + j

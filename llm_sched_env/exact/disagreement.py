@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A rule beside the optimum over the same actions, arrivals at full queues lost.
+    """Compare a rule with the optimum over the same actions, arrivals at full queues lost.
 
     Attributes:
         gap: revenue per GPU and second that the rule leaves.
@@ -65,7 +65,9 @@ def disagreement(best: Optimum, actions: np.ndarray) -> Disagreement:
         actions: the rule, shape (R, M), as in `count_rules`.
     """
     if best.gpu_choice != "random":
-        raise ConfigurationError("gpu_choice", best.gpu_choice, "random, as a rule draws its GPUs")
+        raise ConfigurationError(
+            "gpu_choice", best.gpu_choice, "random, since rules choose GPUs at random"
+        )
     system, solution = best.system, best.lower_solution
     n, n_targets = system.n_gpus, system.cluster_tables.targets.shape[2]
     optimal = best.policy.actions

@@ -91,7 +91,9 @@ class OptimalPolicy:
         queues = (*_counts("q_prefill", state.q_prefill), *_counts("q_decode", state.q_decode))
         n_traffic = len(system.switches)
         if state.traffic not in range(n_traffic):
-            raise ConfigurationError("state traffic", state.traffic, f"0 to {n_traffic - 1}")
+            raise ConfigurationError(
+                "state traffic", state.traffic, f"an integer from 0 to {n_traffic - 1}"
+            )
         cut = (*(min(q, system.queue_limit) for q in queues[:n_classes]), *queues[n_classes:])
         row = (*cut, int(state.traffic))
         if row not in self._rows:

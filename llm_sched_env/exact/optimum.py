@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.exact.optimal_policy import OptimalPolicy
 from llm_sched_env.exact.tiny_system import TinySystem, tiny_system
 from llm_sched_env.exact.value_iteration import (
@@ -113,7 +113,7 @@ def optimum(
         queue_limit: K, requests of a class that wait for prefill before arrivals are cut off; the
             bounds close as it grows.
         decode_limit: prefilled requests that may wait, all classes together. More than one or two
-            change little unless decodes are faster beside a prefill than alone, or prefills are
+            change little unless decodes are faster on mixed GPUs than on solo ones, or prefills are
             paid for (``separate``).
         gpu_choice: ``free`` or ``random``: admission to, or placement on, a uniformly random GPU
             of those that can take the request, solo and mixed ones told apart.
@@ -122,9 +122,16 @@ def optimum(
     Raises:
         ConfigurationError: for arguments out of range, too many states or no Markov instance.
         PlanError: if an iteration does not converge.
+
+    Example:
+        >>> from llm_sched_env.exact.shrunk import shrunk
+        >>> from llm_sched_env.presets import base
+        >>> found = optimum(shrunk(base(), batch_slots=2), n_gpus=1, queue_limit=5)
+        >>> 0.0 < found.bounds.lower <= found.bounds.upper <= found.fluid_bound
+        True
     """
     if gpu_choice not in GPU_CHOICES:
-        raise ConfigurationError("gpu_choice", gpu_choice, " or ".join(GPU_CHOICES))
+        raise ConfigurationError("gpu_choice", gpu_choice, one_of(GPU_CHOICES))
     tolerance = checked_tolerance(tolerance)
     instance = resolve_instance(instance)
     system = tiny_system(

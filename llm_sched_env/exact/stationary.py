@@ -59,7 +59,7 @@ def stationary_law(system: TinySystem, choices: np.ndarray, *, random_gpu: bool)
             return StationaryLaw(time, visits)
     raise PlanError(
         f"stationary law of {system.instance.name!r}: got changes of {change:.2g} after "
-        f"{_MOST_STEPS} steps, allowed is {_CLOSE:g}; the chain mixes too slowly"
+        f"{_MOST_STEPS} steps, expected less than {_CLOSE:g}; the chain mixes too slowly"
     )
 
 

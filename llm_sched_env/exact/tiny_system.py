@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
 from llm_sched_env.exact.cluster_states import (
     Cluster,
     ClusterTables,
@@ -142,7 +142,7 @@ def tiny_system(
     queue_limit = checked_integer("queue_limit", queue_limit)
     decode_limit = checked_integer("decode_limit", decode_limit, least=0)
     if pricing not in PRICINGS:
-        raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
+        raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
     require_markov(instance)
     n_classes, slots = instance.n_classes, instance.hardware.batch_slots
     n_traffic = 1 if instance.modulation is None else instance.modulation.n_states
@@ -150,12 +150,10 @@ def tiny_system(
     n_rows = count_rows(n_classes, queue_limit, decode_limit, n_traffic)
     if n_rows * n_clusters > MOST_STATES or n_clusters > _MOST_CLUSTERS:
         raise ConfigurationError(
-            "states",
-            n_rows * n_clusters,
-            f"at most {MOST_STATES} (and {_MOST_CLUSTERS} clusters; here {n_clusters})",
-            f"lower n_gpus ({n_gpus}), batch_slots ({slots}), the number of classes "
-            f"({n_classes}; --halves leaves two), queue_limit ({queue_limit}) or decode_limit "
-            f"({decode_limit})",
+            f"The system has {n_rows * n_clusters} states and {n_clusters} configurations of its "
+            f"GPUs; the limits are {MOST_STATES} and {_MOST_CLUSTERS}. Lower n_gpus ({n_gpus}), "
+            f"batch_slots ({slots}), the number of classes ({n_classes}; --halves leaves two), "
+            f"queue_limit ({queue_limit}) or decode_limit ({decode_limit})."
         )
     clusters = all_clusters(n_classes, slots, n_gpus)
     return TinySystem(
@@ -192,5 +190,5 @@ def require_markov(instance: Instance) -> None:
     ]
     for field, got, allowed in (*wanted, *own):
         if got != allowed:
-            remedy = "the optimum is computed for the Markov model only"
+            remedy = "exact optima are computed for the Markov model only"
             raise ConfigurationError(field, got, str(allowed), remedy)

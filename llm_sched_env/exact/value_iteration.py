@@ -180,8 +180,8 @@ def iterate(sweep: Sweep, tolerance: float, start: np.ndarray | None = None) -> 
         relax(h, sweep.drift, means, _levels(means, system.switches), _DAMPING, *rates)
     raise PlanError(
         f"value iteration of {system.instance.name!r}: got bounds {least:.9g} and {greatest:.9g} "
-        f"after {_MOST_SWEEPS} sweeps, allowed is a relative width of {tolerance:g}; raise "
-        "the tolerance"
+        f"after {_MOST_SWEEPS} sweeps, expected a relative width of {tolerance:g}; "
+        "raise the tolerance"
     )
 
 

@@ -34,7 +34,7 @@ _REMEDIES = {
 def whole_file(path: Path, error: type[LLMSchedError] = FileError) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of ``path`` when the block has ended.
 
-    After an error in the block the old file, or none, is there, and nothing beside it. A link
+    After an error in the block the old file, or none, is there, and no other. A link
     stays a link. Devices and pipes cannot be replaced and are written to directly.
 
     Args:

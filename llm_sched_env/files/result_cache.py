@@ -20,7 +20,7 @@ _KEYS = {"format", "kind", "of", "result"}
 _MOST_BYTES = 64 * 2**20
 
 
-class KeptResult(NamedTuple):
+class CachedResult(NamedTuple):
     """A finished result.
 
     Attributes:
@@ -38,7 +38,7 @@ def result_key(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def keep_result(file: Path, kind: str, of: Any, result: Any) -> None:
+def store_result(file: Path, kind: str, of: Any, result: Any) -> None:
     """Keep a finished result; the file appears under its name when it is whole.
 
     Args:
@@ -51,11 +51,11 @@ def keep_result(file: Path, kind: str, of: Any, result: Any) -> None:
     write_whole(file, json.dumps(content, allow_nan=False).encode())
 
 
-def read_result(file: Path, kind: str) -> KeptResult | None:
+def read_result(file: Path, kind: str) -> CachedResult | None:
     """The result in a file, or None where there is none.
 
     Raises:
-        ConfigurationError: for a file that :func:`keep_result` did not write for this kind.
+        ConfigurationError: for a file that :func:`store_result` did not write for this kind.
     """
     try:
         return _read(file, kind)
@@ -68,14 +68,12 @@ def read_result(file: Path, kind: str) -> KeptResult | None:
 def unusable(file: Path, kind: str, reason: object) -> ConfigurationError:
     """The error for a file that holds no result of this version."""
     return ConfigurationError(
-        f"kept {kind}",
-        str(file),
-        "a whole file that this version wrote",
-        f"remove it to compute it again ({' '.join(str(reason).split())})",
+        f"The cached {kind} {str(file)!r} is damaged or of another version "
+        f"({' '.join(str(reason).split())}); remove the file to compute it again.",
     )
 
 
-def _read(file: Path, kind: str) -> KeptResult:
+def _read(file: Path, kind: str) -> CachedResult:
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
     content = json.loads(file.read_bytes(), parse_constant=_refuse)
@@ -83,7 +81,7 @@ def _read(file: Path, kind: str) -> KeptResult:
         raise ValueError(f"its keys are not {', '.join(sorted(_KEYS))}")
     if (content["format"], content["kind"]) != (_FORMAT, kind):
         raise ValueError(f"it is not of format {_FORMAT} and kind {kind!r}")
-    return KeptResult(content["of"], content["result"])
+    return CachedResult(content["of"], content["result"])
 
 
 def _refuse(constant: str) -> None:

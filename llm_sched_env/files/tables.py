@@ -62,7 +62,7 @@ def write_table(table: dict[str, Any], path: Path, what: str = "instance file") 
 def require_table_suffix(path: Path, what: str) -> None:
     """Raise ConfigurationError unless a path's ending says how its table is written."""
     if path.suffix not in (".json", ".toml"):
-        raise ConfigurationError(what, str(path), "a name in .json or .toml")
+        raise ConfigurationError(what, str(path), "a file name that ends in .json or .toml")
 
 
 def _without_duplicates(what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,11 @@ class ArrivalProfile:
         times: seconds of the points within a period, from 0, increasing; the last is the period.
             Two points at one time are a jump.
         multipliers: relative arrival rate at each point, >= 0.
+
+    Example:
+        >>> day = ArrivalProfile(times=(0, 300, 600), multipliers=(0.5, 1.5, 0.5))
+        >>> day.period
+        600.0
     """
 
     times: tuple[float, ...]
@@ -102,6 +107,12 @@ class ArrivalModulation:
             with a number per class and state.
         switch_rates: jump rates between states, 1/s, shape (S, S), zero on the diagonal; every
             state must be reachable from every other.
+
+    Example:
+        >>> switch_rates = ((0.0, 0.01), (0.02, 0.0))
+        >>> bursts = ArrivalModulation(multipliers=(0.5, 2.0), switch_rates=switch_rates)
+        >>> bursts.stationary_probabilities.round(2).tolist()
+        [0.67, 0.33]
     """
 
     multipliers: tuple[Any, ...]

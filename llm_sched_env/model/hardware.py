@@ -50,6 +50,11 @@ class Hardware:
             with the next iteration, and every iteration is whole, as on a real engine.
         padded_chunks: the last chunk of a prompt takes the time of a whole one; under the
             KV-aware law, since the others never tell a shorter chunk.
+
+    Example:
+        >>> gpu = Hardware(alpha=0.02, beta=6e-5, gamma=50.0, chunk_tokens=256, batch_slots=16)
+        >>> round(gpu.tau_mixed, 4), gpu.tau_solo
+        (0.0354, 0.02)
     """
 
     alpha: float
@@ -227,7 +232,7 @@ class Hardware:
         """Seconds per iteration with a prefill, alpha + beta * C, equation (3).
 
         Under the affine law the least that the plan reckons with, under the KV-aware law that of
-        a whole chunk beside no decode.
+        a whole chunk without decodes.
         """
         return self.alpha + self.beta * self.chunk_tokens
 
@@ -263,7 +268,17 @@ class HardwareFile:
 
 
 def load_hardware(path: str | Path) -> Hardware:
-    """The hardware of a hardware file (``llmsched calibrate --out``) or of a preset."""
+    """The hardware of a hardware file (``llmsched calibrate --out``) or of a preset.
+
+    Example:
+        >>> import tempfile
+        >>> from llm_sched_env.presets import base
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "gpu.toml"
+        ...     HardwareFile(base().hardware).save(path)
+        ...     load_hardware(path) == base().hardware
+        True
+    """
     return HardwareFile.load(path).hardware
 
 

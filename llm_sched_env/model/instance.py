@@ -49,6 +49,13 @@ class RequestClass:
         prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
         decode_iterations: mean iterations of a decode under whole iterations, likewise.
+
+    Example:
+        >>> chat = RequestClass(
+        ...     "chat", prompt_tokens=300, output_tokens=400, arrival_rate=0.5, patience_rate=0.1
+        ... )
+        >>> chat.arrival_rate
+        0.5
     """
 
     name: str
@@ -128,7 +135,12 @@ class RequestClass:
 
 @dataclass(frozen=True)
 class Prices:
-    """Revenue per prompt token and per output token, in the same currency."""
+    """Revenue per prompt token and per output token, in the same currency.
+
+    Example:
+        >>> Prices(prefill=0.1, decode=0.2).decode
+        0.2
+    """
 
     prefill: float
     decode: float
@@ -151,6 +163,14 @@ class Instance:
     ``solo_decode_rates`` mu_s = gamma / D, each an array of shape (I,); with whole iterations
     E[ceil(D)] is in place of D. ``modulation`` multiplies the arrival rates of all classes; None:
     no bursts.
+
+    Example:
+        >>> from llm_sched_env.presets import base
+        >>> twice = base().scaled(2.0)
+        >>> twice.name, twice.n_classes, twice.classes[0].arrival_rate
+        ('base-x2', 2, 1.0)
+        >>> Instance.from_dict(twice.to_dict()) == twice
+        True
     """
 
     name: str
@@ -223,12 +243,12 @@ class Instance:
 
     @property
     def mixed_decode_rates(self) -> np.ndarray:
-        """Decode rates beside a running prefill mu_m, 1/s; shape (I,)."""
+        """Decode rates on a mixed GPU mu_m, 1/s; shape (I,)."""
         return 1.0 / (self.decode_iterations * self.hardware.tau_mixed)
 
     @property
     def solo_decode_rates(self) -> np.ndarray:
-        """Decode rates without a prefill mu_s, 1/s; shape (I,)."""
+        """Decode rates on a solo GPU mu_s, 1/s; shape (I,)."""
         return self.hardware.gamma / self.decode_iterations
 
     @property

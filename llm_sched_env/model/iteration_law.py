@@ -28,6 +28,10 @@ class SoloIteration:
         seconds: s0, of any iteration; > 0.
         per_decode: s1, per decode in the batch.
         per_kv_token: s2, per token that the decodes attend to.
+
+    Example:
+        >>> SoloIteration(seconds=0.02, per_decode=1e-5, per_kv_token=1e-8).per_decode
+        1e-05
     """
 
     seconds: float
@@ -52,6 +56,10 @@ class MixedIteration:
         per_decode: m2, per decode in the batch.
         per_kv_token: m3, per token that the decodes attend to.
         per_prompt_token_context: m4, per prompt token and token that it attends to.
+
+    Example:
+        >>> MixedIteration(0.02, 6e-5, 1e-5, 1e-8, 1e-10).per_prompt_token
+        6e-05
     """
 
     seconds: float

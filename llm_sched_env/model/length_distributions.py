@@ -25,6 +25,10 @@ class LengthDistribution:
         cv: coefficient of variation (standard deviation / mean) of ``log-normal`` and ``gamma``,
             from 0.001 to 1000; None otherwise.
         values: observed lengths in tokens of ``empirical``, each equally likely; None otherwise.
+
+    Example:
+        >>> LengthDistribution("gamma", cv=0.5)
+        LengthDistribution(kind='gamma', cv=0.5, values=None)
     """
 
     kind: str = "exponential"
@@ -87,6 +91,10 @@ class ObservedLengths:
     Args:
         prompt_tokens: of each request, shape (K,); read-only.
         output_tokens: of the same requests, shape (K,); read-only.
+
+    Example:
+        >>> len(ObservedLengths(prompt_tokens=[10, 300], output_tokens=[50, 70]))
+        2
     """
 
     prompt_tokens: np.ndarray

@@ -1,6 +1,6 @@
 """The priority network of a trained rule: a small network shared by all classes.
 
-For each class with somebody waiting it reads features of the class and of the cluster and gives
+For each class with a waiting request it reads features of the class and of the cluster and gives
 corrections of the class's ranks. All weights 0 is trunk reservation itself, to the last bit.
 """
 
@@ -198,8 +198,8 @@ class ClassProfile:
         features: in the order of :data:`CLASS_FEATURES`, in [-1, 1]; shape (I, F).
         prefill_cost: what the plan charges for an admission, currency, shape (I,).
         decode_cost: for a decode alone, likewise.
-        prefill_time_priority: what a second of a prefill earns beside the class of which it earns
-            most, in units of ``rank_scale``: currency, shape (I,).
+        prefill_time_priority: what a second of a prefill earns compared with the class of which
+            it earns most, in units of ``rank_scale``: currency, shape (I,).
         planned_slots: slots of the cluster that each class takes under the plan, shape (I,).
         load_seconds: of a GPU's time that a request of each class takes, shape (I,).
         slot_scale: slots, the unit of features and corrections in slots.

@@ -11,7 +11,7 @@ class SlotRanks(NamedTuple):
     """Who takes the next free slot, by class; arrays of shape (I,).
 
     Attributes:
-        priority: of an admission; the greatest goes first.
+        priority: of an admission; the greatest first.
         reserve: free slots of the cluster without which the class is not admitted.
         decode_priority: of a prefilled request's decode.
         decode_reserve: free slots without which it does not start.

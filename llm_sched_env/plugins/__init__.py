@@ -1,1 +1,1 @@
-"""Load what users name by import path, and locate the exceptions that it raises."""
+"""Load what users name by import path, locate what it raises, and accept former names."""

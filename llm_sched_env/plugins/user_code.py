@@ -69,7 +69,7 @@ def import_attribute(path: str, field: str) -> Any:
         try:
             loaded: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            # A module that is missing further down is the fault of whoever imports it.
+            # A module that is missing further down is the fault of the module that imports it.
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise
             raise ConfigurationError(field, path, allowed, str(error)) from error

@@ -70,7 +70,12 @@ class RegisteredPolicy:
 
 @cache
 def registered_policies() -> dict[str, RegisteredPolicy]:
-    """Every policy registered by an installed package, by name, in alphabetical order."""
+    """Every policy registered by an installed package, by name, in alphabetical order.
+
+    Example:
+        >>> "trunk-reservation" in registered_policies()
+        True
+    """
     found = {}
     for point in sorted(entry_points(group=POLICY_GROUP), key=lambda p: p.name):
         what = f"registered policy {point.name} ({point.value})"
@@ -90,7 +95,7 @@ def _maker(loaded: Any, what: str) -> Callable[[], Policy]:
     if not isinstance(loaded, type) and isinstance(loaded, PythonPolicy):
         return lambda: loaded
     if not callable(loaded):
-        raise ConfigurationError(what, loaded, f"{_POLICY}, or what makes one when it is called")
+        raise ConfigurationError(what, loaded, f"{_POLICY}, or a callable that returns one")
 
     def make() -> Policy:
         with user_code(what):
@@ -116,6 +121,10 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     Raises:
         ConfigurationError: for a name that nothing answers to, or what is no policy.
         Exception: whatever a module or factory of the policy raises, with its own traceback.
+
+    Example:
+        >>> resolve_policy("GG-SP")[0]
+        'gate-and-route'
     """
     if isinstance(policy, Path):
         policy = str(policy)
@@ -134,7 +143,7 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
         "policy",
         policy,
         f"one of {', '.join(registered_policies())}",
-        "or give package.module:Name or the path of a checkpoint (.zip) or a trained rule (.json)",
+        "or give package.module:Name, or the path of a checkpoint (.zip) or a trained rule (.json)",
     )
 
 
@@ -169,10 +178,8 @@ def _load_checkpoint(path: str) -> Policy:
         if loader.dist is None or loader.dist.name != _DISTRIBUTION:
             raise
         raise ConfigurationError(
-            "policy",
-            path,
-            "a checkpoint where the extra 'agents' is installed",
-            f"{error}: pip install 'llm-sched-env[agents]' -c constraints.txt",
+            f"The policy {path!r} needs the extra 'agents' ({error}); install it with "
+            "`pip install 'llm-sched-env[agents]' -c constraints.txt`."
         ) from error
     return _checked(policy, f"checkpoint {path}")
 

@@ -16,7 +16,7 @@ from llm_sched_env.simulation.simulation import SimulationBatch
 
 
 def parameters_of_plan(rule: DispatchRule, plan: FluidPlan, n_gpus: int) -> dict[str, Any]:
-    """What a simulation needs from a plan beside controls, for this rule on n GPUs."""
+    """What a simulation needs from a plan in addition to controls, for this rule on n GPUs."""
     return {
         "ranks": slot_ranks(plan, n_gpus),
         "weights": plan.decode_weights,
@@ -35,7 +35,7 @@ class PlanChange(NamedTuple):
 def plan_changes(
     rule: DispatchRule, fixed: FluidPlan, n_gpus: int, horizon: float
 ) -> tuple[PlanChange, ...]:
-    """When another plan than the fixed one comes into force; none without foresight."""
+    """When each further plan takes over; empty without look-ahead."""
     if rule.foresight is None:
         return ()
     known: dict[int, dict[str, Any]] = {}

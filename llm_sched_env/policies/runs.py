@@ -15,7 +15,7 @@ from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfigurat
 from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.envs.interval import IntervalControl
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan, ServiceLevel
 from llm_sched_env.plugins.user_code import note_place, user_code
@@ -51,7 +51,7 @@ class Run:
     seed: int
     stream: RequestStream | None
     billing: str | None
-    slis: tuple[ServiceLevel, ...]
+    slos: tuple[ServiceLevel, ...]
     pays_earlier_arrivals: bool
 
     @property
@@ -190,7 +190,7 @@ class PythonRuns:
         arguments = dict(given)
         control = arguments.pop("control", "interval")
         if not isinstance(control, str) or control not in _MEANING:
-            raise ConfigurationError("policy.environment control", control, " or ".join(_MEANING))
+            raise ConfigurationError("policy.environment control", control, one_of(_MEANING))
         unknown = sorted(map(str, set(arguments) - set(_MEANING[control])))
         if unknown:
             allowed = f"control, {', '.join(_MEANING[control])} with {control} control"
@@ -247,7 +247,7 @@ class PythonRuns:
 
     def _at_intervals(self, run: Run, replication: int, found: Replications) -> Metrics:
         configuration = IntervalConfiguration.validated(
-            **run.cluster, slis=run.slis, **self.arguments
+            **run.cluster, slos=run.slos, **self.arguments
         )
         control = IntervalControl(configuration, **run.mechanics)
         control.start(0, run.seed_of(replication))

@@ -31,6 +31,11 @@ def requests_of_run(
         horizon: seconds.
         seed: of the evaluation.
         replication: which one, from 0.
+
+    Example:
+        >>> trace = requests_of_run("base", n_gpus=2, horizon=30.0)
+        >>> trace.class_names
+        ('decode-heavy', 'prefill-heavy')
     """
     instance = resolve_instance(instance)
     streams = replication_seed(

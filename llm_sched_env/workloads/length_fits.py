@@ -75,6 +75,12 @@ def fit_output_lengths(
 
     Raises:
         ConfigurationError: for an option that is not allowed.
+
+    Example:
+        >>> from llm_sched_env.workloads.generated import requests_of_run
+        >>> trace = requests_of_run("base", n_gpus=10, horizon=60.0)
+        >>> [c.name for c in fit_output_lengths(trace, replications=20)]
+        ['decode-heavy', 'prefill-heavy']
     """
     if bins is not None:
         checked_integer("bins", bins, 2)

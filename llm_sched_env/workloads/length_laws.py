@@ -1,7 +1,7 @@
 """Maximum-likelihood exponential, log-normal and gamma distributions with a given mean.
 
 An instance states a mean and a shape around it, so each law has the sample's mean, and its
-coefficient of variation is the likeliest beside it. For the exponential and the gamma law that is
+coefficient of variation is the likeliest with it. For the exponential and the gamma law that is
 the full maximum likelihood.
 """
 

@@ -12,7 +12,7 @@ from llm_sched_env.files.atomic import save_figure, write_rows, write_whole
 
 TABLE, FIGURE, ROWS = "table.md", "figure.png", "rows.csv"
 _FIRST = "trunk-reservation"
-_SECOND = "credit-gate"
+_SECOND = "token-bucket"
 _HEADER = (
     "instance",
     "n",

@@ -22,10 +22,10 @@ from llm_sched_env.agents.imitation import with_measured_interval
 from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
 from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import PairedEvaluation
-from llm_sched_env.agents.variants import VARIANTS, variant
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.agents.training_variants import VARIANTS, variant
+from llm_sched_env.errors import ConfigurationError, one_of
 from llm_sched_env.files.atomic import write_whole
-from llm_sched_env.files.result_cache import keep_result, read_result, unusable
+from llm_sched_env.files.result_cache import read_result, store_result, unusable
 from llm_sched_env.presets import resolve_instance
 
 REPORT_SEED = 2_000_004
@@ -102,7 +102,7 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -
             for n, steps in _SCALE_STEPS.items()
         ]
     else:
-        raise ConfigurationError("study", study, " or ".join(STUDIES))
+        raise ConfigurationError("study", study, one_of(STUDIES))
     return [_cell(*choice, quick=quick, seed=seed) for choice in chosen]
 
 
@@ -186,22 +186,22 @@ def _compute(cell: Cell, folder: Path) -> Result:
         "seconds": saved.seconds,
         "cpu_seconds": time.process_time() - started,
         "weights_steps": saved.weights_steps,
-        "agent_bytes": _stripped_bytes(saved, folder / "stripped.zip"),
+        "agent_bytes": _exported_bytes(saved, folder / "exported.zip"),
         "evaluations": saved.evaluations,
         "report": _report(cell, saved),
         "versions": saved.versions,
     }
-    keep_result(folder / _RESULT_NAME, _KIND, cell.settings(), result)
+    store_result(folder / _RESULT_NAME, _KIND, cell.settings(), result)
     return result
 
 
-def _stripped_bytes(saved: Checkpoint, path: Path) -> int:
-    saved.stripped().save(path)
+def _exported_bytes(saved: Checkpoint, path: Path) -> int:
+    saved.exported().save(path)
     return path.stat().st_size
 
 
 def _report(cell: Cell, saved: Checkpoint) -> dict[str, float]:
-    """The kept weights on long runs beside the references."""
+    """Compare the kept weights with the references on long runs."""
     longer = dataclasses.replace(
         saved.configuration, evaluation_warmup=cell.warmup, evaluation_horizon=cell.horizon
     )

@@ -23,7 +23,7 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.errors import checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from research.framework.claims import Findings
 from research.framework.registry import STUDIES, named_studies
 from research.framework.study_files import StudyRun
@@ -57,21 +57,21 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compute statements of the paper: NAME.csv, NAME.png and claims in paper.md.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
         if name is None or list_studies:
             _list(as_json=as_json)
             return
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         checked_integer("--seed", seed, least=0)
         require_extra("report", "matplotlib")
         folder = out or (QUICK_RESULTS if quick else RESULTS)
         runs = [StudyRun(study, folder, quick, seed) for study in named_studies(name)]
         for run in runs:
             run.require_place()
-        spreading.connect()
+        executor.connect()
         output_folder(folder)
-        found = {run.study.name: _run(run, spreading, show=not as_json) for run in runs}
+        found = {run.study.name: _run(run, executor, show=not as_json) for run in runs}
         if as_json:
             print_json({name: [claim.to_dict() for claim in f.claims] for name, f in found.items()})
         print_note(f"wrote CSV, figures and paper.md to {folder}")
@@ -87,16 +87,16 @@ def _list(*, as_json: bool) -> None:
     )
 
 
-def _run(run: StudyRun, spreading: Spreading, *, show: bool) -> Findings:
+def _run(run: StudyRun, executor: Executor, *, show: bool) -> Findings:
     """Run one study with a bar of its cells; show its claims."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
         task = progress.add_task(run.study.name, total=run.count_cells())
-        findings = run.run(spreading, lambda done: progress.update(task, completed=done))
+        findings = run.run(executor, lambda done: progress.update(task, completed=done))
     if show:
         print_table(
-            ("claim", "our number", "value [95%]", "verdict"),
-            [(c.statement, c.quantity, c.number(), c.verdict) for c in findings.claims],
+            ("claim", "our number", "value [95%]", "outcome"),
+            [(c.statement, c.quantity, c.number(), c.outcome) for c in findings.claims],
             title=f"{run.study.title} ({run.study.source})",
         )
         print_lines(*findings.remarks)

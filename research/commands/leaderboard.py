@@ -1,4 +1,4 @@
-"""``python -m research leaderboard``: rank every policy on every instance of the board."""
+"""``python -m research leaderboard``: rank every policy on every instance of the leaderboard."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
 )
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.report import write_page
-from research.leaderboard.board_files import FILES, BoardRun
 from research.leaderboard.entrants import Agent, entrants
-from research.leaderboard.grid import board_cases
+from research.leaderboard.grid import leaderboard_cases
+from research.leaderboard.run_files import FILES, LeaderboardRun
 from research.leaderboard.standings import Standings, ranking
 
 RESULTS, QUICK_RESULTS = Path("results/leaderboard"), Path("results/leaderboard-quick")
@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         policies: Annotated[
             str | None,
             typer.Option(
-                help="Comma-separated: registered names restrict the board to them, "
-                "package.module:Name enters beside the others."
+                help="Comma-separated: registered names restrict the leaderboard to them, "
+                "package.module:Name enters in addition."
             ),
         ] = None,
         agents: Annotated[
@@ -66,34 +66,34 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Every registered policy on fixed instances and sizes, on the same requests.
 
-        A run that was interrupted goes on where it stopped: finished parts are kept in cells/.
+        An interrupted run resumes: finished parts are cached in cells/.
         """
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         require_extra("report", "matplotlib", "plotly")
         folder = out or (QUICK_RESULTS if quick else RESULTS)
-        run_board(folder, policies, agents, quick=quick, spreading=spreading, as_json=as_json)
+        run_leaderboard(folder, policies, agents, quick=quick, executor=executor, as_json=as_json)
 
 
-def run_board(
+def run_leaderboard(
     out: Path,
     policies: str | None,
     agents: str | None,
     *,
     quick: bool,
-    spreading: Spreading,
+    executor: Executor,
     as_json: bool,
 ) -> None:
-    """Compute what is missing, write the board, show its ranking."""
-    cases = board_cases(quick=quick)
+    """Compute what is missing, write the leaderboard, show its ranking."""
+    cases = leaderboard_cases(quick=quick)
     wanted = names("--policies", policies) if policies is not None else []
     files = agent_files(agents, list(dict.fromkeys(case.instance.name for case in cases)))
     competing = entrants(cases, wanted, [Agent(path, only or None) for path, only in files])
-    run = BoardRun(competing, out, _command(policies, agents, quick=quick), quick)
+    run = LeaderboardRun(competing, out, _command(policies, agents, quick=quick), quick)
     run.require_place()
-    spreading.connect()
+    executor.connect()
     output_folder(out)
     missing = run.missing()
-    minutes = sum(map(run.board.cost, missing)) / 60.0
+    minutes = sum(map(run.leaderboard.cost, missing)) / 60.0
     print_note(
         f"{len(run.cells)} cells, {len(missing)} of them to compute: about {minutes:.1f} minutes "
         f"of a processor; finished ones are kept in {out / 'cells'}"
@@ -101,8 +101,8 @@ def run_board(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
         task = progress.add_task("leaderboard", total=len(run.cells))
-        rows = run.run(spreading, lambda done: progress.update(task, completed=done))
-    settings = run.board.settings(rows)
+        rows = run.run(executor, lambda done: progress.update(task, completed=done))
+    settings = run.leaderboard.settings(rows)
     write_page(rows, [settings], out / "report.html")
     table = ranking(Standings(rows))
     if as_json:

@@ -18,10 +18,11 @@ from llm_sched_env.commands.options import (
     output_folder,
     print_json,
     trace_paths,
+    warn_former_option,
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import instance_from_trace
@@ -58,9 +59,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="Rule to start from: a path or `learned`; default: the plan's."),
         ] = None,
-        foresight: Annotated[
-            float, typer.Option(help="Seconds over which arrival profiles are known in advance.")
+        look_ahead: Annotated[
+            float, typer.Option(help="Seconds over which rate functions are known in advance.")
         ] = 10.0,
+        foresight: Annotated[float | None, typer.Option(hidden=True)] = None,
         reacting: Annotated[
             bool,
             typer.Option(
@@ -82,16 +84,19 @@ def register(app: typer.Typer) -> None:
         ray_address: RayAddressOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a rule by evolution; a run that was killed goes on when it is started again."""
+        """Train a rule by evolution; a run that was stopped resumes when started again."""
         from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
         from research.rule_training.trainer import train_rule
 
-        spreading = Spreading(jobs, backend, ray_address)
+        executor = Executor(jobs, backend, ray_address)
         recorded = reading.load_if_given(trace_paths(trace))
+        if foresight is not None:
+            warn_former_option("--foresight", "--look-ahead")
+            look_ahead = foresight
         chosen: dict[str, Any] = {
             "seed": checked_integer("--seed", seed, 0),
             "initial": initial,
-            "foresight": foresight,
+            "foresight": look_ahead,
         }
         if generations is not None:
             chosen["generations"] = checked_integer("--generations", generations)
@@ -104,7 +109,7 @@ def register(app: typer.Typer) -> None:
         if initial is not None:
             shipped = SHIPPED / f"{initial}.json"
             network = LearnedRule.load(shipped if shipped.exists() else initial).network
-        spreading.connect()
+        executor.connect()
         folder = output_folder(out)
         columns = (
             TextColumn(
@@ -127,7 +132,7 @@ def register(app: typer.Typer) -> None:
                 folder,
                 initial=network,
                 trace=recorded,
-                spreading=spreading,
+                executor=executor,
                 on_generation=show,
             )
         trained = LearnedRule.load(path)
@@ -156,19 +161,17 @@ def _configuration(
 
     if instance is not None and recorded is not None:
         raise ConfigurationError(
-            "--instance", instance, "none beside --trace", "the plan is that of the trace"
+            "`--instance` cannot be combined with `--trace`, whose requests are planned for."
         )
     if (instance is None and recorded is None) != (gpus is None):
         raise ConfigurationError(
-            "--gpus", gpus, "a size with --instance or --trace, none without them"
+            "`--gpus` is needed with `--instance` or `--trace`, and cannot be given without them."
         )
     if instance is None and "horizon" in chosen:
-        raise ConfigurationError(
-            "--seconds", chosen["horizon"], "a length with --instance", "others have their own"
-        )
+        raise ConfigurationError("`--seconds` needs `--instance`.")
     if gpus is None:
         if "reacting" in chosen:
-            raise ConfigurationError("--reacting", "a generalist", "one instance or trace")
+            raise ConfigurationError("`--reacting` needs `--instance` or `--trace`.")
         return RuleTraining(**chosen)
     n_gpus = checked_integer("--gpus", gpus)
     if recorded is None:

@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
             def show(done: int, name: str) -> None:
                 progress.update(task, completed=done, description=name)
-                # The table so far, for whoever cannot wait.
+                # The table so far.
                 if done:
                     write_page(finished_results(wanted, folder), folder, figure=with_figure)
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from llm_sched_env.errors import LLMSchedError, StudyError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from research.framework.cell_store import cell_file, keep_rows, read_rows
 from research.framework.study import Cell, Row, Study
 
@@ -17,7 +17,7 @@ def run_cells(
     cells: list[Cell],
     folder: Path,
     *,
-    spreading: Spreading,
+    executor: Executor,
     on_cell: Callable[[int], None] | None = None,
 ) -> list[Row]:
     """The rows of all cells in their order; only cells that are not finished are computed.
@@ -26,7 +26,7 @@ def run_cells(
         study: whose cells.
         cells: as :meth:`Study.cells` gives them.
         folder: of finished cells; each is there at once, so that what is killed can go on.
-        spreading: where cells are computed; the rows do not depend on it.
+        executor: where cells are computed; the rows do not depend on it.
         on_cell: called with the number of finished cells, at first with those found.
 
     Raises:
@@ -41,8 +41,8 @@ def run_cells(
     done = len(cells) - len(missing)
     if on_cell is not None:
         on_cell(done)
-    for k, rows in spreading.run(partial(_compute, study), [cell for cell, _ in missing]):
-        # Kept here and not by whoever computed it: other machines may have other disks.
+    for k, rows in executor.run(partial(_compute, study), [cell for cell, _ in missing]):
+        # Stored here and not by the worker: other machines may have other disks.
         cell, file = missing[k]
         keep_rows(file, cell, rows)
         done += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.evaluation.versions import versions
-from llm_sched_env.files.result_cache import keep_result, read_result, result_key, unusable
+from llm_sched_env.files.result_cache import read_result, result_key, store_result, unusable
 from research.framework.source_stamp import source_stamp
 from research.framework.study import Cell, Row, Study
 
@@ -36,7 +36,7 @@ def read_rows(file: Path, cell: Cell) -> list[Row] | None:
 
 def keep_rows(file: Path, cell: Cell, rows: list[Row]) -> None:
     """Keep a finished cell; the file appears under its name when it is whole."""
-    keep_result(file, _KIND, cell, rows)
+    store_result(file, _KIND, cell, rows)
 
 
 def cell_key(study: Study, cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""Claims of the paper, with verdicts that follow from our numbers alone."""
+"""Claims of the paper, with outcomes that follow from our numbers alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Criterion:
     low: float = -math.inf
     high: float = math.inf
 
-    def verdict(self, estimate: Estimate) -> str:
+    def outcome(self, estimate: Estimate) -> str:
         """``agrees`` if the whole 95% interval lies within, ``differs`` if none of it does.
 
         Otherwise, and for an interval that is not known, ``undecided``.
@@ -42,7 +42,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper beside our number.
+    """A statement of the paper and our number.
 
     Args:
         statement: what the paper says, or what follows from it, in a sentence.
@@ -50,7 +50,7 @@ class Claim:
         quantity: what our number is, with its unit.
         estimate: the number with its 95% interval; :func:`exact` numbers are their own.
         criterion: which numbers agree.
-        why: by verdict, why it came out so; a verdict without an entry has no reason.
+        why: by outcome, why it came out so; an outcome without an entry has no reason.
         shown: format of the numbers on the page.
     """
 
@@ -63,15 +63,15 @@ class Claim:
     shown: str = ".4f"
 
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         """``agrees``, ``differs`` or ``undecided``."""
-        return self.criterion.verdict(self.estimate)
+        return self.criterion.outcome(self.estimate)
 
     @property
     def reason(self) -> str:
-        """Why the verdict is as it is; may be empty."""
-        default = "the interval crosses the limit" if self.verdict == UNDECIDED else ""
-        return self.why.get(self.verdict, default)
+        """Why the outcome is as it is; may be empty."""
+        default = "the interval crosses the limit" if self.outcome == UNDECIDED else ""
+        return self.why.get(self.outcome, default)
 
     def number(self) -> str:
         """Our number with its interval, as on the page."""
@@ -93,7 +93,7 @@ class Claim:
             **self.estimate.to_dict(),
             "mean": self.estimate.mean if math.isfinite(self.estimate.mean) else None,
             "criterion": [v if math.isfinite(v) else None for v in limits],
-            "verdict": self.verdict,
+            "outcome": self.outcome,
             "reason": self.reason,
         }
 

@@ -13,9 +13,13 @@ from research.framework.study import Study
 
 INTRODUCTION = """# The paper's statements, computed
 
+*For readers of the paper and of this project's claims. After reading you know which statements the
+simulator confirms, how clearly, and which command computes each. All of it is generated: results,
+not documentation.*
+
 Every statement of Lin, Ding, Han and Zhang
 ([arXiv 2602.02987](https://arxiv.org/abs/2602.02987)) that can be computed has a command that
-computes it; this page is what the commands wrote (`make paper`). A verdict follows from the
+computes it; this page is what the commands wrote (`make paper`). Each check follows from the
 numbers: a claim *agrees* when the whole 95% interval of our number lies in the stated range,
 *differs* when none of it does, and is *undecided* otherwise.
 
@@ -24,7 +28,7 @@ numbers: a claim *agrees* when the whole 95% interval of our number lies in the 
 """
 
 _MARK = "experiment"
-_VERDICTS = (AGREES, DIFFERS, UNDECIDED)
+_OUTCOMES = (AGREES, DIFFERS, UNDECIDED)
 _OVERVIEW = re.compile(r"(<!-- overview -->\n).*?(<!-- end of overview -->)", re.DOTALL)
 _START = re.compile(r"<!-- experiment: (?P<name>[\w-]+)(?P<quick> \(quick\))? -->")
 
@@ -56,7 +60,7 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
     lines += [f"*{study.source}.* {study.settings(rows)} {run.times}".rstrip(), ""]
     lines += _claims_table(findings.claims)
     numbered = enumerate(findings.claims, 1)
-    reasons = [f"- ({k}) {claim.verdict}: {claim.reason}." for k, claim in numbered if claim.reason]
+    reasons = [f"- ({k}) {claim.outcome}: {claim.reason}." for k, claim in numbered if claim.reason]
     lines += ["", *reasons, ""] if reasons else [""]
     if findings.table:
         lines += [*table_lines(findings.table), ""]
@@ -75,7 +79,7 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
 def with_paragraph(page: str, name: str, text: str, order: Sequence[str]) -> str:
     """The page with a study's part replaced, or put in its place in the order.
 
-    The overview, where the page has its marks, counts the verdicts of all parts.
+    The overview, where the page has its marks, counts the outcomes of all parts.
 
     Raises:
         ConfigurationError: for a page whose marks are not pairs.
@@ -115,10 +119,8 @@ def _part(page: str, name: str) -> re.Match[str] | None:
     marks = len(re.findall(start, page)), len(re.findall(end, page))
     if marks not in {(0, 0), (1, 1)} or len(pairs) != marks[0]:
         raise ConfigurationError(
-            "page of claims",
-            f"{marks[0]} starts and {marks[1]} ends of {name}",
-            "one pair of marks per study, or none",
-            "restore its marks",
+            f"The page of claims has {marks[0]} start marks and {marks[1]} end marks of {name}; "
+            "restore one pair of marks, or remove all."
         )
     return pairs[0] if pairs else None
 
@@ -127,13 +129,13 @@ def _overview(found: Mapping[str, str]) -> list[dict[str, Any]]:
     """A row a study: its title and how many of its claims came out how."""
     return [
         {"study": f"`{name}`", "question": part.splitlines()[1].removeprefix("## ")}
-        | {verdict: part.count(f"| {_verdict(verdict)} |") for verdict in _VERDICTS}
+        | {outcome: part.count(f"| {_outcome(outcome)} |") for outcome in _OUTCOMES}
         for name, part in found.items()
     ]
 
 
-def _verdict(verdict: str) -> str:
-    return f"**{verdict}**"
+def _outcome(outcome: str) -> str:
+    return f"**{outcome}**"
 
 
 def _start_mark(name: str, *, quick: bool) -> str:
@@ -152,7 +154,7 @@ def _claims_table(claims: Sequence[Claim]) -> list[str]:
             "our number": claim.quantity,
             "value [95% interval]": claim.number(),
             "agrees if": claim.criterion.text(claim.shown),
-            "verdict": _verdict(claim.verdict),
+            "outcome": _outcome(claim.outcome),
         }
         for k, claim in enumerate(claims, 1)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from llm_sched_env.errors import ConfigurationError
 from research.framework.study import Study
 from research.studies.bursty_optimum import BurstyOptimum
-from research.studies.changing_traffic import ChangingTraffic
 from research.studies.convergence import Convergence
 from research.studies.exact_optimum import ExactOptimum
 from research.studies.finite_clusters import FiniteClusters
@@ -14,13 +13,14 @@ from research.studies.hardware import HardwareCurves
 from research.studies.learned_rules import LearnedRules
 from research.studies.memory_speed import MemorySpeed
 from research.studies.occupancy import Occupancy
-from research.studies.policies import Policies
+from research.studies.policy_revenues import Policies
 from research.studies.pricing import Pricing
 from research.studies.separate_charging import SeparateCharging
 from research.studies.shadow_prices import ShadowPrices
 from research.studies.sli_convergence import SliConvergence
 from research.studies.state_feedback import StateFeedback
-from research.studies.workload import Workload
+from research.studies.time_varying_arrivals import TimeVaryingArrivals
+from research.studies.workload_effects import Workload
 
 STUDIES: tuple[Study, ...] = (
     FluidPaths(),
@@ -37,7 +37,7 @@ STUDIES: tuple[Study, ...] = (
     ExactOptimum(),
     FiniteClusters(),
     StateFeedback(),
-    ChangingTraffic(),
+    TimeVaryingArrivals(),
     BurstyOptimum(),
     LearnedRules(),
 )

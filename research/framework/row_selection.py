@@ -22,5 +22,5 @@ def column(rows: list[Row], name: str, **wanted: Any) -> np.ndarray:
     """
     values = [row[name] for row in selected(rows, **wanted)]
     if not values:
-        raise ValueError(f"rows: got none with {wanted}, allowed are values that occur")
+        raise ValueError(f"rows: got none with {wanted}, expected values that occur")
     return np.array(values)

@@ -38,7 +38,7 @@ _ELSEWHERE = {
     "policies/timing.py",
     "evaluation/comparison.py",
     "evaluation/executor.py",
-    "evaluation/kept_evaluations.py",
+    "evaluation/evaluation_cache.py",
     "evaluation/ray_cluster.py",
     "evaluation/report.py",
 }
@@ -64,7 +64,7 @@ def policy_stamp(policy: Policy, *modules: str) -> str:
 
     Args:
         policy: a rule, or an object with ``reset`` and ``act``.
-        modules: where it is defined or made, beside the module of its class.
+        modules: where it is defined or made, in addition to the module of its class.
     """
     digest = hashlib.sha256()
     if isinstance(policy, DispatchRule):
@@ -110,7 +110,7 @@ def _sources_of(modules: set[str]) -> Iterator[Path]:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """Sources and the data beside them, such as weights."""
+    """Sources and their data, such as weights."""
     return sorted(path for path in folder.glob(pattern) if path.suffix in _SUFFIXES)
 
 

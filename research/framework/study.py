@@ -69,7 +69,7 @@ class Study(ABC):
 def seeds(seed: int, count: int) -> list[int]:
     """Seeds of the runs of a study: those of two seeds of the command line never meet."""
     if count > _RUNS_PER_SEED:
-        raise ValueError(f"count: got {count}, allowed is at most {_RUNS_PER_SEED}")
+        raise ValueError(f"count: got {count}, expected at most {_RUNS_PER_SEED}")
     return [_RUNS_PER_SEED * seed + k for k in range(count)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.files.atomic import save_figure, write_whole
 from research.framework.cell_runs import run_cells
@@ -70,17 +70,15 @@ class StudyRun:
         kept = parts(_page(self.folder)).get(self.study.name)
         if self.quick and kept is not None and not is_quick(kept):
             raise ConfigurationError(
-                "--out with --quick",
-                str(self.folder),
-                f"a folder without a full result of {self.study.name}",
-                "name another one",
+                f"The folder {str(self.folder)!r} (`--out`) has a full result of "
+                f"{self.study.name}, which `--quick` would replace; choose another folder."
             )
 
-    def run(self, spreading: Spreading, on_cell: Callable[[int], None] | None = None) -> Findings:
+    def run(self, executor: Executor, on_cell: Callable[[int], None] | None = None) -> Findings:
         """Compute what is not stored, then write every file."""
         cells = self.study.cells(quick=self.quick, seed=self.seed)
         folder = self.folder / "cells"
-        rows = run_cells(self.study, cells, folder, spreading=spreading, on_cell=on_cell)
+        rows = run_cells(self.study, cells, folder, executor=executor, on_cell=on_cell)
         findings = self.study.findings(rows)
         name = self.study.name
         write_whole(self.folder / f"{name}.csv", csv_bytes(rows))

@@ -1,4 +1,4 @@
-"""Paired differences on the same requests, with verdicts corrected for multiple tests."""
+"""Paired differences on the same requests, with outcomes corrected for multiple tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research.framework.study import Row
 from research.leaderboard.standings import Place, Standings
 
 ABOVE, NOISE, BELOW = "above", "within noise", "below"
-BEST, TRUNK, CREDIT = "best rule", "trunk-reservation", "credit-gate"
+BEST, TRUNK, CREDIT = "best rule", "trunk-reservation", "token-bucket"
 REFERENCES = (BEST, TRUNK, CREDIT)
 """With whom an entrant is compared; the best rule is that of each case, by its mean there."""
 FALSE_DISCOVERIES = 0.05
@@ -48,19 +48,19 @@ class Difference:
         return Estimate.of(self.values)
 
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         """Of this difference alone."""
-        return verdict(self.estimate)
+        return outcome(self.estimate)
 
 
-def verdict(estimate: Estimate) -> str:
+def outcome(estimate: Estimate) -> str:
     """``above`` or ``below`` 0 with the whole 95% interval, or ``within noise``."""
     low, high = estimate.ci95
     return ABOVE if low > 0 else BELOW if high < 0 else NOISE
 
 
 class Differences:
-    """All comparisons that the board makes.
+    """All comparisons that the leaderboard makes.
 
     Args:
         standings: the scores.
@@ -147,7 +147,7 @@ class Tally:
         """Count; the family of tests is all that are given."""
         from scipy.stats import false_discovery_control
 
-        verdicts = [one.verdict for one in differences]
+        outcomes = [one.outcome for one in differences]
         adjusted = (
             false_discovery_control([one.p_value for one in differences], method="by")
             if differences
@@ -159,9 +159,9 @@ class Tally:
             if p <= FALSE_DISCOVERIES
         ]
         return cls(
-            verdicts.count(ABOVE),
-            verdicts.count(NOISE),
-            verdicts.count(BELOW),
+            outcomes.count(ABOVE),
+            outcomes.count(NOISE),
+            outcomes.count(BELOW),
             0.05 * len(differences),
             sum(mean > 0 for mean in kept),
             sum(mean < 0 for mean in kept),
@@ -189,7 +189,7 @@ def difference_rows(differences: Differences, standings: Standings) -> list[Row]
                         "difference": estimate.mean,
                         "low": estimate.ci95[0],
                         "high": estimate.ci95[1],
-                        "verdict": found.verdict,
+                        "outcome": found.outcome,
                         "p_value": found.p_value,
                         "gap_closed": gap and gap.mean,
                         "gap_closed_low": gap and gap.ci95[0],

@@ -28,7 +28,7 @@ RULE, TRAINED, OUTSIDE = "rule", "trained", "outside"
 
 @dataclass(frozen=True)
 class Entrant:
-    """A line of the board.
+    """A line of the leaderboard.
 
     Attributes:
         label: its name there.
@@ -36,7 +36,7 @@ class Entrant:
         kind: one of :data:`RULE`, :data:`TRAINED`, :data:`OUTSIDE`.
         stamp: SHA-256 of what it is; its results are computed anew when it changes.
         compiled: whether the engine runs it; others cost wall time by simulated second.
-        n_classes: the numbers of classes on the board that it knows.
+        n_classes: the numbers of classes on the leaderboard that it knows.
         instance: the only one on which it competes; None for all.
     """
 
@@ -73,9 +73,9 @@ def entrants(
     """Those that compete.
 
     Args:
-        cases: of the board.
-        policies: names of registered policies, or aliases, restrict the board to them; import paths
-            (``package.module:Name``) and checkpoints enter beside whoever else is there.
+        cases: of the leaderboard.
+        policies: names of registered policies, or aliases, restrict the leaderboard to them; import
+            paths (``package.module:Name``) and checkpoints enter in addition.
         agents: further checkpoints.
 
     Raises:
@@ -94,7 +94,7 @@ def entrants(
             meet = None in {entrant.instance, other.instance} or entrant.instance == other.instance
             if entrant.label == other.label and meet:
                 raise ConfigurationError(
-                    "entrants", entrant.label, "each name once per instance", "rename or remove it"
+                    f"Two entrants have the name {entrant.label!r}; rename or remove one of them."
                 )
     return found
 

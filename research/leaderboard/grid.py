@@ -21,10 +21,10 @@ SIZES = (5, 20, 50, 200, 500, 2000)
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the board: an instance at one size, with the requests that all face.
+    """A row of the leaderboard: an instance at one size, with the requests that all face.
 
     Attributes:
-        instance: with its name on the board.
+        instance: with its name on the leaderboard.
         n_gpus: cluster size.
         seed: of its requests; cases share none, so they are independent of each other.
         horizon: simulated seconds, warm-up included.
@@ -76,15 +76,15 @@ _FULL = _Lengths(
 _QUICK = _Lengths(1.0, 50.0, {5: 100.0, 20: 50.0}, {5: 2, 20: 2}, 2)
 
 
-def board_cases(*, quick: bool = False) -> list[Case]:
-    """All rows of the board, by instance, then size; quick: a few, short."""
+def leaderboard_cases(*, quick: bool = False) -> list[Case]:
+    """All rows of the leaderboard, by instance, then size; quick: a few, short."""
     if quick:
         return _cases(("overload",), (0, 6), (5, 20), _QUICK)
     return _cases(PRESETS, range(len(CLASSES)), SIZES, _FULL)
 
 
 def is_random(name: str) -> bool:
-    """Whether an instance of the board, by its name, is one of the random ones."""
+    """Whether an instance of the leaderboard, by its name, is one of the random ones."""
     return name.startswith("random-")
 
 

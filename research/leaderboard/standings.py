@@ -15,7 +15,7 @@ Place = tuple[str, int]
 
 
 class Standings:
-    """The board's rows by place and policy.
+    """The leaderboard's rows by place and policy.
 
     Args:
         rows: of :class:`Leaderboard`.
@@ -92,7 +92,7 @@ def instance_table(standings: Standings, instance: str) -> list[Row]:
 _MET = {
     "TTFT p99, s": ("ttft_p99", ".3g"),
     "TPOT p99, ms": ("tpot_p99", "ms"),
-    "gave up": ("abandoned_share", ".0%"),
+    "abandoned": ("abandoned_share", ".0%"),
 }
 
 
@@ -117,7 +117,7 @@ def _service(standings: Standings, policy: str) -> Row:
     return {
         "TTFT p99, s": _shown(float(np.median(known("ttft_p99"))), ".3g"),
         "TPOT p99, ms": _shown(float(np.median(known("tpot_p99"))), "ms"),
-        "gave up": _shown(float(np.mean(known("abandoned_share"))), ".1%"),
+        "abandoned": _shown(float(np.mean(known("abandoned_share"))), ".1%"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Put a full leaderboard into docs/leaderboard.md (``make leaderboard``)."""
+"""Put a full leaderboard into docs/results/leaderboard.md (``make leaderboard``)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import sys
 from pathlib import Path
 
 from llm_sched_env.files.atomic import write_whole
-from research.leaderboard.board_page import END, FULL
+from research.leaderboard.ranking_page import END, FULL
 
 ROOT = Path(__file__).parents[2]
 
 
 def main(results: str) -> None:
-    """Copy the board between the marks of ``leaderboard.md``, its rows and figure beside it."""
-    docs, folder = ROOT / "docs", Path(results)
-    board = (folder / "leaderboard.md").read_text(encoding="utf-8")
-    if not board.startswith(FULL):
+    """Copy it between the marks of the page; its rows and figure go to where the page links."""
+    docs, folder = ROOT / "docs" / "results", Path(results)
+    leaderboard = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    if not leaderboard.startswith(FULL):
         sys.exit(
-            f"{folder}: got a part of the board, allowed is a full one; leave out --quick and "
+            f"{folder}: got a part of the leaderboard, expected a full one; leave out --quick and "
             "--policies that restrict it"
         )
-    linked = board.replace("](results.csv)", "](../research/results/leaderboard.csv)").rstrip("\n")
+    linked = leaderboard.replace(
+        "](results.csv)", "](../../research/results/leaderboard.csv)"
+    ).rstrip("\n")
     page = docs / "leaderboard.md"
     write_whole(page, _replaced(page, FULL, END, linked))
     shutil.copyfile(folder / "results.csv", ROOT / "research" / "results" / "leaderboard.csv")
@@ -36,7 +38,7 @@ def _replaced(path: Path, start: str, end: str, text: str) -> str:
     changed, count = re.subn(pattern, lambda _: text, found, flags=re.DOTALL)
     if count != 1:
         sys.exit(
-            f"{path.name}: got {count} places for the board, allowed is one; restore its marks"
+            f"{path.name}: got {count} places for the leaderboard, expected one; restore its marks"
         )
     return changed
 

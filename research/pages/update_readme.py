@@ -26,7 +26,7 @@ def main(results: str) -> None:
         flags=re.DOTALL,
     )
     if count != 1:
-        sys.exit(f"README.md: got {count} places for the table, allowed is one; restore its marks")
+        sys.exit(f"README.md: got {count} places for the table, expected one; restore its marks")
     write_whole(readme, text)
     shutil.copyfile(Path(results) / "figure.png", docs / "comparison.png")
 

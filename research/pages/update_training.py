@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from llm_sched_env.agents.variants import VARIANTS
+from llm_sched_env.agents.training_variants import VARIANTS
 from llm_sched_env.files.atomic import write_whole
 from research.agent_training.page import FIGURE, TABLE
 from research.agent_training.study import STUDIES
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(results: str) -> None:
-    """Fill the marks of ``training.md``; figures go beside it as ``training_STUDY.png``."""
+    """Fill the marks of ``training.md``; figures go next to it as ``training_STUDY.png``."""
     docs = ROOT / "docs"
     page_file = docs / "training.md"
     page = page_file.read_text(encoding="utf-8")
@@ -42,9 +42,7 @@ def _filled(page: str, start: str, end: str, lines: list[str]) -> str:
     pattern = f"{re.escape(first)}.*?{re.escape(last)}"
     filled, count = re.subn(pattern, lambda _: content, page, count=0, flags=re.DOTALL)
     if count != 1:
-        sys.exit(
-            f"training.md: got {count} places for {start!r}, allowed is one; restore its marks"
-        )
+        sys.exit(f"training.md: got {count} places for {start!r}, expected one; restore its marks")
     return filled
 
 

@@ -16,7 +16,7 @@ SECONDS = 420.0
 """Length of a part, where the trace is long enough."""
 WARMUP_SHARE = 1.0 / 7.0
 SPEEDS = (0.8, 1.1)
-"""Of a part beside the trace, log-uniform."""
+"""Of a part relative to the trace, log-uniform."""
 
 
 def replayed_scenario(

@@ -25,8 +25,8 @@ SIZES = (3, 4, 5, 6, 8, 12, 20, 32)
 LOADS = (0.7, 2.2)
 """Mean load over the critical one, log-uniform."""
 
-STEADY, TIDES, BURSTS = "steady", "tides", "bursts"
-TRAFFIC = {STEADY: 0.3, TIDES: 0.3, BURSTS: 0.4}
+STEADY, DIURNAL, BURSTS = "steady", "diurnal", "bursts"
+TRAFFIC = {STEADY: 0.3, DIURNAL: 0.3, BURSTS: 0.4}
 """Kinds of traffic and their shares."""
 
 WARMUP, HORIZON = 60.0, 360.0
@@ -73,8 +73,8 @@ def random_scenario(number: int, seed: int = 0) -> TrainingScenario:
     instance = mix(rng, f"training-{seed}-{number}-{traffic}")
     load = float(np.exp(rng.uniform(*np.log(LOADS))))
     instance = instance.scaled(load * critical_scale(instance), instance.name)
-    if traffic == TIDES:
-        instance = _with_tides(instance, rng)
+    if traffic == DIURNAL:
+        instance = _with_diurnal_rates(instance, rng)
     elif traffic == BURSTS:
         instance = _with_bursts(instance, rng)
     return TrainingScenario(instance, n_gpus)
@@ -130,7 +130,7 @@ def _around_a_preset(rng: np.random.Generator, name: str) -> Instance:
     return Instance(name, tuple(classes), hardware, PAPER_PRICES)
 
 
-def _with_tides(instance: Instance, rng: np.random.Generator) -> Instance:
+def _with_diurnal_rates(instance: Instance, rng: np.random.Generator) -> Instance:
     """Each class rises and falls once a period of 2 to 10 minutes, in step or not."""
     period = float(rng.uniform(120.0, 600.0))
     together = bool(rng.random() < 0.5)

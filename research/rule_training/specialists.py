@@ -22,5 +22,5 @@ def names() -> list[str]:
 def __getattr__(name: str) -> DispatchRule:
     """The rule of a specialist."""
     if name not in names():
-        raise AttributeError(f"got no specialist {name!r}, allowed is one of {', '.join(names())}")
+        raise AttributeError(f"got no specialist {name!r}, expected one of {', '.join(names())}")
     return load_rule(WEIGHTS / f"{name}.json")

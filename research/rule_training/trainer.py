@@ -28,7 +28,7 @@ from llm_sched_env.errors import (
     checked_integer,
     is_finite_number,
 )
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.files.atomic import make_folder, write_whole
 from llm_sched_env.model.instance import Instance
@@ -62,7 +62,7 @@ _FIRST_GAIN = 2.0
 _OUT_OF_REACH = 0.75
 # The rule is the average of the weights of about the last so many generations.
 _AVERAGED = 20.0
-_ONE_BY_ONE = Spreading(jobs=1)
+_ONE_BY_ONE = Executor(jobs=1)
 
 
 _MOST_GPUS = 10**7
@@ -143,13 +143,11 @@ class RuleTraining:
                 raise ConfigurationError(name, value, "a finite number >= 0")
         self._check_names()
         if (self.instance is None) != (self.n_gpus is None):
-            raise ConfigurationError(
-                "instance and n_gpus", (self.instance, self.n_gpus), "both, or none of them"
-            )
+            raise ConfigurationError("Give both `instance` and `n_gpus`, or neither.")
         if self.n_gpus is not None and checked_integer("n_gpus", self.n_gpus) > _MOST_GPUS:
             raise ConfigurationError("n_gpus", self.n_gpus, f"at most {_MOST_GPUS}")
         if not self.population.deviations.any():
-            raise ConfigurationError("noise", 0, "some weights that are trained")
+            raise ConfigurationError("No weight is trained; set one of the noises to a value > 0.")
 
     def _check_names(self) -> None:
         """Of features and corrections."""
@@ -254,7 +252,7 @@ def train_rule(
     *,
     initial: RankCorrection | None = None,
     trace: Trace | None = None,
-    spreading: Spreading = _ONE_BY_ONE,
+    executor: Executor = _ONE_BY_ONE,
     on_generation: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
     """Train a rule and write ``out/rule.json``; goes on where a killed training stopped.
@@ -265,7 +263,7 @@ def train_rule(
         initial: network to start from; default: one that corrects nothing. If it has fewer hidden
             units, the others have no effect at first.
         trace: the one that the configuration names, if it names one.
-        spreading: where runs are simulated; the result does not depend on it.
+        executor: where runs are simulated; the result does not depend on it.
         on_generation: called after each with its number, mean score and, when it was validated,
             the gain over trunk reservation.
 
@@ -274,7 +272,9 @@ def train_rule(
     """
     given = None if trace is None else fingerprint(trace)
     if given != configuration.trace:
-        raise ConfigurationError("trace", given, f"the configuration's, {configuration.trace}")
+        raise ConfigurationError(
+            "trace", given, f"the trace of the configuration, {configuration.trace}"
+        )
     make_folder(out)
     progress = _start(configuration, out, initial)
     deviations = configuration.population.deviations
@@ -283,7 +283,7 @@ def train_rule(
     while progress.generation < configuration.generations:
         g = progress.generation
         sampled = partial(_sample, configuration, trace, progress.weights, g)
-        samples = spreading.in_order(sampled, range(configuration.scenarios))
+        samples = executor.in_order(sampled, range(configuration.scenarios))
         gradient = np.mean([sample[0] for sample in samples], axis=0)
         direction = progress.momentum.step(gradient)
         progress.weights = progress.weights * (1.0 - configuration.weight_decay * decayed)
@@ -292,7 +292,7 @@ def train_rule(
         progress.generation += 1
         row = {"generation": g + 1.0, "score": float(np.mean([s[1] for s in samples]))}
         if (g + 1) % configuration.validate_every == 0:
-            row |= _validate(configuration, trace, progress.average, spreading)
+            row |= _validate(configuration, trace, progress.average, executor)
             progress.seconds = time.perf_counter() - started
             progress.curve.append({**row, "seconds": round(progress.seconds, 1)})
             _save(configuration, out, progress)
@@ -318,11 +318,11 @@ def _sample(
 
 
 def _validate(
-    configuration: RuleTraining, trace: Trace | None, weights: np.ndarray, spreading: Spreading
+    configuration: RuleTraining, trace: Trace | None, weights: np.ndarray, executor: Executor
 ) -> dict[str, float]:
     """Mean gain over trunk reservation in shares of R*, on requests that were never trained on."""
     gain = partial(_gain, configuration, trace, rounded(weights))
-    gains = spreading.in_order(gain, range(configuration.validation_scenarios))
+    gains = executor.in_order(gain, range(configuration.validation_scenarios))
     error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
     return {"gain": float(np.mean(gains)), "gain_error": error}
 
@@ -360,7 +360,9 @@ def _widened(network: RankCorrection, hidden_units: int) -> RankCorrection:
     """The same rule with more hidden units, which have no effect yet."""
     own = network.hidden_units
     if own > hidden_units:
-        raise ConfigurationError("hidden_units", hidden_units, f"at least {own}, as initial has")
+        raise ConfigurationError(
+            "hidden_units", hidden_units, f"at least {own}, the hidden units of initial"
+        )
     wider = _reading(hidden_units)
     static, state, output, gain = (
         np.array(getattr(wider, name)) for name in ("static", "state", "output", "gain")
@@ -418,10 +420,8 @@ def _resumed(configuration: RuleTraining, out: Path) -> _Progress:
     if trained != wanted:
         other = sorted(k for k in wanted if trained.get(k) != wanted[k])
         raise ConfigurationError(
-            f"training in {out} with other",
-            ", ".join(other),
-            "the settings of the run that is there",
-            "choose another folder",
+            f"The training in {str(out)!r} has other settings of {', '.join(other)}; "
+            "use the same ones, or choose another folder."
         )
     return progress
 

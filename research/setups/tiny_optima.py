@@ -21,7 +21,7 @@ from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from research.framework.study import Cell, Row, seeds
-from research.setups.variants import with_hardware
+from research.setups.changed_instances import with_hardware
 
 OPTIMUM, RANDOM_GPU, TRUNK = "optimum", "optimum, random GPU", "trunk-reservation"
 BEST_RESERVE = "trunk-reservation with the best reserve"
@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 
 
 def run_settings(*, quick: bool, seed: int) -> Cell:
-    """How long and how often the rules are simulated beside the exact numbers."""
+    """How long and how often the rules are simulated, to check the exact numbers."""
     return {
         "replications": 4 if quick else 16,
         "horizon": 3000.0 if quick else 25_000.0,

@@ -46,7 +46,7 @@ _NO_POLICY = 0.9
 
 
 class BurstyOptimum(Study):
-    """Trunk reservation, which knows nothing of bursts, beside the optimum of who sees them."""
+    """Compare trunk reservation, which does not see bursts, with the optimum that does."""
 
     name = "bursty-optimum"
     title = "What seeing a burst could earn"
@@ -108,10 +108,10 @@ class BurstyOptimum(Study):
             "Presets with fewer slots at the same load (*The exact optimum of tiny systems*), "
             "`bursts-dolly` in two classes of the mean lengths of those that write more than they "
             "read and of the others. The Markov decision process now has the state of the bursts "
-            "in it: the optimum sees it, so whoever has to guess earns less. *Steady* are the same "
-            f"arrivals without bursts. {TRUNK} knows mean rates only. Exact numbers are two ends "
-            f"that hold the true one; what {LEARNED} earns more than {TRUNK} is simulated, on the "
-            f"same requests, with 95% intervals. {sizes}."
+            "in it: the optimum sees it, so a policy that has to guess earns less. *Steady* are "
+            f"the same arrivals without bursts. {TRUNK} knows mean rates only. Exact numbers are "
+            f"two ends that hold the true one; what {LEARNED} earns more than {TRUNK} is "
+            f"simulated, on the same requests, with 95% intervals. {sizes}."
         )
 
 

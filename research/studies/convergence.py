@@ -21,7 +21,7 @@ SIZES = (5, 20, 50, 200, 500)
 LARGER_SIZES = (1000, 2000, 5000, 20_000, 50_000)
 PAPERS_LARGEST = SIZES[-1]
 QUEUE_MARGIN = 0.02
-# From here on fluctuations of admissions are small beside what the plan turns away.
+# From here on fluctuations of admissions are small compared with what the plan turns away.
 LIMIT_SIZE = 5000
 QUEUES = ("q_prefill", "q_decode")
 
@@ -117,7 +117,7 @@ class Convergence(Study):
         return table
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """The gap in logarithmic scales; queues beside the plan's."""
+        """The gap in logarithmic scales; queues and those of the plan."""
         figure.set_size_inches(9.0, 3.6)
         gap, queues = figure.subplots(1, 2)
         sizes, shares = _by_size(rows, "share")
@@ -147,7 +147,7 @@ class Convergence(Study):
 
 
 def _queue_claims(rows: list[Row], queue: str, why: str) -> list[Claim]:
-    """A queue of all classes beside the plan's: at the largest size, and on the way there."""
+    """Compare a queue of all classes with the plan's: at the largest size, and on the way there."""
     planned = float(getattr(plan(INSTANCE), queue).sum())
     columns = [_by_size(rows, name) for name in rows[0] if name.startswith(queue)]
     sizes, found = columns[0][0], np.sum([values for _, values in columns], axis=0)
@@ -177,7 +177,7 @@ def _queue_claims(rows: list[Row], queue: str, why: str) -> list[Claim]:
 
 
 def _chance_admissions(n: int) -> str:
-    """What rounding and chance admit beyond the plan, beside what the plan turns away."""
+    """Compare what rounding and chance admit beyond the plan with what the plan turns away."""
     fluid = plan(INSTANCE)
     instance, turned_away = fluid.instance, 1.0 - fluid.admission_fraction
     i = int(np.argmax(turned_away))

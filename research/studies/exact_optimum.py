@@ -43,7 +43,7 @@ CASES = (
     (4, 0.5, 20.0, 1, "bundled", 8, 8),
 )
 _NAMES = ("slots", "load", "gamma", "n_gpus", "pricing", "queue_limit", "decode_limit")
-CREDIT_GATE = "credit-gate"
+TOKEN_BUCKET = "token-bucket"
 # Shares of the optimum that trunk reservation should earn.
 GOAL, FASTER_MIXED_GOAL = 0.99, 0.95
 # Of one class alone, in the figure.
@@ -136,7 +136,7 @@ def _one(own: list[Row], kind: str, **wanted: str) -> Row:
 
 
 def _mixed_is_faster(own: list[Row]) -> bool:
-    """Whether a GPU decodes more beside a prefill: gamma tau_mix < (B-1)/B."""
+    """Whether a mixed GPU decodes more than a solo one: gamma tau_mix < (B-1)/B."""
     slots = int(own[0]["slots"])
     return bool(own[0]["speed_ratio"] < (slots - 1) / slots)
 
@@ -219,13 +219,13 @@ def _findings_table(cases: list[list[Row]]) -> list[Row]:
         for row in selected(own, kind="policy"):
             if row["name"] not in {OPTIMUM, RANDOM_GPU}:
                 put(f"{row['name']}, {row['method']}", own, _percent(row, best))
-        put(f"of {CREDIT_GATE}'s gap to R*, the optimum closes", own, _closed(own))
+        put(f"of {TOKEN_BUCKET}'s gap to R*, the optimum closes", own, _closed(own))
     return list(lines.values())
 
 
 def _closed(own: list[Row]) -> str:
     """What part of the way from the credit gate to R* the optimum gets."""
-    start = middle(_one(own, "policy", name=CREDIT_GATE))
+    start = middle(_one(own, "policy", name=TOKEN_BUCKET))
     best = middle(_one(own, "policy", name=OPTIMUM))
     return f"{100 * (best - start) / (_one(own, 'system')['upper'] - start):.1f}"
 

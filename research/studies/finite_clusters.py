@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRINTED, STRICT, OURS = "gate-and-route", "strict-gate-and-route", "trunk-reservation"
-POLICIES = (PRINTED, STRICT, "credit-gate-static", "credit-gate", OURS)
+POLICIES = (PRINTED, STRICT, "token-bucket-static", "token-bucket", OURS)
 PRESETS = ("base", "overload", "dolly15k")
 AZURE_LOAD = 1.2  # of what can be served: its own rates are no challenge
 SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -34,7 +34,7 @@ LARGE, LARGE_RUNS = 1000, 2
 # Simulated GPU-seconds of a run after its warm-up, and at least so many seconds.
 MEASURED, LEAST_MEASURED = 300_000.0, 150.0
 WARMUP_DECODES, LEAST_WARMUP = 2.0, 200.0
-GOALS = {OURS: {5: 0.97, 20: 0.985}, "credit-gate": {5: 0.95, 20: 0.97}}
+GOALS = {OURS: {5: 0.97, 20: 0.985}, "token-bucket": {5: 0.95, 20: 0.97}}
 RANDOM_GOAL = 0.96
 # A gap of so many standard errors is no noise; a rate takes so many sizes.
 _CLEAR, _LEAST_SIZES = 4.0, 3
@@ -272,7 +272,7 @@ def _findings_remarks(rows: list[Row]) -> list[str]:
                 texts.append(
                     f"`overload`, n = {n}, {policy}: prefills of {found['class_above_plan']} "
                     f"exceed the plan by {found['overshoot']:.4f} per GPU, "
-                    f"{found['prefilled_in_vain']:.1%} of all prefilled requests give up before "
+                    f"{found['prefilled_in_vain']:.1%} of all prefilled requests abandon before "
                     "they decode."
                 )
     worst = {

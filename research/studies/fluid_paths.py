@@ -32,7 +32,7 @@ TIMES = np.arange(round(HORIZON / STEP) + 1) * STEP
 
 
 class FluidPaths(Study):
-    """Sample paths over n beside the fluid path from the same state, for two routers."""
+    """Compare sample paths over n with the fluid path from the same state, for two routers."""
 
     name = "fluid-paths"
     title = "Sample paths converge to the fluid dynamics"

@@ -17,8 +17,8 @@ from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.estimates import jackknifed
 from research.framework.row_selection import column, selected
 from research.framework.study import Cell, Row, Study, seeds
+from research.setups.changed_instances import with_hardware
 from research.setups.simulated_runs import simulate, simulated_cell, simulation_cost
-from research.setups.variants import with_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ class HardwareCurves(Study):
         return [*programs, *(_simulation(*point, **times) for point in points)]
 
     def cost(self, cell: Cell) -> float:
-        """Simulated GPU-seconds; a program is nothing beside them."""
+        """Simulated GPU-seconds; a linear program costs little compared with them."""
         return simulation_cost(cell["run"]) if "run" in cell else 1.0
 
     def compute(self, cell: Cell) -> list[Row]:
@@ -117,7 +117,7 @@ class HardwareCurves(Study):
             "revenue": result.revenue_rate.mean,
             "share": result.score.mean,
             "tpot": result.tpot.mean,
-            "token time": result.token_time.mean,
+            "token time": result.decode_tpot.mean,
         }
         return [row | found]
 
@@ -274,7 +274,7 @@ def _saturation(rows: list[Row]) -> float:
 
 
 def _saturation_claim(rows: list[Row]) -> Claim:
-    """What slots earn beyond 16 beside what they earned up to there, in simulation."""
+    """Compare what slots earn beyond 16 with what they earn up to there, in simulation."""
     points = [
         v
         for v in SWEEPS[SLOTS].simulated
@@ -337,7 +337,7 @@ def _follows_claim(rows: list[Row], policy: str) -> Claim:
         Criterion(low=0.95),
         {
             "differs": f"the plan wants {target:.2f} prefills of a class in service there; the "
-            "printed gate admits it whenever no other waits, and prefilled requests give up"
+            "the paper's gate admits it whenever no other waits, and prefilled requests abandon"
         },
         ".3f",
     )

@@ -154,7 +154,7 @@ def _table(rows: list[Row]) -> list[Row]:
         best, shares = _best(rows, pair, law, n_gpus)
         assert shares is not None
         line: Row = {"instance": pair, "law": law, "n": n_gpus, "R*": round(own[0]["bound"], 2)}
-        for policy in ("gate-and-route", "credit-gate", "trunk-reservation", "fcfs-immediate"):
+        for policy in ("gate-and-route", "token-bucket", "trunk-reservation", "fcfs-immediate"):
             values = [row["share"] for row in selected(own, policy=policy)]
             line[policy] = round(float(np.mean(values)), 4) if values else None
         table.append(line | {"best": best, "its share": round(float(shares.mean()), 4)})

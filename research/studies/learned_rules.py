@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEARNED = "learned"
-BEST_RULE, CREDIT_GATE = "trunk-reservation", "credit-gate"
+BEST_RULE, TOKEN_BUCKET = "trunk-reservation", "token-bucket"
 PRESETS = ("base", "overload", "dolly15k")
 SMALL = (5, 20)
 RUNS = {5: 192, 20: 64, 50: 24, 200: 6, 500: 4, 2000: 3}
@@ -40,7 +40,7 @@ _NEAR = 0.01
 
 
 class LearnedRules(Study):
-    """The generalist, and rules trained for one instance and size, beside the best rules."""
+    """Compare the shipped rule and rules trained for one instance with the best rules."""
 
     name = "learned"
     title = "What trained rules add"
@@ -128,13 +128,13 @@ _CAVEAT = (
     "By the exact optimum of tiny systems `trunk-reservation` already earns 99.1 to 99.95 % of "
     "what any policy can earn there, and with the best number of free slots 99.9 % on one GPU of "
     "`overload`: what is left to learn under steady arrivals is small, and a third of "
-    f"`{CREDIT_GATE}`'s gap is more than the optimum itself closes on some of them."
+    f"`{TOKEN_BUCKET}`'s gap is more than the optimum itself closes on some of them."
 )
 
 
 def _policies(instance: str, n_gpus: int) -> list[str]:
     own = SPECIALISTS.get((instance, n_gpus))
-    return [CREDIT_GATE, BEST_RULE, LEARNED, *([own] if own else [])]
+    return [TOKEN_BUCKET, BEST_RULE, LEARNED, *([own] if own else [])]
 
 
 def _no_worse(rows: list[Row], instance: str, n_gpus: int, wanted: str | None = None) -> Claim:
@@ -183,13 +183,13 @@ def _above_on_half(rows: list[Row], cases: list[tuple[str, int]]) -> list[Claim]
 def _third_of_the_gap(rows: list[Row], instance: str, n_gpus: int) -> Claim:
     """By the delta method: gain less a third of the gap stands above 0 where the share does."""
     policy = _agent(rows, instance, n_gpus)
-    credit = _shares(rows, instance, n_gpus, CREDIT_GATE)
+    credit = _shares(rows, instance, n_gpus, TOKEN_BUCKET)
     gain = _shares(rows, instance, n_gpus, policy) - credit
     gap = 1.0 - credit
     closed = float(gain.mean() / gap.mean())
     low, high = Estimate.of((gain - closed * gap) / gap.mean()).ci95
     return Claim(
-        f"{policy} closes a third of {CREDIT_GATE}'s gap to R*",
+        f"{policy} closes a third of {TOKEN_BUCKET}'s gap to R*",
         "this project",
         f"share of the gap, {instance}, n = {n_gpus}",
         Estimate(closed, (closed + low, closed + high)),
@@ -206,7 +206,7 @@ def _agent(rows: list[Row], instance: str, n_gpus: int) -> str:
 def _line(rows: list[Row], instance: str, n_gpus: int) -> Row:
     """Shares of R* in %, and paired gains over trunk reservation."""
     line: Row = {"instance": instance, "n": n_gpus}
-    for policy in (CREDIT_GATE, BEST_RULE):
+    for policy in (TOKEN_BUCKET, BEST_RULE):
         line[policy] = _with_interval(100.0 * _shares(rows, instance, n_gpus, policy))
     for policy in (LEARNED, SPECIALIST):
         line[f"{policy}, gain"] = "-"

@@ -14,8 +14,8 @@ from llm_sched_env.presets import resolve_instance
 from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.row_selection import column, selected
 from research.framework.study import Cell, Row, Study, seeds
+from research.setups.changed_instances import with_hardware
 from research.setups.simulated_runs import simulate, simulated_cell, simulation_cost
-from research.setups.variants import with_hardware
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ class MemorySpeed(Study):
         return [*programs, *simulations]
 
     def cost(self, cell: Cell) -> float:
-        """Simulated GPU-seconds; a program is nothing beside them."""
+        """Simulated GPU-seconds; a linear program costs little compared with them."""
         return simulation_cost(cell["run"]) if "run" in cell else 1.0
 
     def compute(self, cell: Cell) -> list[Row]:

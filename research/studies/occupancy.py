@@ -26,7 +26,7 @@ DECODES = [Y_MIXED, Y_SOLO]
 
 
 class Occupancy(Study):
-    """Occupancies by class and station of gate-and-route on ``base``, beside the plan."""
+    """Compare occupancies by class and station of gate-and-route on ``base`` with the plan."""
 
     name = "occupancy"
     title = "Gate-and-route tracks x*, and the decodes in sum"
@@ -91,7 +91,7 @@ class Occupancy(Study):
                 f"distance from it by class, relative, n = {n}",
                 _distance(found_decodes, one_sided_split(fluid)),
                 Criterion(low=0.1),
-                {"agrees": "solo slots go to whoever comes next, whatever the optimum says"},
+                {"agrees": "solo slots go to the next request, whatever the optimum says"},
             ),
             Claim(
                 "They do track the optimum with one solo probability for all classes, which is "

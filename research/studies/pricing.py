@@ -19,8 +19,8 @@ from llm_sched_env.presets import PAPER_PRICES, resolve_instance
 from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.row_selection import column, selected
 from research.framework.study import Cell, Row, Study, seeds
+from research.setups.changed_instances import with_prices
 from research.setups.simulated_runs import simulate, simulated_cell, simulation_cost
-from research.setups.variants import with_prices
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ class Pricing(Study):
         return [*plans, *simulations]
 
     def cost(self, cell: Cell) -> float:
-        """Simulated GPU-seconds; a program is nothing beside them."""
+        """Simulated GPU-seconds; a linear program costs little compared with them."""
         return simulation_cost(cell["run"]) if "run" in cell else 1.0
 
     def compute(self, cell: Cell) -> list[Row]:
@@ -333,7 +333,7 @@ def _what_the_loss_buys(
     revenue = [billed(found, "bundled", PAPER_RATIO).mean() for found in runs]
     gain = revenue[0] / revenue[1] - 1.0
     return (
-        "prompts that are charged pay also when their requests give up before they decode; "
+        "prompts that are charged pay also when their requests abandon before they decode; "
         f"scheduled by bundled prices {queues[0]:.1f} in place of {queues[1]:.1f} prefilled "
         f"requests wait per GPU, and completed requests are worth {gain:+.1%}"
     )

@@ -22,7 +22,7 @@ SIZES = (50, 500, 5000)
 
 
 class SeparateCharging(Study):
-    """Gate-and-route with the bundled plan beside prioritize-and-route with the separate one."""
+    """Compare gate-and-route on the bundled plan with prioritize-and-route on the separate one."""
 
     name = "separate-charging"
     title = "Bundled and separate charging"
@@ -96,7 +96,7 @@ class SeparateCharging(Study):
         return table
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """Queues against n, beside the plans' (dotted)."""
+        """Queues against n, and those of the plans (dotted)."""
         figure.set_size_inches(9.0, 6.0)
         sizes = sorted({row["n_gpus"] for row in rows})
         for instance, line in zip(INSTANCES, figure.subplots(2, 2), strict=True):

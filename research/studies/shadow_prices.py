@@ -55,7 +55,7 @@ class ShadowPrices(Study):
         return [*limits, *penalties, *sets]
 
     def compute(self, cell: Cell) -> list[Row]:
-        """One plan, and those beside it that check its price."""
+        """One plan, and the neighbours that check its price."""
         instance = resolve_instance(INSTANCE)
         row = {"form": cell["form"], "level": cell.get("level", "+".join(cell.get("levels", [])))}
         if cell["form"] == "limit":
@@ -239,7 +239,7 @@ def limited(instance: Instance, level: str, fraction: float) -> Row:
 
 
 def penalised(instance: Instance, level: str, multiple: float) -> Row:
-    """A plan that pays a price for a level, beside the one limited to what it attains."""
+    """Compare a plan that pays a price for a level with the one limited to what it attains."""
     least, free = attainable(instance, level)
     price = multiple * plan(instance).value / (free - least)
     fluid = _solve(instance, level, price=price)

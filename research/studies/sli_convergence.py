@@ -26,7 +26,7 @@ class Case(NamedTuple):
         pricing: ``bundled`` or ``separate``.
         slis: service levels of the plan.
         tracking: the policy that should reach it, and the theorem's or section's place.
-        other: the policy beside it that should not.
+        other: the policy that should not.
     """
 
     instance: str
@@ -138,7 +138,7 @@ class SliConvergence(Study):
         return table
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """Solo decodes by class beside the plan's; distances below."""
+        """Solo decodes by class and those of the plan; distances below."""
         figure.set_size_inches(11.0, 6.0)
         axes = figure.subplots(2, len(CASES), sharex=True)
         sizes = _sizes(rows)
@@ -218,7 +218,7 @@ def _case_claims(rows: list[Row], name: str) -> list[Claim]:
             Estimate.of(by_size[case.tracking][:, -1]),
             Criterion(high=NEAR),
             {
-                "differs": "the printed gate still admits more of the class with the small "
+                "differs": "the paper's gate still admits more of the class with the small "
                 "target than the plan"
             },
         ),
@@ -260,7 +260,7 @@ def _limit_claims(rows: list[Row], name: str, n: int) -> list[Claim]:
             Estimate.of(np.ptp(solo, axis=1) / limit),
             Criterion(high=1.05),
             {
-                "differs": "not yet at this size: the printed gate admits more of the class with "
+                "differs": "not yet at this size: the paper's gate admits more of the class with "
                 "the small target than the plan, whose decodes then take solo slots"
             },
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPLANNED, FIXED = "fluid-mpc", "trunk-reservation"
-POLICIES = ("fcfs-immediate", "credit-gate", FIXED, REPLANNED)
+POLICIES = ("fcfs-immediate", "token-bucket", FIXED, REPLANNED)
 STEADY = ("base", "overload", "dolly15k")
 CHANGING = ("phased", "peaks")
 SIZES = (5, 20)
@@ -27,7 +27,7 @@ _SAME = 0.005
 
 
 class StateFeedback(Study):
-    """``fluid-mpc`` beside rules of a fixed plan, under steady and under changing arrivals."""
+    """Compare ``fluid-mpc`` with rules of a fixed plan, under steady and time-varying arrivals."""
 
     name = "fluid-mpc"
     title = "Planning anew every second"

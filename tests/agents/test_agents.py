@@ -107,12 +107,16 @@ def test_wrong_number_of_classes_is_one_clear_line(checkpoint):
 
 
 def test_a_comparison_checks_every_agent_before_it_runs(checkpoint):
-    from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare
+    from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 
     agent = Competitor("ppo", load_policy(checkpoint))
     done = []
     with pytest.raises(CheckpointError, match="8 classes"):
-        compare([Scenario("overload", 5), Scenario("dolly15k", 5)], [agent], on_result=done.append)
+        compare(
+            [ComparedWorkload("overload", 5), ComparedWorkload("dolly15k", 5)],
+            [agent],
+            on_result=done.append,
+        )
     assert done == []
 
 
@@ -219,10 +223,10 @@ def test_a_killed_run_goes_on_where_it_was_saved(tmp_path):
     assert resumed.seconds > killed.seconds
 
 
-def test_a_stripped_agent_acts_alike_and_cannot_learn_on(tmp_path, checkpoint):
+def test_an_exported_agent_acts_alike_and_cannot_learn_on(tmp_path, checkpoint):
     whole = Checkpoint.load(checkpoint)
     path = tmp_path / "agent.zip"
-    whole.stripped().save(path)
+    whole.exported().save(path)
     assert path.stat().st_size < 50_000
     results = [lse.evaluate(str(p), "overload", 5, **FAST).scores for p in (checkpoint, path)]
     assert results[0] == results[1]

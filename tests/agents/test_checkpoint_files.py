@@ -84,7 +84,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(members, tmp_
     bomb = written(tmp_path / "agent.zip", members | {"metadata.json": zeros})
     assert bomb.stat().st_size < 250_000
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("unpacked"))
-    require_one_line(bomb, "'metadata.json' of 1,048,576 bytes, allowed are 500,000")
+    require_one_line(bomb, "'metadata.json' of 1,048,576 bytes, at most 500,000")
 
 
 def test_arrays_that_unpack_to_too_much_are_refused(members, tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_arrays_that_unpack_to_too_much_are_refused(members, tmp_path, monkeypat
     np.savez_compressed(nested, a=np.zeros(2**16), b=np.zeros(2**16 - 1000))
     assert len(nested.getvalue()) < 10_000
     path = written(tmp_path / "agent.zip", members | {"weights.npz": nested.getvalue()})
-    require_one_line(path, r"allowed are 500,000|more than 500,000 bytes")
+    require_one_line(path, r"at most 500,000|more than 500,000 bytes")
 
 
 def test_an_array_that_claims_more_than_it_has_is_refused(members, tmp_path):

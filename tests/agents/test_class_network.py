@@ -19,7 +19,7 @@ from llm_sched_env.agents.class_network import (
     moments_for,
 )
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.variants import variant
+from llm_sched_env.agents.training_variants import variant
 
 N_CLASSES, PARTS = 5, 2
 

@@ -72,7 +72,7 @@ def test_the_notes_of_a_comparison_follow_from_a_real_training(tmp_path):
     worse = {name: value - 1.0 for name, value in first.items()} | {"steps": 200.0}
     kept = dataclasses.replace(saved, weights_steps=0, evaluations=[first, worse])
     kept.save(path)
-    _, notes = _competitors("credit-gate", f"overload={path}", {"overload"})
+    _, notes = _competitors("token-bucket", f"overload={path}", {"overload"})
     (note,) = notes
     assert note.startswith("ppo on overload: PPO trained for 200 steps")
     assert note.endswith(f"; {kept_weights(kept)}.")

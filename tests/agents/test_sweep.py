@@ -16,13 +16,13 @@ from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.sweep import sweep, training_runs
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
-from llm_sched_env.evaluation.executor import Spreading
-from llm_sched_env.evaluation.kept_evaluations import evaluation_file
+from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare, rows
+from llm_sched_env.evaluation.evaluation_cache import evaluation_file
+from llm_sched_env.evaluation.executor import Executor
 
 SMALL = {"n_envs": 4, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
 PART = 150
-ONE = Spreading(jobs=1)
+ONE = Executor(jobs=1)
 
 
 def small(steps=300, seed=0, **more):
@@ -30,10 +30,10 @@ def small(steps=300, seed=0, **more):
     return TrainingConfiguration(lse.presets.overload().to_dict(), **settings)
 
 
-def swept(configurations, out, *, part=PART, spreading=ONE, on_part=None):
+def swept(configurations, out, *, part=PART, executor=ONE, on_part=None):
     """The runs after a sweep."""
     runs = training_runs(configurations, out, part)
-    sweep(runs, spreading, on_part)
+    sweep(runs, executor, on_part)
     return runs
 
 
@@ -122,7 +122,7 @@ def test_more_steps_continue_a_run_and_other_settings_are_another(tmp_path):
 def test_workers_train_the_same_agents(whole, tmp_path, backend, request):
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
     configurations = [run.configuration for run in whole]
-    runs = swept(configurations, tmp_path, spreading=Spreading(2, backend, address))
+    runs = swept(configurations, tmp_path, executor=Executor(2, backend, address))
     for run, one_by_one in zip(runs, whole, strict=True):
         assert weights(run.checkpoint) == weights(one_by_one.checkpoint)
 
@@ -130,12 +130,14 @@ def test_workers_train_the_same_agents(whole, tmp_path, backend, request):
 @pytest.mark.extended
 @pytest.mark.slow
 def test_agents_are_compared_in_other_processes(whole):
-    def scores(spreading):
+    def scores(executor):
         agents = [Competitor(run.folder.name, load_policy(run.checkpoint)) for run in whole]
         settings = {"horizon": 20.0, "warmup": 5.0, "replications": 2}
-        return rows(compare([Scenario("overload", 3)], agents, **settings, spreading=spreading))
+        return rows(
+            compare([ComparedWorkload("overload", 3)], agents, **settings, executor=executor)
+        )
 
-    assert scores(Spreading(jobs=2)) == scores(Spreading(jobs=1))
+    assert scores(Executor(jobs=2)) == scores(Executor(jobs=1))
 
 
 def test_the_evaluation_of_an_agent_is_known_by_its_weights(whole, tmp_path):
@@ -147,7 +149,7 @@ def test_the_evaluation_of_an_agent_is_known_by_its_weights(whole, tmp_path):
 
 
 def test_a_run_that_is_there_twice_or_no_checkpoint_is_one_line(tmp_path):
-    with pytest.raises(ConfigurationError, match="each configuration once"):
+    with pytest.raises(ConfigurationError, match="twice; remove one"):
         training_runs([small(), small(500)], tmp_path)
     run = training_runs([small()], tmp_path)[0]
     run.folder.mkdir()
@@ -179,11 +181,11 @@ def test_the_command_trains_every_combination_once(run, tmp_path):
     ("arguments", "message"),
     [
         (("--seeds", "0,-1"), "--seeds"),
-        (("--seeds", "0,0"), "each configuration once"),
+        (("--seeds", "0,0"), "twice; remove one"),
         (("--gpus", "0"), "--gpus"),
         (("--steps", "0"), "--steps"),
         (("--part-steps", "0"), "--part-steps"),
-        (("--instance", "bas"), "allowed is base, overload"),
+        (("--instance", "bas"), "expected base, overload"),
         (("--backend", "dask"), "joblib or ray"),
     ],
 )

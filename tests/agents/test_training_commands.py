@@ -1,4 +1,4 @@
-"""``llmsched train`` and ``strip``: what they write and refuse."""
+"""``llmsched train`` and ``export``: what they write and refuse."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_train_writes_its_curve_and_strips(tmp_path, run):
     result = json.loads(out)
     assert result["steps"] == 3200
     assert {"curve.csv"} <= {file.name for file in folder.iterdir()}
-    assert set(result["held_out"]) >= {"score", "minus trunk-reservation", "minus credit-gate"}
+    assert set(result["held_out"]) >= {"score", "minus trunk-reservation", "minus token-bucket"}
     small = tmp_path / "small.zip"
-    code, out, _ = run("strip", folder / "agent.zip", "--out", small, "--json")
+    code, out, _ = run("export", folder / "agent.zip", "--out", small, "--json")
     assert code == 0
     assert json.loads(out)["bytes"] == small.stat().st_size < 100_000
 
@@ -29,8 +29,8 @@ def test_train_writes_its_curve_and_strips(tmp_path, run):
 def test_bad_options_are_one_line(tmp_path, run):
     for arguments, message in (
         (["train", "--variant", "dqn", "--out", tmp_path / "a"], "common-random-numbers"),
-        (["strip", "missing.zip", "--out", tmp_path / "a.zip"], "no such file"),
-        (["strip", "missing.zip", "--out", tmp_path / "a.txt"], ".zip file"),
+        (["export", "missing.zip", "--out", tmp_path / "a.zip"], "no such file"),
+        (["export", "missing.zip", "--out", tmp_path / "a.txt"], ".zip file"),
     ):
         code, out, err = run(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)

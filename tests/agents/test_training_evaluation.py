@@ -18,7 +18,7 @@ from llm_sched_env.agents.controller import Controller
 from llm_sched_env.agents.curve_files import write_curve
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, SELECTION_SEED, PairedEvaluation
-from llm_sched_env.agents.variants import variant
+from llm_sched_env.agents.training_variants import variant
 
 
 def one_by_one(policy, configuration, seed, runs):
@@ -76,7 +76,7 @@ def test_intervals_are_those_of_the_paired_t_test(trained):
     policy = load_policy_of(trained)
     controller = policy.controller(evaluation.plan.instance, evaluation.plan, 5)
     row, scores = evaluation.row(controller), evaluation.scores(controller)
-    for name in ("credit-gate", "gate-and-route"):
+    for name in ("token-bucket", "gate-and-route"):
         expected = stats.ttest_rel(scores, evaluation.references()[name]).confidence_interval()
         measured = row[f"minus {name} low"], row[f"minus {name} high"]
         assert measured == pytest.approx(tuple(expected))

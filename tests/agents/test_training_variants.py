@@ -15,6 +15,7 @@ import llm_sched_env as lse
 from llm_sched_env.agents.algorithms import make_model
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.configuration import TrainingConfiguration
+from llm_sched_env.agents.control_variates import BeyondGroup, BeyondReference
 from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import (
     _earned_from_now,
@@ -25,9 +26,8 @@ from llm_sched_env.agents.imitation import (
 )
 from llm_sched_env.agents.learner import learner_arrays, restore_learner, restore_replay
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.reference_rewards import BeyondGroup, BeyondReference
 from llm_sched_env.agents.residual_actions import centered_action, residual_action
-from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.envs.sb3 import LLMSchedSB3VecEnv
 from llm_sched_env.errors import ConfigurationError
 
@@ -49,8 +49,8 @@ ENVIRONMENT = {
     "instance": "overload",
     "horizon": 20.0,
     "start": "plan",
-    "gate": "bid-price",
-    "router": "bid-price",
+    "gate": "net-value",
+    "router": "net-value",
     "pools": "dynamic",
     "controls": ["priority", "reserve"],
 }
@@ -75,7 +75,7 @@ def test_every_variant_trains_ships_and_acts(name, tmp_path):
     assert saved.steps == (8 * 4 * 25 if name == "ars" else 200)
     assert [row["steps"] for row in saved.evaluations] == [0, saved.steps]
     small_file = tmp_path / "small.zip"
-    saved.stripped().save(small_file)
+    saved.exported().save(small_file)
     assert small_file.stat().st_size < 100_000
     times = {"horizon": 20.0, "warmup": 5.0, "replications": 1}
     agent = lse.evaluate(str(small_file), "overload", 3, **times)
@@ -118,7 +118,7 @@ def test_names_of_variants_are_checked():
         {"algorithm": "maskable-ppo"},
         {"control": "event"},
         {"network": "per-class", "frame_stack": 2},
-        {"network": "per-class", "gate": "credit", "controls": ("admission", "pool")},
+        {"network": "per-class", "gate": "token-bucket", "controls": ("admission", "pool")},
         {"imitate": "fluid-mpc", "algorithm": "sac"},
         {"reward_reference": "group", "group_size": 3},
         {"center": "top"},
@@ -221,7 +221,7 @@ def test_demonstrations_of_the_rule_are_the_centre_of_its_residual():
 
 def test_only_policies_of_the_same_actions_can_be_cloned():
     for configuration in (
-        small("raw", imitate="credit-gate"),
+        small("raw", imitate="token-bucket"),
         small("plan", imitate="fluid-mpc"),
         small("event", imitate="fluid-mpc"),
     ):

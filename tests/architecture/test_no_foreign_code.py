@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare
+from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 from llm_sched_env.policies.registry import resolve_policy
 
 ROOT = Path(__file__).parents[2]
@@ -168,12 +168,14 @@ def test_the_trap_is_one_for_who_reads_arrays_carelessly(trap):
 
 
 def small_comparison(kept):
-    _, policy = resolve_policy("credit-gate")
+    _, policy = resolve_policy("token-bucket")
     settings = {"horizon": 20.0, "warmup": 5.0, "replications": 1}
-    return compare([Scenario("base", 2)], [Competitor("rule", policy)], kept=kept, **settings)
+    return compare(
+        [ComparedWorkload("base", 2)], [Competitor("rule", policy)], cache=kept, **settings
+    )
 
 
-def test_a_pickle_among_kept_evaluations_is_not_read(trap, tmp_path):
+def test_a_pickle_among_cached_evaluations_is_not_read(trap, tmp_path):
     content, _ = trap
     kept = tmp_path / "cells"
     first = small_comparison(kept)
@@ -184,7 +186,7 @@ def test_a_pickle_among_kept_evaluations_is_not_read(trap, tmp_path):
     assert [r.scores for _, r in again] == [r.scores for _, r in first]
     # Where this version keeps it: told.
     file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"kept evaluation.*remove it"):
+    with pytest.raises(ConfigurationError, match=r"cached evaluation.*remove the file"):
         small_comparison(kept)
     assert file.read_bytes() == content
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
-from llm_sched_env.benchmarks import contenders, vector_speed
-from llm_sched_env.benchmarks.contenders import CONTENDERS, ENGINE, chosen_contenders
+from llm_sched_env.benchmarks import simulators, vector_speed
 from llm_sched_env.benchmarks.cost_per_event import log_grid, measure_costs
 from llm_sched_env.benchmarks.engine_cluster import EngineCluster
 from llm_sched_env.benchmarks.engine_speed import measure
 from llm_sched_env.benchmarks.peak_memory import measure_memory
 from llm_sched_env.benchmarks.rounds import Spread, pinned, ratio_spread, speeds
+from llm_sched_env.benchmarks.simulators import ENGINE, SIMULATORS, chosen_simulators
 from llm_sched_env.errors import ConfigurationError
 
 BASE = lse.presets.base()
@@ -31,7 +31,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_every_round_has_every_contender_in_rotating_order(clock):
+def test_every_round_has_every_simulator_in_rotating_order(clock):
     order = []
 
     def worker(name, units_per_second):
@@ -69,14 +69,14 @@ def test_a_pinned_thread_is_released_also_after_an_error():
     assert os.sched_getaffinity(0) == before
 
 
-def test_all_contenders_count_the_same_events():
+def test_all_simulators_count_the_same_events():
     """Events per second compare only if an event is the same thing everywhere."""
     plan = lse.plan(BASE)
     counted = {}
-    for contender in CONTENDERS:
-        if contender.available():
-            advance = contender.prepare(BASE, plan, 20, seed=0, warmup=30.0)
-            counted[contender.name] = advance(1000.0)
+    for simulator in SIMULATORS:
+        if simulator.available():
+            advance = simulator.prepare(BASE, plan, 20, seed=0, warmup=30.0)
+            counted[simulator.name] = advance(1000.0)
     engine = counted.pop(ENGINE.name)
     assert "heapq" in counted
     # A difference of two counts of 60,000 has a standard deviation of about 1%; the floor's rates
@@ -85,24 +85,24 @@ def test_all_contenders_count_the_same_events():
         assert events == pytest.approx(engine, rel=0.06), name
 
 
-def test_a_contender_that_is_not_installed_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(contenders, "find_spec", lambda _: None)
-    chosen = chosen_contenders(["simpy", "heapq"])
+def test_a_simulator_that_is_not_installed_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(simulators, "find_spec", lambda _: None)
+    chosen = chosen_simulators(["simpy", "heapq"])
     assert [c.name for c in chosen] == ["llm-sched-env", "heapq", "simpy"]
-    rows = {row.contender: row for row in measure(BASE, [2], 1, contenders=chosen, seconds=0.01)}
+    rows = {row.simulator: row for row in measure(BASE, [2], 1, simulators=chosen, seconds=0.01)}
     assert rows["simpy"].note == "not installed: pip install simpy"
     assert rows["simpy"].median is None
     assert rows["llm-sched-env"].ratio == 1.0
     assert rows["heapq"].ratio > 1.0
 
 
-def test_a_contender_is_left_out_where_it_would_take_too_long():
-    ciw = next(c for c in CONTENDERS if c.name == "ciw")
+def test_a_simulator_is_left_out_where_it_would_take_too_long():
+    ciw = next(c for c in SIMULATORS if c.name == "ciw")
     small = dataclasses.replace(ciw, package="", most_gpus=100)
     assert small.obstacle(100) == ""
     assert "100 GPUs" in small.obstacle(101)
     with pytest.raises(ConfigurationError, match=r"simpi.*heapq, simpy"):
-        chosen_contenders(["simpi"])
+        chosen_simulators(["simpi"])
 
 
 def test_cost_per_event_is_measured_on_a_logarithmic_grid():
@@ -136,14 +136,14 @@ def test_memory_is_that_of_a_process_of_its_own():
 def test_the_bench_writes_its_tables(run, tmp_path):
     pytest.importorskip("matplotlib")
     options = ["--gpus", "3,5", "--runs", "2", "--seconds", "0.01", "--scaling", "3"]
-    options += ["--contenders", "heapq,floor", "--out", str(tmp_path / "results")]
+    options += ["--simulators", "heapq,floor", "--out", str(tmp_path / "results")]
     code, out, _ = run("bench", *options)
     assert code == 0
     assert "Peak resident memory of a run at n = 3" in out
     results = tmp_path / "results"
     with (results / "speed.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["n_gpus"], row["contender"]) for row in rows] == [
+    assert [(row["n_gpus"], row["simulator"]) for row in rows] == [
         (n, name) for n in ("3", "5") for name in ("llm-sched-env", "heapq", "floor")
     ]
     for row in rows:
@@ -158,9 +158,9 @@ def test_the_bench_writes_its_tables(run, tmp_path):
 
 
 def test_the_bench_in_json_has_every_number(run):
-    options = ["--gpus", "20", "--runs", "1", "--seconds", "0.05", "--contenders", "heapq"]
+    options = ["--gpus", "20", "--runs", "1", "--seconds", "0.05", "--simulators", "heapq"]
     data = json.loads(run("bench", *options, "--json")[1])
-    speed = {row["contender"]: row["median"] for row in data["rows"]}
+    speed = {row["simulator"]: row["median"] for row in data["rows"]}
     # The contract asks for far more; this guards against losing compilation altogether.
     assert speed["llm-sched-env"] > 5 * speed["heapq"]
     assert data["machine"]["numpy"] == np.__version__
@@ -169,7 +169,7 @@ def test_the_bench_in_json_has_every_number(run):
 
 def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypatch):
     measured = vector_speed.measure_vector(BASE, runs=2, seconds=0.02, num_envs=16, n_gpus=2)
-    rows = {row.contender: row for row in measured}
+    rows = {row.environment: row for row in measured}
     assert rows["SyncVectorEnv"].ratio == 1.0
     assert rows["native, 1 thread"].ratio > 1.0
     two = rows["native, 2 threads"]
@@ -178,7 +178,7 @@ def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypa
     options = ["--vector", "--runs", "1", "--seconds", "0.02", "--out", str(tmp_path)]
     data = json.loads(run("bench", *options, "--json")[1])
     assert data["api_overhead_microseconds"]["median"] > 0
-    assert [row["contender"] for row in data["decisions"]] == ["native", "SyncVectorEnv"]
+    assert [row["environment"] for row in data["decisions"]] == ["native", "SyncVectorEnv"]
     assert "| SyncVectorEnv |" in (tmp_path / "vector.md").read_text()
     assert "decisions/s" in (tmp_path / "vector.md").read_text()
     assert (tmp_path / "vector.csv").exists()
@@ -188,7 +188,7 @@ def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--contenders", "fastest"], "some of llm-sched-env, heapq, simpy, ciw, floor"),
+        (["--simulators", "fastest"], "some of llm-sched-env, heapq, simpy, ciw, floor"),
         (["--runs", "0"], "runs"),
         (["--seconds", "0"], "--seconds"),
         (["--scaling", "0"], "--scaling"),

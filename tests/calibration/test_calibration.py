@@ -235,9 +235,9 @@ def test_an_instance_file_names_a_hardware_file_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hardware": {"alpa": 1}}, "unknown key: got 'alpa', allowed is alpha"),
-        ({"source": {"gpu": "x"}}, "unknown key: got 'gpu', allowed is device"),
-        ({"sources": {}}, "unknown key: got 'sources', allowed is hardware, source"),
+        ({"hardware": {"alpa": 1}}, "unknown key: got 'alpa', expected alpha"),
+        ({"source": {"gpu": "x"}}, "unknown key: got 'gpu', expected device"),
+        ({"sources": {}}, "unknown key: got 'sources', expected hardware, source"),
         ({"hardware": None}, "a table with the keys alpha"),
         ({"source": {"date": "2026-02-30"}}, "a day as a text"),
         ({"source": {"date": 20260131}}, "a day as a text"),
@@ -264,7 +264,9 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path):
         lse.load_hardware(tmp_path / "a.toml")
     with pytest.raises(ConfigurationError, match=r"hardware file: got .*none\.toml"):
         lse.load_hardware(tmp_path / "none.toml")
-    with pytest.raises(ConfigurationError, match=re.escape("a name in .json or .toml")):
+    with pytest.raises(
+        ConfigurationError, match=re.escape("a file name that ends in .json or .toml")
+    ):
         lse.load_hardware(write(tmp_path / "a.csv", []))
 
 
@@ -366,7 +368,7 @@ def test_a_profile_of_a_law_gives_the_law_back(run, tmp_path):
     ):
         refused(*run("calibrate", path, *missing), message)
     whole = write(tmp_path / "t.csv", rows())
-    refused(*run("calibrate", whole, "--layers", "32"), "layers: got 32, allowed is none for")
+    refused(*run("calibrate", whole, "--layers", "32"), "layers: got 32, expected none for")
 
 
 def test_other_profiles_are_one_line(tmp_path):
@@ -458,7 +460,7 @@ def test_bad_files_are_one_line(run, tmp_path, name):
         (["--tolerance", "0"], "a share in (0, 1)"),
         (["--date", "yesterday"], "a day as a text"),
         (["--engine", ""], "hardware source engine"),
-        (["--out", "gpu.yaml"], "a name in .json or .toml"),
+        (["--out", "gpu.yaml"], "a file name that ends in .json or .toml"),
         (["--out", "none/gpu.toml"], "cannot be written"),
         (["--plot", "fit.bmp"], "a name in .png"),
         (["--plot", "none/fit.png"], "a folder that exists"),

@@ -60,7 +60,7 @@ def test_evaluate_prints_one_json_object_and_nothing_else(run):
 
 
 def test_evaluate_and_replay_a_trace(run, trace):
-    code, out, _ = run("evaluate", "--policy", "credit-gate", "--trace", str(trace), "--json")
+    code, out, _ = run("evaluate", "--policy", "token-bucket", "--trace", str(trace), "--json")
     assert code == 0
     assert json.loads(out)["requests"]["arrived"] == 4 * 20
     code, out, err = run("replay", str(trace), "--gpus", "1", "--json")
@@ -74,7 +74,7 @@ def test_evaluate_and_replay_a_trace(run, trace):
 def test_traces_are_listed_with_commas_or_by_repetition(run, trace, tmp_path):
     second = tmp_path / "mini_code.csv"
     second.write_text(trace.read_text())
-    shared = ["evaluate", "--policy", "credit-gate", "--replications", "1", "--json"]
+    shared = ["evaluate", "--policy", "token-bucket", "--replications", "1", "--json"]
     commas = json.loads(run(*shared, "--trace", f"{trace},{second}")[1])
     repeated = json.loads(run(*shared, "--trace", str(trace), "--trace", str(second))[1])
     assert [c["name"] for c in commas["classes"]] == ["chat", "code"]
@@ -96,24 +96,24 @@ def test_compare_writes_table_figure_and_page(run, tmp_path, trace):
     pytest.importorskip("matplotlib")
     out = tmp_path / "results"
     arguments = ["compare", "--instance", "base,overload", "--gpus", "2,4"]
-    arguments += ["--policies", "GG-SP,credit-gate", "--trace", str(trace), "--trace-gpus", "2"]
+    arguments += ["--policies", "GG-SP,token-bucket", "--trace", str(trace), "--trace-gpus", "2"]
     code, text, _ = run(*arguments, *SHORT, "--out", str(out))
     assert code == 0
     assert "Revenue in % of R*" in text
     assert "± is half a 95% interval" in " ".join(text.split())
     table = (out / "table.md").read_text()
-    assert table.startswith("| instance | n | gate-and-route | credit-gate |")
+    assert table.startswith("| instance | n | gate-and-route | token-bucket |")
     assert "| overload | 4 |" in table
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (2 + 2 + 1)
     again = lse.evaluate(
-        "credit-gate", "overload", 4, horizon=60, warmup=20, replications=2, seed=0
+        "token-bucket", "overload", 4, horizon=60, warmup=20, replications=2, seed=0
     )
     row = next(r for r in rows if (r["instance"], r["n_gpus"]) == ("overload", "4"))
     assert row["policy"] == "gate-and-route"
     by_policy = {r["policy"]: r for r in rows if (r["instance"], r["n_gpus"]) == ("overload", "4")}
-    assert float(by_policy["credit-gate"]["score"]) == again.score.mean
+    assert float(by_policy["token-bucket"]["score"]) == again.score.mean
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
     assert "<script src" not in page  # opens without a network
@@ -133,29 +133,29 @@ def test_lists_and_instance_files(run, tmp_path):
     policies = json.loads(run("policies", "--json")[1])
     assert policies["gate-and-route"]["aliases"] == ["GG-SP"]
     assert "overload" in run("instances")[1]
-    assert "credit-gate" in run("policies")[1]
+    assert "token-bucket" in run("policies")[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan", "--instance", "bas"], "allowed is base, overload, dolly15k"),
+        (["plan", "--instance", "bas"], "expected base, overload, dolly15k"),
         (["plan", "--pricing", "free"], "bundled or separate"),
         (["plan", "--instance", "missing.json"], "readable file"),
         (["plan", "--instnce", "base"], "No such option"),
         (["plann"], "No such command"),
         (["evaluate"], "policy"),
-        (["evaluate", "--policy", "nobody"], "allowed is one of"),
-        (["evaluate", "--policy", "credit-gate", "--gpus", "0"], "n_gpus"),
-        (["evaluate", "--policy", "credit-gate", "--gpus", "many"], "valid int"),
-        (["evaluate", "--policy", "credit-gate", "--jobs", "0"], "jobs"),
-        (["evaluate", "--policy", "credit-gate", "--instance", "azure2023"], "--trace"),
-        (["evaluate", "--policy", "credit-gate", "--trace", "none.csv"], "readable file"),
+        (["evaluate", "--policy", "nobody"], "expected one of"),
+        (["evaluate", "--policy", "token-bucket", "--gpus", "0"], "n_gpus"),
+        (["evaluate", "--policy", "token-bucket", "--gpus", "many"], "valid int"),
+        (["evaluate", "--policy", "token-bucket", "--jobs", "0"], "jobs"),
+        (["evaluate", "--policy", "token-bucket", "--instance", "azure2023"], "--trace"),
+        (["evaluate", "--policy", "token-bucket", "--trace", "none.csv"], "readable file"),
         (["replay", "none.csv"], "readable file"),
         (["compare", "--gpus", "5,,6", "--out", "x"], "integers"),
         (["compare", "--instance", "base,nowhere", "--out", "x"], "nowhere"),
         (["compare", "--agents", "overload2=a.zip", "--out", "x"], "INSTANCE"),
-        (["compare", "--policies", "GG-SP,gate-and-route", "--out", "x"], "each policy once"),
+        (["compare", "--policies", "GG-SP,gate-and-route", "--out", "x"], "twice on 'base'"),
         (["instances", "--save", "x.json"], "one instance"),
         (["bench", "--gpus", "-3"], "integers"),
         (["train", "--out", "x", "--steps", "0"], "steps"),
@@ -170,13 +170,13 @@ def test_lists_and_instance_files(run, tmp_path):
         (["compare", "--out", "x", "--warmup", "inf"], "--warmup"),
         (["compare", "--out", "x", "--pricing", "free"], "--pricing"),
         (["compare", "--out", "x", "--agents", "none.zip"], "no such file"),
-        (["evaluate", "--policy", "credit-gate", "--horizon", "nan"], "horizon"),
-        (["evaluate", "--policy", "credit-gate", "--horizon", "-1"], "horizon"),
-        (["evaluate", "--policy", "credit-gate", "--warmup", "inf"], "warmup"),
-        (["evaluate", "--policy", "credit-gate", "--seed", "-1"], "seed"),
+        (["evaluate", "--policy", "token-bucket", "--horizon", "nan"], "horizon"),
+        (["evaluate", "--policy", "token-bucket", "--horizon", "-1"], "horizon"),
+        (["evaluate", "--policy", "token-bucket", "--warmup", "inf"], "warmup"),
+        (["evaluate", "--policy", "token-bucket", "--seed", "-1"], "seed"),
         (["evaluate", "--policy", "none.zip"], "no such file"),
         (["evaluate", "--policy", "none.json"], "no such file"),
-        (["evaluate", "--policy", "credit-gate", "--save-requests", "n/x.csv"], "cannot be wr"),
+        (["evaluate", "--policy", "token-bucket", "--save-requests", "n/x.csv"], "cannot be wr"),
         (["path", "--horizon", "1e-320"], "at least 1e-06 s"),
         (["path", "--horizon", "nan"], "--horizon"),
         (["path", "--every", "-1"], "--every"),
@@ -190,13 +190,13 @@ def test_lists_and_instance_files(run, tmp_path):
         (["calibrate", "."], "readable file"),
         (["instances", "--show", "base", "--save", "none/x.toml"], "cannot be written"),
         (["instances", "--hardware", "none.toml"], "readable file"),
-        (["strip", "none.zip", "--out", "x.zip"], "no such file"),
+        (["export", "none.zip", "--out", "x.zip"], "no such file"),
         (["bench", "--seconds", "nan"], "--seconds"),
         (["bench", "--scaling", "0"], "--scaling"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(run, arguments, message, tmp_path, monkeypatch):
-    if arguments[0] in ("train", "compare", "sweep", "strip"):
+    if arguments[0] in ("train", "compare", "sweep", "export"):
         pytest.importorskip("stable_baselines3")
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -236,7 +236,7 @@ def test_without_a_command_there_is_help(run):
 def test_every_command_has_help_with_an_example(run):
     commands = ("plan", "evaluate", "compare", "train", "replay", "trace")
     commands += ("lengths", "calibrate", "instances", "policies", "bench", "path")
-    commands += ("optimum", "sweep", "strip", "validate")
+    commands += ("optimum", "sweep", "export", "validate")
     for command in commands:
         code, out, _ = run(command, "--help")
         assert code == 0

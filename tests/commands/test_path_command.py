@@ -52,7 +52,7 @@ def test_a_path_from_the_plan_stays_there(run):
         (["--backlog", "1"], "2 numbers"),
         (["--backlog", "1,x"], "comma-separated"),
         (["--out", "path.txt"], "ends in .csv"),
-        (["--sli", "speed@limit=1"], "service level"),
+        (["--slo", "speed@limit=1"], "service level"),
     ],
 )
 def test_bad_options_are_one_line_and_write_nothing(run, arguments, message, tmp_path, monkeypatch):

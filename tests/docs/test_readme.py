@@ -24,7 +24,11 @@ def test_example_runs(block):
 
 
 def test_links_lead_somewhere():
-    for page in (README, *(README.parent / "docs").glob("*.md"), README.parent / "CONTRIBUTING.md"):
+    for page in (
+        README,
+        *(README.parent / "docs").rglob("*.md"),
+        README.parent / "CONTRIBUTING.md",
+    ):
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             path, _, anchor = target.partition("#")
@@ -53,7 +57,7 @@ def test_the_instance_file_of_the_model_page_loads(tmp_path):
     instance = lse.Instance.load(path)
     assert instance.hardware.kv_tokens == 60000
     assert lse.Instance.from_dict(instance.to_dict()) == instance
-    result = lse.evaluate("credit-gate", instance, 3, horizon=200.0, warmup=100.0, replications=1)
+    result = lse.evaluate("token-bucket", instance, 3, horizon=200.0, warmup=100.0, replications=1)
     assert result.requests["completed"] > 10
 
 

@@ -6,7 +6,9 @@ what the native forms have to do.
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import re
 import sys
 import types
 import warnings
@@ -18,6 +20,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from llm_sched_env.envs.configuration import IntervalArguments, IntervalConfiguration
+from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_env import LLMSchedEventEnv
 from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
 from llm_sched_env.envs.interval_env import LLMSchedEnv
@@ -31,12 +35,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "instance": "overload",
         "n_gpus": 3,
         "horizon": 5.0,
-        "slis": ["token-time@price=3000", "prefill-fairness@price=1"],
+        "slos": ["token-time@price=3000", "prefill-fairness@price=1"],
     },
     EVENT: {"instance": "overload", "n_gpus": 3, "horizon": 2.0},
 }
 SINGLE = {INTERVAL: LLMSchedEnv, EVENT: LLMSchedEventEnv}
 NATIVE = {INTERVAL: LLMSchedVectorEnv, EVENT: LLMSchedEventVectorEnv}
+
+TAKEN = {
+    INTERVAL: (IntervalArguments, IntervalConfiguration),
+    EVENT: (EventArguments, EventConfiguration),
+}
 
 every_id = pytest.mark.parametrize("id_", [INTERVAL, EVENT])
 every_mode = pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -335,6 +344,36 @@ def test_checkers_have_nothing_to_say_about_short_episodes(id_):
         env = gym.make(id_, **{**ARGUMENTS[id_], **kwargs})
         check_env(env.unwrapped)
         checker.check_env(gym.wrappers.RescaleAction(env, -1, 1) if id_ == INTERVAL else env)
+
+
+# Arguments
+
+
+@every_id
+def test_arguments_stand_in_one_place_with_their_meaning_and_default(id_):
+    arguments, configuration = TAKEN[id_]
+    taken = inspect.signature(configuration.validated).parameters
+    assert taken.keys() - {"n_gpus"} == arguments.__annotations__.keys()
+    entries = re.split(r"^    (?=\w+: )", inspect.getdoc(arguments), flags=re.MULTILINE)[1:]
+    meaning = dict(" ".join(entry.split()).split(": ", 1) for entry in entries)
+    assert list(meaning) == list(arguments.__annotations__)
+    for name, text in meaning.items():
+        if (default := taken[name].default) not in (None, ()):
+            shown = str(default).removesuffix(".0")
+            stated = rf"{shown}\W* \(default\)|default \W*{shown}\b"
+            assert re.search(stated, text), name
+
+
+@every_id
+def test_every_form_takes_them(id_):
+    arguments, configuration = TAKEN[id_]
+    default = inspect.signature(configuration.validated).parameters["n_gpus"].default
+    for form in (SINGLE[id_], NATIVE[id_]):
+        parameters = inspect.signature(form).parameters
+        assert parameters["n_gpus"].default == default
+        assert parameters["arguments"].annotation == f"Unpack[{arguments.__name__}]"
+        with pytest.raises(TypeError, match="gpus"):
+            form(gpus=3)
 
 
 # What make_vec takes

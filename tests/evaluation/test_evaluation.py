@@ -28,8 +28,8 @@ FAST = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 NAMES = {
     "gate-and-route": "GG-SP",
     "strict-gate-and-route": None,
-    "credit-gate-static": None,
-    "credit-gate": None,
+    "token-bucket-static": None,
+    "token-bucket": None,
     "fcfs-immediate": "FI-WSP",
     "gate-immediate": "GI-WSP",
     "gate-prefill-first": "GF-WSP",
@@ -43,7 +43,7 @@ NAMES = {
 class ConstantPlan:
     """The fluid plan as a Python policy."""
 
-    environment = {"gate": "credit", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
 
     def reset(self, instance, plan, n_gpus, rng):
         self.action = plan.action
@@ -67,8 +67,8 @@ def test_every_policy_of_the_contract_is_registered_under_both_names():
 class ConstantRanks:
     """The plan's bids and reserves as a Python policy; counts what it is told arrived."""
 
-    def __init__(self, router="bid-price"):
-        self.environment = {"gate": "bid-price", "router": router, "pools": "dynamic"}
+    def __init__(self, router="net-value"):
+        self.environment = {"gate": "net-value", "router": router, "pools": "dynamic"}
         self.arrived = []
 
     def reset(self, instance, plan, n_gpus, rng):
@@ -223,7 +223,7 @@ def test_littles_law():
 
 def test_bound_holds_and_prices_matter():
     for pricing in ("bundled", "separate"):
-        result = lse.evaluate("credit-gate", "overload", 20, pricing=pricing, **FAST)
+        result = lse.evaluate("token-bucket", "overload", 20, pricing=pricing, **FAST)
         assert result.score.mean < 1.03
         assert result.bound == pytest.approx(lse.plan("overload", pricing).value)
     assert result.bundled_revenue_rate.mean != result.separate_revenue_rate.mean
@@ -235,10 +235,10 @@ def test_scores_that_the_model_page_states():
     gate = {n: lse.evaluate("gate-and-route", "overload", n, **settings) for n in (20, 200)}
     assert gate[20].score.mean == pytest.approx(0.61, abs=0.02)
     assert gate[200].score.mean == pytest.approx(0.85, abs=0.03)
-    static = lse.evaluate("credit-gate-static", "overload", 20, **settings)
+    static = lse.evaluate("token-bucket-static", "overload", 20, **settings)
     assert static.score.mean == pytest.approx(0.955, abs=0.015)
-    assert lse.evaluate("credit-gate", "overload", 20, **settings).score.mean > 0.965
-    assert lse.evaluate("credit-gate", "overload", 5, **settings).score.mean > 0.94
+    assert lse.evaluate("token-bucket", "overload", 20, **settings).score.mean > 0.965
+    assert lse.evaluate("token-bucket", "overload", 5, **settings).score.mean > 0.94
 
 
 def test_estimate_is_a_student_interval():
@@ -256,7 +256,7 @@ def test_percentiles_of_a_known_distribution():
         lse.presets.QWEN_8B_A100,
         lse.presets.PAPER_PRICES,
     )
-    result = lse.evaluate("credit-gate", instance, 200, horizon=4000, warmup=100, seed=2)
+    result = lse.evaluate("token-bucket", instance, 200, horizon=4000, warmup=100, seed=2)
     mean = 10 * instance.hardware.tau_mixed
     assert result.ttft.mean == pytest.approx(mean, rel=0.03)
     assert result.ttft.p50 == pytest.approx(mean * math.log(2), rel=0.04)
@@ -292,7 +292,7 @@ def test_policies_by_import_path_rule_and_class():
 def test_bad_arguments_are_one_clear_line(arguments, message):
     if arguments.get("policy") == "missing.zip":
         pytest.importorskip("stable_baselines3")
-    given = {"policy": "credit-gate", "instance": "base", **FAST, **arguments}
+    given = {"policy": "token-bucket", "instance": "base", **FAST, **arguments}
     with pytest.raises(LLMSchedError, match=message) as caught:
         lse.evaluate(**given)
     assert "\n" not in str(caught.value)

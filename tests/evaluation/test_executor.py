@@ -11,10 +11,9 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError, PlanError, WorkerError
-from llm_sched_env.evaluation import executor as spreading
-from llm_sched_env.evaluation import ray_cluster
-from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation import executor, ray_cluster
+from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare, rows
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.ray_cluster import connect_to_ray, installation_digest
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.workloads.generated import requests_of_run
@@ -39,41 +38,44 @@ def test_results_come_with_their_numbers(way):
 
 def test_after_an_error_nothing_is_started_and_what_ran_is_kept(way):
     found = []
-    with pytest.raises(ConfigurationError, match=r"^number: got 3, allowed is less than 3; take"):
+    with pytest.raises(ConfigurationError, match=r"^number: got 3, expected less than 3; take"):
         found.extend(number for number, _ in way.run(partial(numbered, 3), range(50)))
     assert {0, 1, 2} <= set(found) <= set(range(3 + 2 * 2))
 
 
 def small_comparison(way):
     return compare(
-        [Scenario("base", 3), Scenario("overload", 4)],
-        [Competitor("rule", "credit-gate"), Competitor("mpc", "fluid-mpc", "overload")],
+        [ComparedWorkload("base", 3), ComparedWorkload("overload", 4)],
+        [Competitor("rule", "token-bucket"), Competitor("mpc", "fluid-mpc", "overload")],
         horizon=30.0,
         warmup=10.0,
         replications=2,
-        spreading=way,
+        executor=way,
     )
 
 
 @pytest.mark.slow
 def test_a_comparison_is_the_same(way):
     found = small_comparison(way)
-    assert rows(found) == rows(small_comparison(Spreading(jobs=1)))
+    assert rows(found) == rows(small_comparison(Executor(jobs=1)))
     labels = [(result.instance, label) for label, result in found]
     assert labels == [("base", "rule"), ("overload", "rule"), ("overload", "mpc")]
 
 
 def test_a_comparison_goes_on_where_it_stopped(tmp_path, trace_of_two_classes):
     """What is kept is found again by its content; what was not written by this package is not."""
-    scenarios = [Scenario("base", 3), Scenario("azure2023", 2, trace_of_two_classes)]
+    workloads = [
+        ComparedWorkload("base", 3),
+        ComparedWorkload("azure2023", 2, trace_of_two_classes),
+    ]
     told = []
 
     def run(policies=None, kept=tmp_path, **more):
         told.clear()
-        policies = policies or [resolve_policy(name)[1] for name in ("credit-gate", "fluid-mpc")]
+        policies = policies or [resolve_policy(name)[1] for name in ("token-bucket", "fluid-mpc")]
         competitors = [Competitor(str(k), policy) for k, policy in enumerate(policies)]
         settings = {"horizon": 20.0, "warmup": 5.0, "replications": 1, "on_result": told.append}
-        found = compare(scenarios, competitors, kept=kept, **(settings | more))
+        found = compare(workloads, competitors, cache=kept, **(settings | more))
         return [result for _, result in found]
 
     def stop(_text):
@@ -91,15 +93,15 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path, trace_of_two_classes):
     assert [r.wall_seconds for r in again] == [r.wall_seconds for r in first]
     assert [r.scores for r in again] == [r.scores for r in run(kept=None)]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
-    for more in ({"seed": 1}, {"pricing": "separate"}, {"slis": ["token-time@price=3000"]}):
+    for more in ({"seed": 1}, {"pricing": "separate"}, {"slos": ["token-time@price=3000"]}):
         count = len(list(tmp_path.iterdir()))
         run(**more)
         assert len(list(tmp_path.iterdir())) == count + 4
     count = len(list(tmp_path.iterdir()))
-    run([AlwaysThePlan(), "credit-gate"])
+    run([AlwaysThePlan(), "token-bucket"])
     assert len(list(tmp_path.iterdir())) == count
     next(iter(files)).write_bytes(b"no")
-    with pytest.raises(ConfigurationError, match=r"kept evaluation.*remove it"):
+    with pytest.raises(ConfigurationError, match=r"cached evaluation.*remove the file"):
         run()
 
 
@@ -123,16 +125,16 @@ def trace_of_two_classes():
 def test_replications_are_the_same(way, policy):
     settings = {"horizon": 20.0, "warmup": 5.0, "replications": 3, "seed": 4}
     here = lse.evaluate(policy, "overload", 3, **settings)
-    spread = lse.evaluate(policy, "overload", 3, **settings, spreading=way)
+    spread = lse.evaluate(policy, "overload", 3, **settings, executor=way)
     assert spread.scores == here.scores
     assert spread.ttft == here.ttft
     assert (spread.decision_milliseconds is None) == (here.decision_milliseconds is None)
 
 
 def test_a_machine_with_other_sources_is_refused(ray_address, monkeypatch):
-    monkeypatch.setattr(spreading, "installation_digest", lambda *_: "other")
+    monkeypatch.setattr(executor, "installation_digest", lambda *_: "other")
     with pytest.raises(WorkerError, match=r"^worker on \S+: got other sources or versions"):
-        Spreading(2, "ray", ray_address).in_order(abs, [-1])
+        Executor(2, "ray", ray_address).in_order(abs, [-1])
 
 
 def test_the_digest_covers_all_sources(monkeypatch):
@@ -152,23 +154,23 @@ def test_the_digest_covers_all_sources(monkeypatch):
     ("arguments", "message"),
     [
         ({"jobs": 0}, "jobs: got 0"),
-        ({"backend": "dask"}, "backend: got 'dask', allowed is joblib or ray"),
-        ({"ray_address": "auto"}, "use backend ray"),
+        ({"backend": "dask"}, "backend: got 'dask', expected joblib or ray"),
+        ({"ray_address": "auto"}, "`ray_address` needs backend='ray'"),
     ],
 )
 def test_bad_settings_are_one_line(arguments, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        Spreading(**arguments)
+        Executor(**arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch, run, run_research, tmp_path):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(spreading, "find_spec", lambda _: None)
+    monkeypatch.setattr(executor, "find_spec", lambda _: None)
     monkeypatch.chdir(tmp_path)
     commands = (
         (run, "compare", "--out", "x"),
-        (run, "evaluate", "--policy", "credit-gate"),
+        (run, "evaluate", "--policy", "token-bucket"),
         (run_research, "experiment", "convergence", "--quick"),
     )
     for command, *arguments in commands:

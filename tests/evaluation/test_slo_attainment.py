@@ -18,8 +18,8 @@ from llm_sched_env.cli import main
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
-from llm_sched_env.evaluation.comparison import Competitor, Scenario, compare, rows
-from llm_sched_env.evaluation.slo_attainment import token_time
+from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare, rows
+from llm_sched_env.evaluation.slo_attainment import decode_tpot
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import Indicator, ServiceLevel, plan
 from llm_sched_env.presets import QWEN_8B_A100
@@ -61,50 +61,50 @@ def by_hand(result: lse.Evaluation) -> dict[str, float]:
 
 
 def test_results_have_what_is_measured_and_what_it_costs() -> None:
-    result = lse.evaluate("sli-aware", "base", 20, slis=LEVELS, seed=1, **FAST)
+    result = lse.evaluate("sli-aware", "base", 20, slos=LEVELS, seed=1, **FAST)
     fluid = plan("base", slis=LEVELS)
     expected = by_hand(result)
-    assert list(result.slis) == NAMES
-    for name, level in result.slis.items():
+    assert list(result.slos) == NAMES
+    for name, level in result.slos.items():
         # In all three replications the same classes have more: the mean of the gaps is the gap.
         assert level.measured.mean == pytest.approx(expected[name], rel=1e-5)
         assert level.planned == fluid.slis[name].value
         low, high = level.measured.ci95
         assert low < level.measured.mean < high
         assert level.penalty.mean == pytest.approx((level.price or 0.0) * level.measured.mean)
-    assert result.slis["token-time"].kept is None
-    assert result.slis["decode-fairness"].kept == (expected["decode-fairness"] <= 4.0)
+    assert result.slos["token-time"].met is None
+    assert result.slos["decode-fairness"].met == (expected["decode-fairness"] <= 4.0)
     penalties = 20 * expected["prefill-fairness"] + 3000 * expected["token-time"]
     assert result.objective.mean == pytest.approx(result.revenue_rate.mean - penalties, rel=1e-5)
     assert result.bound == pytest.approx(297.7032, abs=1e-4)
     assert result.score.mean == pytest.approx(result.revenue_rate.mean / result.bound)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert plain["slis"]["prefill-fairness"]["limit"] == 0.15
+    assert plain["slos"]["prefill-fairness"]["limit"] == 0.15
     assert (
-        plain["slis"]["token-time"]["measured"]["mean"] == result.slis["token-time"].measured.mean
+        plain["slos"]["token-time"]["measured"]["mean"] == result.slos["token-time"].measured.mean
     )
     assert plain["objective"]["mean"] == result.objective.mean
 
 
 def test_a_limit_is_kept_or_not() -> None:
-    measured = lse.evaluate("sli-aware", "base", 20, slis=["decode-fairness@limit=4"], **FAST)
-    mean = measured.slis["decode-fairness"].measured.mean
+    measured = lse.evaluate("sli-aware", "base", 20, slos=["decode-fairness@limit=4"], **FAST)
+    mean = measured.slos["decode-fairness"].measured.mean
     for limit, kept in ((mean + 1e-6, True), (mean - 1e-6, False)):
         # A limit that does not bind leaves the plan, and so the run, as it is.
         rule = lse.DispatchRule("fcfs", "solo-first", "dynamic")
         free = lse.evaluate(
-            rule, "base", 20, slis=[{"name": "decode-fairness", "limit": 20}], **FAST
+            rule, "base", 20, slos=[{"name": "decode-fairness", "limit": 20}], **FAST
         )
-        value = free.slis["decode-fairness"].measured.mean
+        value = free.slos["decode-fairness"].measured.mean
         level = lse.DecodeFairness(limit=value + limit - mean)
-        found = lse.evaluate(rule, "base", 20, slis=[level], **FAST).slis["decode-fairness"]
+        found = lse.evaluate(rule, "base", 20, slos=[level], **FAST).slos["decode-fairness"]
         assert found.measured.mean == value
-        assert found.kept is kept
+        assert found.met is kept
 
 
 def test_without_service_levels_nothing_is_measured_or_subtracted() -> None:
-    result = lse.evaluate("credit-gate", "base", 5, **FAST)
-    assert result.slis == {}
+    result = lse.evaluate("token-bucket", "base", 5, **FAST)
+    assert result.slos == {}
     assert result.objective == result.revenue_rate
 
 
@@ -131,24 +131,24 @@ def test_time_per_token_is_slot_time_over_tokens(law: str) -> None:
         sign * events["time"][events["kind"] == kind].sum()
         for kind, sign in ((DECODE_END, 1), (DECODE_START, -1))
     )
-    found = token_time(instance, cluster.metrics())
+    found = decode_tpot(instance, cluster.metrics())
     assert found == pytest.approx(seconds / stream.output_tokens.sum(), rel=1e-9)
 
 
 def test_time_per_token_with_full_slots() -> None:
     """The formula is the mean over slots, tokens see the harmonic mean: fast slots make more."""
-    full = lse.evaluate("gate-and-route", "overload", 50, slis=["token-time@price=0"], **FAST)
+    full = lse.evaluate("gate-and-route", "overload", 50, slos=["token-time@price=0"], **FAST)
     mixed = 15 * full.occupancy["x"].sum()
     solo = 16 * (1 - full.occupancy["x"].sum())
     taus = QWEN_8B_A100.tau_mixed, QWEN_8B_A100.tau_solo
     mean = np.average(taus, weights=[mixed, solo])
     harmonic = 1 / np.average(1 / np.array(taus), weights=[mixed, solo])
-    assert full.slis["token-time"].measured.mean == pytest.approx(mean, rel=1e-3)
-    assert full.token_time.mean == pytest.approx(harmonic, rel=0.01)
+    assert full.slos["token-time"].measured.mean == pytest.approx(mean, rel=1e-3)
+    assert full.decode_tpot.mean == pytest.approx(harmonic, rel=0.01)
     assert harmonic < 0.97 * mean
     light = lse.evaluate("gate-and-route", lse.presets.base().scaled(0.5), 50, **FAST)
-    assert light.token_time.mean == pytest.approx(taus[1])  # nobody needs a mixed slot
-    assert full.tpot.mean > full.token_time.mean  # the wait for a slot
+    assert light.decode_tpot.mean == pytest.approx(taus[1])  # nobody needs a mixed slot
+    assert full.tpot.mean > full.decode_tpot.mean  # the wait for a slot
 
 
 def patient_overload() -> Instance:
@@ -160,25 +160,25 @@ def patient_overload() -> Instance:
 
 def test_an_indicator_of_ones_own_is_measured_too() -> None:
     level = QueueOfFirst(price=1.0)
-    waiting = lse.evaluate("sli-aware", "overload", 10, slis=[level], **FAST)
-    queue = waiting.slis["queue-of-first"].measured.mean
+    waiting = lse.evaluate("sli-aware", "overload", 10, slos=[level], **FAST)
+    queue = waiting.slos["queue-of-first"].measured.mean
     assert queue == pytest.approx(waiting.occupancy["q_prefill"][0])
     assert queue > 0
     named = lse.evaluate(
-        "sli-aware", "overload", 10, slis=["test_slo_attainment:QueueOfFirst@price=1"], **FAST
+        "sli-aware", "overload", 10, slos=["test_slo_attainment:QueueOfFirst@price=1"], **FAST
     )
-    assert named.slis == waiting.slis
+    assert named.slos == waiting.slos
 
 
 def test_of_a_queue_without_abandonment_the_growth_is_measured() -> None:
     instance = patient_overload()
     level = QueueOfFirst(limit=5.0)
-    result = lse.evaluate("credit-gate", instance, 10, slis=[level], **FAST)
-    found, planned = (getattr(result.slis["queue-of-first"], n) for n in ("measured", "planned"))
+    result = lse.evaluate("token-bucket", instance, 10, slos=[level], **FAST)
+    found, planned = (getattr(result.slos["queue-of-first"], n) for n in ("measured", "planned"))
     first, gpu_seconds = result.classes[0], 3 * 150 * 10
     assert found.mean == pytest.approx((first.arrived - first.admitted) / gpu_seconds)
     assert found.mean == pytest.approx(planned, rel=0.1)
-    control = control_of(instance=instance, n_gpus=10, slis=[level], interval=10.0)
+    control = control_of(instance=instance, n_gpus=10, slos=[level], interval=10.0)
     control.start(0, replication_seed(3, 0))
     growth = []
     for _ in range(20):
@@ -191,16 +191,17 @@ def test_of_a_queue_without_abandonment_the_growth_is_measured() -> None:
 
 def test_a_comparison_takes_service_levels() -> None:
     results = compare(
-        [Scenario("base", 5)], [Competitor(name, name) for name in ("gate-and-route", "sli-aware")],
-        slis=LEVELS, horizon=100.0, warmup=20.0, replications=2,
+        [ComparedWorkload("base", 5)],
+        [Competitor(name, name) for name in ("gate-and-route", "sli-aware")],
+        slos=LEVELS, horizon=100.0, warmup=20.0, replications=2,
     )  # fmt: skip
     for row, (name, result) in zip(rows(results), results, strict=True):
         alone = lse.evaluate(
-            name, "base", 5, slis=LEVELS, horizon=100.0, warmup=20.0, replications=2
+            name, "base", 5, slos=LEVELS, horizon=100.0, warmup=20.0, replications=2
         )
-        assert result.slis == alone.slis
+        assert result.slos == alone.slos
         assert row["objective"] == alone.objective.mean < row["revenue_rate"]
-        assert row["slis"].split()[1] == f"{NAMES[1]}={alone.slis[NAMES[1]].measured.mean}"
+        assert row["slos"].split()[1] == f"{NAMES[1]}={alone.slos[NAMES[1]].measured.mean}"
 
 
 # The environment.
@@ -217,7 +218,7 @@ class PlayThePlan:
         self.action = plan.action
 
     def act(self, observation, info) -> np.ndarray:
-        self.seen.append(info["slis"])
+        self.seen.append(info["slos"])
         return self.action
 
 
@@ -232,7 +233,7 @@ class PlayThePlan:
 def test_who_plays_the_plan_gets_the_numbers_of_the_rule(
     policy: str, router: str, pricing: str
 ) -> None:
-    given = {"slis": LEVELS, "seed": 4, "pricing": pricing, **FAST}
+    given = {"slos": LEVELS, "seed": 4, "pricing": pricing, **FAST}
     rule = lse.evaluate(policy, "base", 12, **given)
     player = PlayThePlan(router)
     python = lse.evaluate(player, "base", 12, **given)
@@ -240,7 +241,7 @@ def test_who_plays_the_plan_gets_the_numbers_of_the_rule(
     assert python.scores == pytest.approx(rule.scores, rel=1e-9)
     assert python.objective.mean == pytest.approx(rule.objective.mean, rel=1e-9)
     for name in NAMES:
-        assert python.slis[name].measured.mean == pytest.approx(rule.slis[name].measured.mean)
+        assert python.slos[name].measured.mean == pytest.approx(rule.slos[name].measured.mean)
     assert set(player.seen[0]) == set(NAMES)
 
 
@@ -251,16 +252,16 @@ def control_of(**arguments: Any) -> IntervalControl:
 
 def test_one_interval_as_long_as_a_run_is_the_run() -> None:
     result = lse.evaluate(
-        "sli-aware", "base", 12, slis=LEVELS, horizon=150.0, warmup=0.0, replications=1, seed=7
+        "sli-aware", "base", 12, slos=LEVELS, horizon=150.0, warmup=0.0, replications=1, seed=7
     )
-    control = control_of(n_gpus=12, slis=LEVELS, interval=150.0)
+    control = control_of(n_gpus=12, slos=LEVELS, interval=150.0)
     control.start(0, replication_seed(7, 0))
     report = control.empty_report()
     control.step(control.plan.action[None], report)
     assert report.rewards[0] == pytest.approx(result.objective.mean / result.bound, rel=1e-9)
-    expected = [result.slis[name].measured.mean for name in NAMES]
+    expected = [result.slos[name].measured.mean for name in NAMES]
     np.testing.assert_allclose(report.levels.measured[0], expected, rtol=1e-9)
-    currency = [result.slis[name].penalty.mean * 12 * 150 for name in NAMES]
+    currency = [result.slos[name].penalty.mean * 12 * 150 for name in NAMES]
     np.testing.assert_allclose(report.levels.penalties[0], currency, rtol=1e-9)
 
 
@@ -268,7 +269,7 @@ def test_over_short_intervals_a_gap_costs_at_least_as_much() -> None:
     """Fairness and, if prefills slow iterations, the time per token are convex (Jensen)."""
     spent = {}
     for interval in (1.0, 120.0):
-        control = control_of(n_gpus=6, slis=LEVELS, interval=interval)
+        control = control_of(n_gpus=6, slos=LEVELS, interval=interval)
         control.start(0, replication_seed(2, 0))
         penalties = []
         for _ in range(int(120 / interval)):
@@ -283,31 +284,31 @@ def test_over_short_intervals_a_gap_costs_at_least_as_much() -> None:
 
 
 def test_reward_terms_add_up() -> None:
-    env = gym.make("LLMSched-v0", n_gpus=5, interval=2.0, slis=LEVELS)
+    env = gym.make("LLMSched-v0", n_gpus=5, interval=2.0, slos=LEVELS)
     _, info = env.reset(seed=0)
     assert info["penalties"] == {"prefill-fairness": 0.0, "token-time": 0.0}
-    assert info["slis"]["prefill-fairness"] == 0.0
+    assert info["slos"]["prefill-fairness"] == 0.0
     for _ in range(30):
         _, reward, _, _, info = env.step(env.unwrapped.plan_action)
         total = sum(info["revenue"].values()) - sum(info["penalties"].values())
         assert reward == pytest.approx(total / (5 * 2.0 * 297.7032), rel=1e-6)
         assert type(reward) is float
-        assert list(info["slis"]) == NAMES
-        price = info["slis"]["token-time"] * 3000 * 5 * 2.0
+        assert list(info["slos"]) == NAMES
+        price = info["slos"]["token-time"] * 3000 * 5 * 2.0
         assert info["penalties"]["token-time"] == pytest.approx(price)
 
 
 def test_the_first_info_of_an_episode_is_about_its_start() -> None:
-    env = gym.make("LLMSched-v0", n_gpus=40, start="plan", slis=LEVELS)
+    env = gym.make("LLMSched-v0", n_gpus=40, start="plan", slos=LEVELS)
     _, info = env.reset(seed=0)
     state = env.unwrapped.control.batch.state(0)
-    assert info["slis"]["decode-fairness"] == np.ptp(state.classes["y_solo"]) / 40
+    assert info["slos"]["decode-fairness"] == np.ptp(state.classes["y_solo"]) / 40
     assert info["penalties"]["token-time"] == 0.0
 
 
 def test_a_limit_alone_is_reported_and_not_punished() -> None:
     plain, limited = (
-        gym.make("LLMSched-v0", n_gpus=5, **more) for more in ({}, {"slis": [LEVELS[1]]})
+        gym.make("LLMSched-v0", n_gpus=5, **more) for more in ({}, {"slos": [LEVELS[1]]})
     )
     rng = np.random.default_rng(1)
     plain.reset(seed=3), limited.reset(seed=3)
@@ -316,13 +317,13 @@ def test_a_limit_alone_is_reported_and_not_punished() -> None:
         one, other = plain.step(action), limited.step(action)
         np.testing.assert_array_equal(one[0], other[0])
         assert one[1] == other[1]
-        assert other[4].pop("slis")["decode-fairness"] >= 0
+        assert other[4].pop("slos")["decode-fairness"] >= 0
         assert other[4].pop("penalties") == {}
         np.testing.assert_equal(one[4], other[4])
 
 
 def test_specification_is_plain_data() -> None:
-    env = gym.make("LLMSched-v0", slis=LEVELS)
+    env = gym.make("LLMSched-v0", slos=LEVELS)
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     for e in (env, again):
         e.reset(seed=0)
@@ -333,13 +334,13 @@ def test_specification_is_plain_data() -> None:
 
 
 def test_gymnasium_checker_has_nothing_to_say(recwarn: pytest.WarningsRecorder) -> None:
-    check_env(gym.make("LLMSched-v0", slis=LEVELS).unwrapped)
+    check_env(gym.make("LLMSched-v0", slos=LEVELS).unwrapped)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
 def test_every_form_of_the_environment_has_the_same_numbers(mode: str) -> None:
-    kwargs = {"n_gpus": 5, "horizon": 12, "start": "plan", "slis": LEVELS}
+    kwargs = {"n_gpus": 5, "horizon": 12, "start": "plan", "slos": LEVELS}
     mode = gym.vector.AutoresetMode[mode]
     native = gym.make_vec("LLMSched-v0", num_envs=3, autoreset_mode=mode, **kwargs)
     plain = gym.make_vec(
@@ -349,7 +350,7 @@ def test_every_form_of_the_environment_has_the_same_numbers(mode: str) -> None:
     rng = np.random.default_rng(0)
     infos = [env.reset(seed=9)[1] for env in (native, plain)]
     for step in range(40):
-        for group, names in (("slis", NAMES), ("penalties", [NAMES[0], NAMES[2]])):
+        for group, names in (("slos", NAMES), ("penalties", [NAMES[0], NAMES[2]])):
             for name in names:
                 ours, theirs = (info[group][name] for info in infos)
                 np.testing.assert_array_equal(ours, theirs, err_msg=f"{step} {name}")
@@ -359,7 +360,7 @@ def test_every_form_of_the_environment_has_the_same_numbers(mode: str) -> None:
             np.testing.assert_array_equal(mine, other, err_msg=str(step))
         infos = [a[4], b[4]]
         if "final_info" in a[4]:
-            ours, theirs = (info["final_info"]["slis"]["token-time"] for info in infos)
+            ours, theirs = (info["final_info"]["slos"]["token-time"] for info in infos)
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -367,34 +368,34 @@ def test_stable_baselines3_form() -> None:
     pytest.importorskip("stable_baselines3")
     from llm_sched_env.envs.sb3 import LLMSchedSB3VecEnv
 
-    env = LLMSchedSB3VecEnv(2, n_gpus=5, horizon=3, slis=LEVELS)
+    env = LLMSchedSB3VecEnv(2, n_gpus=5, horizon=3, slos=LEVELS)
     env.seed(0)
     env.reset()
     for _ in range(4):
         _, rewards, _, infos = env.step(np.full((2, 5), 0.5, np.float32))
         for reward, info in zip(rewards, infos, strict=True):
-            assert set(info["slis"]) == set(NAMES)
+            assert set(info["slos"]) == set(NAMES)
             total = sum(info["revenue"].values()) - sum(info["penalties"].values())
             assert reward == pytest.approx(total / (5 * 297.7032), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("slis", "message"),
+    ("slos", "message"),
     [
         ("token-time@limit=1", "a list of service levels"),
         (["tpot@limit=1"], "service level: got 'tpot'"),
         (["token-time@limit=1", "token-time@price=1"], "each once"),
         ([{"name": "token-time", "limit": "low"}], "token-time limit: got 'low'"),
-        ([{"name": "token-time"}], "token-time: got None, allowed is a limit, a price or both"),
+        ([{"name": "token-time"}], "token-time: got None, expected a limit, a price or both"),
         ([3], "slis: got 3"),
         (["token-time@limit=0.02"], "the least attainable"),
     ],
 )
-def test_bad_service_levels_are_one_clear_line(slis: Any, message: str) -> None:
+def test_bad_service_levels_are_one_clear_line(slos: Any, message: str) -> None:
     for run in (
-        lambda: lse.evaluate("sli-aware", "base", 5, slis=slis, **FAST),
-        lambda: gym.make("LLMSched-v0", slis=slis),
-        lambda: gym.make_vec("LLMSched-v0", num_envs=2, slis=slis),
+        lambda: lse.evaluate("sli-aware", "base", 5, slos=slos, **FAST),
+        lambda: gym.make("LLMSched-v0", slos=slos),
+        lambda: gym.make_vec("LLMSched-v0", num_envs=2, slos=slos),
     ):
         with pytest.raises(LLMSchedError, match=message) as caught:
             run()
@@ -421,15 +422,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_evaluate_prints_service_levels(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", "--policy", "sli-aware", "--gpus", "5", "--horizon", "60"]
-    arguments += ["--sli", "prefill-fairness@limit=0.1,price=5", "--sli", "token-time@price=3000"]
-    arguments += ["--sli", "test_slo_attainment:QueueOfFirst@limit=9"]
+    arguments += ["--slo", "prefill-fairness@limit=0.1,price=5", "--slo", "token-time@price=3000"]
+    arguments += ["--slo", "test_slo_attainment:QueueOfFirst@limit=9"]
     plain = json.loads(run(capsys, *arguments, "--json"))
-    assert list(plain["slis"]) == ["prefill-fairness", "token-time", "queue-of-first"]
-    penalties = sum(level["penalty"]["mean"] for level in plain["slis"].values())
+    assert list(plain["slos"]) == ["prefill-fairness", "token-time", "queue-of-first"]
+    penalties = sum(level["penalty"]["mean"] for level in plain["slos"].values())
     assert plain["objective"]["mean"] == pytest.approx(plain["revenue_rate"]["mean"] - penalties)
     text = run(capsys, *arguments)
     assert "less penalties" in text
-    assert f"{plain['slis']['token-time']['measured']['mean']:.5g}" in text
+    assert f"{plain['slos']['token-time']['measured']['mean']:.5g}" in text
 
 
 def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,7 +438,7 @@ def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 2
     exec(compile(blocks[0], "docs/service_levels.md", "exec"), names)
-    assert names["env"].spec.kwargs["slis"] == names["levels"][1:]
+    assert names["env"].spec.kwargs["slos"] == names["levels"][1:]
     capsys.readouterr()
     exec(compile(blocks[1], "docs/service_levels.md", "exec"), {})
     share, dual, measured, queue = map(float, capsys.readouterr().out.split())

@@ -13,10 +13,10 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation.kept_evaluations import keep_evaluation, read_evaluation
+from llm_sched_env.evaluation.evaluation_cache import read_evaluation, store_evaluation
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.records import from_plain, to_plain
-from llm_sched_env.files.result_cache import keep_result, read_result, result_key
+from llm_sched_env.files.result_cache import read_result, result_key, store_result
 
 FAST = {"horizon": 20.0, "warmup": 5.0}
 
@@ -24,11 +24,11 @@ FAST = {"horizon": 20.0, "warmup": 5.0}
 @pytest.fixture(scope="module")
 def evaluations():
     """One replication (no interval), a Python policy, service levels with and without a limit."""
-    slis = ["token-time@price=3000", "decode-fairness@limit=4"]
+    slos = ["token-time@price=3000", "decode-fairness@limit=4"]
     return [
-        lse.evaluate("credit-gate", "base", 2, replications=1, **FAST),
+        lse.evaluate("token-bucket", "base", 2, replications=1, **FAST),
         lse.evaluate("fluid-mpc", "overload", 2, replications=2, **FAST),
-        lse.evaluate("trunk-reservation", "overload", 2, replications=2, slis=slis, **FAST),
+        lse.evaluate("trunk-reservation", "overload", 2, replications=2, slos=slos, **FAST),
     ]
 
 
@@ -59,7 +59,7 @@ def require_same(first, second, where="evaluation"):
 def test_evaluations_come_back_to_the_last_bit(evaluations, tmp_path):
     for k, result in enumerate(evaluations):
         file = tmp_path / f"{k}.json"
-        keep_evaluation(file, result)
+        store_evaluation(file, result)
         again = read_evaluation(file)
         # What numpy's scalars are in between is not kept: they are floats.
         require_same(from_plain(Evaluation, to_plain(Evaluation, result)), again)
@@ -70,13 +70,13 @@ def test_evaluations_come_back_to_the_last_bit(evaluations, tmp_path):
             assert again.occupancy[name].tobytes() == array.tobytes()
     assert math.isnan(read_evaluation(tmp_path / "0.json").score.ci95[0])
     assert read_evaluation(tmp_path / "1.json").decision_milliseconds.median > 0
-    assert read_evaluation(tmp_path / "2.json").slis["decode-fairness"].limit == 4
+    assert read_evaluation(tmp_path / "2.json").slos["decode-fairness"].limit == 4
 
 
-def test_a_thousand_kept_evaluations_are_read_in_seconds(evaluations, tmp_path):
+def test_a_thousand_cached_evaluations_are_read_in_seconds(evaluations, tmp_path):
     started = time.process_time()
     for k in range(200):
-        keep_evaluation(tmp_path / f"{k}.json", evaluations[2])
+        store_evaluation(tmp_path / f"{k}.json", evaluations[2])
     written = time.process_time()
     for k in range(200):
         assert read_evaluation(tmp_path / f"{k}.json") is not None
@@ -214,7 +214,9 @@ def test_a_key_does_not_depend_on_the_order_of_keys():
 def test_other_files_are_one_line_and_stay(tmp_path, content):
     file = tmp_path / "key.json"
     file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"^kept evaluation: .*remove it") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"^The cached evaluation .*remove the file"
+    ) as caught:
         read_evaluation(file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == content
@@ -222,9 +224,9 @@ def test_other_files_are_one_line_and_stay(tmp_path, content):
 
 def test_a_folder_or_too_large_a_file_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ConfigurationError, match="kept evaluation"):
+    with pytest.raises(ConfigurationError, match="cached evaluation"):
         read_evaluation(tmp_path / "folder.json")
-    keep_result(tmp_path / "a.json", "evaluation", "a", {})
+    store_result(tmp_path / "a.json", "evaluation", "a", {})
     monkeypatch.setattr("llm_sched_env.files.result_cache._MOST_BYTES", 10)
     with pytest.raises(ConfigurationError, match="more than 10 bytes"):
         read_result(tmp_path / "a.json", "evaluation")
@@ -233,7 +235,7 @@ def test_a_folder_or_too_large_a_file_is_one_line(tmp_path, monkeypatch):
 def test_every_change_of_a_kept_evaluation_s_types_is_found(evaluations, tmp_path):
     """A file in which one value is replaced by another type, wherever it stands."""
     file = tmp_path / "key.json"
-    keep_evaluation(file, evaluations[1])
+    store_evaluation(file, evaluations[1])
     content = json.loads(file.read_bytes())
     changed = 0
     for name, value in content["result"].items():
@@ -242,9 +244,9 @@ def test_every_change_of_a_kept_evaluation_s_types_is_found(evaluations, tmp_pat
             if kinds.get(type(value)) == wrong or (name, value, wrong) == ("versions", value, {}):
                 continue
             file.write_text(json.dumps(content | {"result": content["result"] | {name: wrong}}))
-            if name == "slis" and wrong == {"x": 1}:
+            if name == "slos" and wrong == {"x": 1}:
                 continue
-            with pytest.raises(ConfigurationError, match="kept evaluation"):
+            with pytest.raises(ConfigurationError, match="cached evaluation"):
                 read_evaluation(file)
             changed += 1
     assert changed > 90

@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_file(run, tmp_path, mon
     out = tmp_path / "results"
     out.mkdir()
     (out / name).write_bytes(b"old")
-    arguments = ["compare", "--instance", "base", "--gpus", "2", "--policies", "credit-gate"]
+    arguments = ["compare", "--instance", "base", "--gpus", "2", "--policies", "token-bucket"]
     arguments += ["--horizon", "20", "--warmup", "5", "--replications", "1", "--out", str(out)]
     opened = Path.open
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 class LessThanPlanned:
     """Half of the plan's admission rates, with the credit gate and dynamic pools."""
 
-    environment = {"gate": "credit", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
 
     def reset(self, instance, plan, n_gpus, rng):
         self.action = plan.action.copy()

@@ -121,7 +121,7 @@ def test_only_the_shape_of_a_profile_matters() -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("rule", ["gate-and-route", "credit-gate", "fcfs-immediate"])
+@pytest.mark.parametrize("rule", ["gate-and-route", "token-bucket", "fcfs-immediate"])
 def test_a_profile_that_says_nothing_changes_nothing(rule: str) -> None:
     """Candidates are all kept: also the thinned streams are those of the steady model."""
     steady = presets.overload()
@@ -311,19 +311,19 @@ def test_null_in_a_file_means_a_constant_rate() -> None:
 
 
 BAD_PROFILES = [
-    ((), (), "times: got (), allowed is a non-empty list"),
-    (5, (1, 1), "times: got 5, allowed is a non-empty list"),
-    ((0, 1), None, "multipliers: got None, allowed is a non-empty list"),
-    ((0, math.nan), (1, 1), "times: got nan, allowed is finite numbers >= 0"),
-    ((0, 1), (1, -1), "multipliers: got -1, allowed is finite numbers >= 0"),
-    ((0, 1), (1, True), "multipliers: got True, allowed is finite numbers >= 0"),
-    ((0, 1), (1e308, 1e308), "multipliers: got 1e+308, allowed is numbers up to 1e+100"),
-    ((0, 1, 2), (1, 1), "points: got '3 times, 2 multipliers', allowed is as many"),
-    ((0,), (1,), "points: got '1 times, 1 multipliers', allowed is as many"),
-    ((1, 2), (1, 1), "times: got (1.0, 2.0), allowed is seconds that start at 0"),
-    ((0, 2, 1), (1, 1, 1), "times: got (0.0, 2.0, 1.0), allowed is seconds that start at 0"),
-    ((0, 0), (1, 1), "times: got (0.0, 0.0), allowed is seconds that start at 0"),
-    ((0, 1, 1), (0, 0, 7), "multipliers: got (0.0, 0.0, 7.0), allowed is a positive rate"),
+    ((), (), "times: got (), expected a non-empty list"),
+    (5, (1, 1), "times: got 5, expected a non-empty list"),
+    ((0, 1), None, "multipliers: got None, expected a non-empty list"),
+    ((0, math.nan), (1, 1), "times: got nan, expected finite numbers >= 0"),
+    ((0, 1), (1, -1), "multipliers: got -1, expected finite numbers >= 0"),
+    ((0, 1), (1, True), "multipliers: got True, expected finite numbers >= 0"),
+    ((0, 1), (1e308, 1e308), "multipliers: got 1e+308, expected numbers up to 1e+100"),
+    ((0, 1, 2), (1, 1), "points: got '3 times, 2 multipliers', expected as many"),
+    ((0,), (1,), "points: got '1 times, 1 multipliers', expected as many"),
+    ((1, 2), (1, 1), "times: got (1.0, 2.0), expected seconds that start at 0"),
+    ((0, 2, 1), (1, 1, 1), "times: got (0.0, 2.0, 1.0), expected seconds that start at 0"),
+    ((0, 0), (1, 1), "times: got (0.0, 0.0), expected seconds that start at 0"),
+    ((0, 1, 1), (0, 0, 7), "multipliers: got (0.0, 0.0, 7.0), expected a positive rate"),
 ]
 
 
@@ -340,16 +340,16 @@ BAD_MODULATIONS = [
     ((1, 2, 3), RING, "modulation: got '3 multipliers, switch_rates with rows of [2, 2]'"),
     ((1, 2), ((0, 1), (1,)), "modulation: got '2 multipliers, switch_rates with rows of [2, 1]'"),
     ((1,), ((0,),), "modulation: got '1 multipliers, switch_rates with rows of [1]'"),
-    ((1, 2), ((1, 1), (1, 0)), "modulation switch_rates: got ((1.0, 1.0), (1.0, 0.0)), allowed is"),
-    ((1, 2), ((0, 1), (0, 0)), "modulation switch_rates: got ((0.0, 1.0), (0.0, 0.0)), allowed is"),
-    ((1, 2), ((0, -1), (1, 0)), "modulation switch_rates: got -1, allowed is finite numbers >= 0"),
-    ((1, 2), None, "modulation switch_rates: got None, allowed is a non-empty list"),
-    ((1, 2), 3.0, "modulation switch_rates: got 3.0, allowed is a non-empty list"),
-    ((1, 2), (1, 2), "modulation switch_rates: got 1, allowed is a non-empty list"),
-    ("12", RING, "modulation multipliers: got '12', allowed is a non-empty list"),
-    ((1, "2"), RING, "modulation multipliers: got '2', allowed is finite numbers >= 0"),
-    ((1, (2, 2)), RING, "modulation multipliers: got 1, allowed is a non-empty list"),
-    ((1, math.inf), RING, "modulation multipliers: got inf, allowed is finite numbers >= 0"),
+    ((1, 2), ((1, 1), (1, 0)), "modulation switch_rates: got ((1.0, 1.0), (1.0, 0.0)), expected"),
+    ((1, 2), ((0, 1), (0, 0)), "modulation switch_rates: got ((0.0, 1.0), (0.0, 0.0)), expected"),
+    ((1, 2), ((0, -1), (1, 0)), "modulation switch_rates: got -1, expected finite numbers >= 0"),
+    ((1, 2), None, "modulation switch_rates: got None, expected a non-empty list"),
+    ((1, 2), 3.0, "modulation switch_rates: got 3.0, expected a non-empty list"),
+    ((1, 2), (1, 2), "modulation switch_rates: got 1, expected a non-empty list"),
+    ("12", RING, "modulation multipliers: got '12', expected a non-empty list"),
+    ((1, "2"), RING, "modulation multipliers: got '2', expected finite numbers >= 0"),
+    ((1, (2, 2)), RING, "modulation multipliers: got 1, expected a non-empty list"),
+    ((1, math.inf), RING, "modulation multipliers: got inf, expected finite numbers >= 0"),
 ]
 
 
@@ -373,16 +373,16 @@ def test_a_bad_modulation_is_one_clear_line(multipliers: Any, rates: Any, messag
 def test_multipliers_must_fit_the_classes(multipliers: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         instance_of(classes_of(None, None), ArrivalModulation(multipliers, RING))
-    assert str(caught.value).endswith(f"allowed is {message}")
+    assert str(caught.value).endswith(f"expected {message}")
 
 
 @pytest.mark.parametrize(
     ("place", "table", "message"),
     [
         ("modulation", {"multipliers": [1, 2]}, "instance modulation: missing key 'switch_rates'"),
-        ("modulation", [1, 2], "instance modulation: got [1, 2], allowed is a table with"),
+        ("modulation", [1, 2], "instance modulation: got [1, 2], expected a table with"),
         ("arrival_profile", {"times": [0, 1]}, "instance classes[0] arrival_profile: missing key"),
-        ("arrival_profile", "day", "instance classes[0] arrival_profile: got 'day', allowed is a"),
+        ("arrival_profile", "day", "instance classes[0] arrival_profile: got 'day', expected a"),
     ],
 )
 def test_a_file_names_the_bad_place(place: str, table: Any, message: str) -> None:
@@ -394,7 +394,7 @@ def test_a_file_names_the_bad_place(place: str, table: Any, message: str) -> Non
 
 
 def test_patterns_of_the_wrong_kind_are_rejected() -> None:
-    with pytest.raises(ConfigurationError, match="arrival_profile: got 3, allowed is an Arrival"):
+    with pytest.raises(ConfigurationError, match="arrival_profile: got 3, expected an Arrival"):
         RequestClass("a", 1.0, 1.0, 1.0, 0.0, arrival_profile=3)
-    with pytest.raises(ConfigurationError, match="modulation: got 3, allowed is an Arrival"):
+    with pytest.raises(ConfigurationError, match="modulation: got 3, expected an Arrival"):
         instance_of(classes_of(None), 3)

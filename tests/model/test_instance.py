@@ -40,7 +40,7 @@ def check_message(error: ConfigurationError, field: str, got: str, allowed: str)
     message = str(error)
     assert "\n" not in message
     named, _, rest = message.partition(": got ")
-    shown, _, remedy = rest.partition(", allowed is ")
+    shown, _, remedy = rest.partition(", expected ")
     assert field in named
     assert got in shown
     assert allowed in remedy
@@ -262,8 +262,8 @@ BAD_FILES = [
     ("twice.toml", 'name = "a"\nname = "b"\n', "valid JSON or TOML"),
     ("list.json", "[1, 2]", "a table with the keys name, classes, hardware, prices"),
     ("number.json", "1", "a table with the keys name"),
-    ("instance.yaml", "name: a\n", "a name in .json or .toml"),
-    ("instance", "{}", "a name in .json or .toml"),
+    ("instance.yaml", "name: a\n", "a file name that ends in .json or .toml"),
+    ("instance", "{}", "a file name that ends in .json or .toml"),
 ]
 
 
@@ -298,7 +298,9 @@ def test_a_missing_file_or_a_folder_is_rejected(tmp_path: Path) -> None:
 def test_saving_under_another_ending_is_rejected_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         presets.base().save(tmp_path / "base.yaml")
-    check_message(caught.value, "instance file", "base.yaml", "a name in .json or .toml")
+    check_message(
+        caught.value, "instance file", "base.yaml", "a file name that ends in .json or .toml"
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -359,19 +359,19 @@ def test_a_bad_distribution_is_one_clear_line(
         LengthDistribution(**fields)
     message = str(caught.value)
     assert message.startswith(f"{field}: got {got[:100]}")
-    assert f"allowed is {allowed}" in message
+    assert f"expected {allowed}" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output_tokens": 151.0}, "class 'only': output_tokens: got 151.0, allowed is the mean"),
+        ({"output_tokens": 151.0}, "class 'only': output_tokens: got 151.0, expected the mean"),
         (
             {"prompt_lengths": "gamma"},
-            "class 'only': prompt_lengths: got 'gamma', allowed is a Len",
+            "class 'only': prompt_lengths: got 'gamma', expected a Len",
         ),
-        ({"output_lengths": None}, "class 'only': output_lengths: got None, allowed is a Length"),
+        ({"output_lengths": None}, "class 'only': output_lengths: got None, expected a Length"),
     ],
 )
 def test_a_class_checks_its_distributions(changes: dict[str, Any], message: str) -> None:
@@ -386,8 +386,8 @@ def test_a_class_checks_its_distributions(changes: dict[str, Any], message: str)
     [
         ({"kind": "gamma", "cv": 0}, "length cv of gamma: got 0"),
         ({"kind": "gamma", "CV": 1}, "instance classes[0] output_lengths: unknown key: got 'CV'"),
-        ("gamma", "instance classes[0] output_lengths: got 'gamma', allowed is a table with"),
-        (None, "instance classes[0] output_lengths: got None, allowed is a table with"),
+        ("gamma", "instance classes[0] output_lengths: got 'gamma', expected a table with"),
+        (None, "instance classes[0] output_lengths: got None, expected a table with"),
     ],
 )
 def test_a_file_names_the_bad_place(table: Any, message: str) -> None:

@@ -111,7 +111,7 @@ def test_observed_lengths_in_an_instance_file(tmp_path):
         (lambda: paired(observed_lengths=[1.0]), "observed_lengths: got"),
         (
             lambda: paired(observed_lengths=lse.ObservedLengths([1.0], [1.0])),
-            "prompt_tokens: got 380.0, allowed is the mean of the observed lengths, 1.0",
+            "prompt_tokens: got 380.0, expected the mean of the observed lengths, 1.0",
         ),
         (
             lambda: paired(observed_lengths=PAIRS, output_lengths=LAWS["gamma"]),

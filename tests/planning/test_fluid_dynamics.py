@@ -373,13 +373,13 @@ def test_what_is_shared_out_adds_up_at_one_level(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"horizon": 0.0}, "horizon: got 0.0, allowed is a finite number of seconds > 0"),
-        ({"router": "coupled"}, "router: got 'coupled', allowed is solo-first or randomized"),
-        ({"mixed_fraction": 1.5}, "mixed_fraction: got 1.5, allowed is a number between 0 and 1"),
-        ({"targets": np.ones(3)}, r"targets: .* allowed is finite numbers >= 0, shape \(2,\)"),
+        ({"horizon": 0.0}, "horizon: got 0.0, expected a finite number of seconds > 0"),
+        ({"router": "coupled"}, "router: got 'coupled', expected solo-first or randomized"),
+        ({"mixed_fraction": 1.5}, "mixed_fraction: got 1.5, expected a number between 0 and 1"),
+        ({"targets": np.ones(3)}, r"targets: .* expected finite numbers >= 0, shape \(2,\)"),
         ({"solo_probability": np.array([2.0, 0])}, "solo_probability: .* numbers between 0 and 1"),
         ({"start": np.full((5, 2), np.inf)}, r"start: .*shape \(5, 2\)"),
-        ({"start": np.full((5, 2), 0.3)}, "start: .* allowed is prefills, solo and mixed pool's"),
+        ({"start": np.full((5, 2), 0.3)}, "start: .* expected prefills, solo and mixed pool's"),
     ],
 )
 def test_what_is_no_fluid_path_is_rejected(changes: dict[str, Any], message: str) -> None:

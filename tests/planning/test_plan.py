@@ -451,7 +451,7 @@ def test_a_plan_that_prefills_at_all_has_a_mixed_pool() -> None:
 def test_a_pricing_that_does_not_exist_is_rejected(pricing: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         plan("base", pricing)
-    assert str(caught.value) == f"pricing: got {pricing!r}, allowed is bundled or separate"
+    assert str(caught.value) == f"pricing: got {pricing!r}, expected bundled or separate"
 
 
 def test_a_solver_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

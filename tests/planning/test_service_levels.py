@@ -453,25 +453,25 @@ class Dividing(ServiceLevel):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (PrefillFairness, "prefill-fairness: got None, allowed is a limit, a price or both"),
+        (PrefillFairness, "prefill-fairness: got None, expected a limit, a price or both"),
         (lambda: TokenTime(limit=math.nan), "token-time limit: got nan"),
-        (lambda: TokenTime(price=-1), "token-time price: got -1, allowed is a finite number >= 0"),
+        (lambda: TokenTime(price=-1), "token-time price: got -1, expected a finite number >= 0"),
         (lambda: DecodeFairness(limit=False), "decode-fairness limit: got False"),
-        (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', allowed is"),
+        (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', expected"),
         (lambda: plan("base", slis="token-time@limit=1"), "a list of service levels"),
-        (lambda: plan("base", slis=[7]), "slis: got 7, allowed is ServiceLevel objects, texts"),
-        (lambda: plan("base", slis=[{"limit": 1}]), "slis: got {'limit': 1}, allowed is"),
+        (lambda: plan("base", slis=[7]), "slis: got 7, expected ServiceLevel objects, texts"),
+        (lambda: plan("base", slis=[{"limit": 1}]), "slis: got {'limit': 1}, expected"),
         (lambda: plan("base", slis=[{"name": "tpot"}]), "service level: got 'tpot'"),
         (
             lambda: plan("base", slis=[{"name": "token-time", "cap": 1}]),
-            "settings of TokenTime: got {'cap': 1}, allowed is limit, price",
+            "settings of TokenTime: got {'cap': 1}, expected limit, price",
         ),
         (lambda: plan("base", slis=["no_module:X@limit=1"]), "package.module:Name; No module"),
         (lambda: plan("base", slis=["math:pi@limit=1"]), "a subclass of ServiceLevel"),
         (lambda: plan("base", slis=[Nameless(limit=1)]), "a class with a name"),
         (
             lambda: plan("base", slis=[TokenTime(limit=1), TokenTime(price=1)]),
-            "token-time twice', allowed is each once",
+            "token-time twice', expected each once",
         ),
         (lambda: plan("base", slis=[Misshapen(limit=1)]), r"weights \(K, 4, 2\)"),
         (lambda: plan("base", slis=[Dividing(limit=1)]), "one that is always > 0"),
@@ -484,7 +484,7 @@ def test_service_levels_that_cannot_be_are_rejected(make: Any, message: str) -> 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     def run(*levels: str) -> tuple[Any, str, str]:
-        options = [part for level in levels for part in ("--sli", level)]
+        options = [part for level in levels for part in ("--slo", level)]
         with pytest.raises(SystemExit) as stop:
             main(["plan", *options])
         text = capsys.readouterr().out
@@ -505,5 +505,5 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ("token-time", "tpot@limit=1", "token-time@limit=x", "token-time@cap=1"):
         code, text, out = run(wrong)
         assert (code, text) == (2, "")
-        assert "allowed is" in out
+        assert "expected" in out
     assert "least attainable" in " ".join(run("token-time@limit=0.02")[2].split())

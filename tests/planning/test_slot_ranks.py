@@ -215,7 +215,7 @@ def assert_earns_more(ours, other):
 def test_bids_for_decodes_pay_where_decodes_are_faster_beside_a_prefill():
     ours = scores("trunk-reservation", slow_solo(), 5)
     assert_earns_more(ours, 0.05 + scores("gate-and-route", slow_solo(), 5))
-    assert_earns_more(ours, 0.05 + scores("credit-gate", slow_solo(), 5))
+    assert_earns_more(ours, 0.05 + scores("token-bucket", slow_solo(), 5))
 
 
 def test_leaving_room_for_prefills_pays_where_prefills_are_many():
@@ -240,7 +240,7 @@ def test_leaving_room_for_prefills_pays_where_prefills_are_many():
 def test_trunk_reservation_earns_more_than_the_credit_gate(instance):
     for n_gpus, least in ((5, 0.965), (20, 0.98)):
         ours = scores("trunk-reservation", instance, n_gpus)
-        assert_earns_more(ours, scores("credit-gate", instance, n_gpus))
+        assert_earns_more(ours, scores("token-bucket", instance, n_gpus))
         assert ours.mean() > least
 
 

@@ -135,7 +135,7 @@ def test_no_policy_earns_more_on_the_same_requests(name):
         traffic_bound(instance, path_of(instance, n_gpus, horizon, 4.0, k), warmup=warmup)
         for k in range(runs)
     ]
-    for policy in ("trunk-reservation", "credit-gate", "fcfs-immediate"):
+    for policy in ("trunk-reservation", "token-bucket", "fcfs-immediate"):
         result = lse.evaluate(
             policy, instance, n_gpus, horizon=horizon, warmup=warmup, replications=runs, seed=0
         )

@@ -9,7 +9,7 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 import llm_sched_env as lse
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.plugins.user_code import user_error_line
 from llm_sched_env.policies import registry as policies
 
@@ -62,7 +62,7 @@ def mine(tmp_path_factory):
     [
         ("os:system", "TypeError: system() missing required argument", None),
         ("sys:exit", "SystemExit", None),
-        ("os:path", "allowed is a DispatchRule or an object with reset", None),
+        ("os:path", "expected a DispatchRule or an object with reset", None),
         ("mine_of_test:number", "got 5", None),
         ("mine_of_test:gives_text", "got 'text'", None),
         ("mine_of_test:Environment", "a mapping of arguments", None),
@@ -93,14 +93,14 @@ def test_a_policy_that_cannot_be_used_is_one_line(run, mine, policy, said, place
     ("level", "said", "place"),
     [
         ("mine_of_test:Level@limit=1", "AttributeError", "mine_of_test.py:22 in indicator"),
-        ("mine_of_test:Numbers@limit=1", "got 5, allowed is an Indicator", None),
+        ("mine_of_test:Numbers@limit=1", "got 5, expected an Indicator", None),
         ("raises_of_test:x@price=1", "ZeroDivisionError", "raises_of_test.py:2"),
         ("os:system@price=1", "a subclass of ServiceLevel", None),
     ],
 )
 def test_a_service_level_that_cannot_be_used_is_one_line(run, mine, level, said, place):
-    for command in (["plan"], ["evaluate", "--policy", "credit-gate", *SHORT]):
-        code, out, err = run(*command, "--sli", level)
+    for command in (["plan"], ["evaluate", "--policy", "token-bucket", *SHORT]):
+        code, out, err = run(*command, "--slo", level)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert said in err
         if place:
@@ -130,7 +130,7 @@ def test_the_place_is_known_across_processes(mine):
     get_reusable_executor().shutdown()  # processes of earlier tests do not look into this folder
     with pytest.raises(ValueError, match="reshape") as caught:
         lse.evaluate(
-            "mine_of_test:Acts", "base", 3, horizon=20.0, replications=2, spreading=Spreading(2)
+            "mine_of_test:Acts", "base", 3, horizon=20.0, replications=2, executor=Executor(2)
         )
     assert f"{mine / 'mine_of_test.py'}:11 in act" in str(user_error_line(caught.value))
 

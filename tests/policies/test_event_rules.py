@@ -138,7 +138,7 @@ def assert_same_result(ours: Evaluation, theirs: Evaluation) -> None:
     [
         ("trunk-reservation", {"pricing": "separate"}),  # some prefills precede decodes
         ("trunk-reservation", {"pricing": "separate", "instance": "dolly15k"}),
-        ("sli-aware", {"slis": ["prefill-fairness@limit=0.05", "token-time@price=3000"]}),
+        ("sli-aware", {"slos": ["prefill-fairness@limit=0.05", "token-time@price=3000"]}),
     ],
 )
 def test_evaluation_with_other_plans(name: str, more: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def test_a_trace_is_replayed_under_event_control() -> None:
     ("environment", "message"),
     [
         ({"control": "events"}, "interval or event"),
-        ({"control": "event", "gate": "credit"}, "router, pools, wake_interval"),
+        ({"control": "event", "gate": "token-bucket"}, "router, pools, wake_interval"),
         ({"control": "event", "interval": 1.0}, "router, pools, wake_interval"),
         ({"control": "event", "router": "coupled"}, "static pools"),
         ({"control": "event", "wake_interval": 0.0}, "wake_interval"),
@@ -198,11 +198,11 @@ def test_an_event_policy_may_have_any_horizon_and_warmup() -> None:
 
 
 def test_a_trained_rule_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"rule\.correction: got 'a trained network'"):
+    with pytest.raises(ConfigurationError, match=r"rule\.correction\) cannot act at events"):
         EventRule(REGISTERED["learned"])
 
 
 def test_a_rule_that_changes_plans_is_refused() -> None:
     rule = DispatchRule("bid-price", "bid-price", "dynamic", foresight=5.0)
-    with pytest.raises(ConfigurationError, match=r"rule\.foresight: got 5\.0, allowed is None"):
+    with pytest.raises(ConfigurationError, match=r"rule\.foresight\) cannot act at events"):
         EventRule(rule)

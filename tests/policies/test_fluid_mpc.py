@@ -99,7 +99,7 @@ def test_with_rates_that_change_it_earns_more_than_every_fixed_rule():
     instance = phased("overload")
     common = {"horizon": 500.0, "warmup": 100.0, "replications": 10, "seed": 1}
     ours = np.array(lse.evaluate("fluid-mpc", instance, 5, **common).scores)
-    for rule in ("credit-gate", "trunk-reservation", "fcfs-immediate", "gate-and-route"):
+    for rule in ("token-bucket", "trunk-reservation", "fcfs-immediate", "gate-and-route"):
         gain = ours - np.array(lse.evaluate(rule, instance, 5, **common).scores)
         assert gain.mean() > 3.25 * gain.std(ddof=1) / math.sqrt(10)
 

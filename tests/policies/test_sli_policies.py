@@ -74,9 +74,9 @@ def test_classes_of_full_lines_are_served_in_proportion_to_their_weights(pool: s
 
 def distance(policy: str, fluid: FluidPlan, n_gpus: int, pricing: str = "bundled") -> float:
     """Sum over classes and pools of |y - y*|, decodes per GPU."""
-    slis = [DecodeFairness(limit=level.limit) for level in fluid.slis.values()]
+    slos = [DecodeFairness(limit=level.limit) for level in fluid.slis.values()]
     result = lse.evaluate(
-        policy, fluid.instance, n_gpus, pricing=pricing, slis=slis,
+        policy, fluid.instance, n_gpus, pricing=pricing, slos=slos,
         horizon=400.0, warmup=100.0, replications=2, seed=1,
     )  # fmt: skip
     gaps = [result.occupancy[name] - getattr(fluid, name) for name in ("y_mixed", "y_solo")]

@@ -30,7 +30,7 @@ from research.setups.traffic_scenarios import (
     scenario_bounds,
     scenario_names,
 )
-from research.studies.changing_traffic import SPECIALISTS, ChangingTraffic
+from research.studies.time_varying_arrivals import SPECIALISTS, TimeVaryingArrivals
 
 # Presets
 
@@ -100,13 +100,13 @@ def test_planning_on_the_replayed_trace_itself_changes_nothing():
 def test_what_is_planned_on_steers_the_policy_and_what_is_replayed_sets_the_bound():
     known, replayed = drawn_trace((1.5, 0.3), 1), drawn_trace((1.0, 1.0), 2)
     result = lse.evaluate(
-        "credit-gate", None, 2, trace=replayed, planned_on=known, speed=2.0, replications=2
+        "token-bucket", None, 2, trace=replayed, planned_on=known, speed=2.0, replications=2
     )
-    usual = lse.evaluate("credit-gate", None, 2, trace=replayed, speed=2.0, replications=2)
+    usual = lse.evaluate("token-bucket", None, 2, trace=replayed, speed=2.0, replications=2)
     assert result.bound == usual.bound
     steering = instance_from_trace(known.at_speed(2.0), 2, 0.1, QWEN_8B_A100, PAPER_PRICES)
     by_hand = lse.evaluate(
-        "credit-gate",
+        "token-bucket",
         steering,
         2,
         trace=replayed,
@@ -163,7 +163,7 @@ def test_a_window_to_plan_for_is_given_on_the_command_line(run):
 
 
 def test_the_study_has_every_registered_policy_and_the_bound_in_each_scenario():
-    cells = ChangingTraffic().cells(quick=False, seed=0)
+    cells = TimeVaryingArrivals().cells(quick=False, seed=0)
     assert {cell["scenario"] for cell in cells} == set(scenario_names()) >= set(CHANGING_PRESETS)
     cases = {(cell["scenario"], cell["n_gpus"]) for cell in cells}
     foresight = "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE"
@@ -181,9 +181,9 @@ def test_the_rule_without_its_network_has_a_name_of_its_own():
         "scenario": "phased", "n_gpus": 2, "seed": 1, "horizon": 60.0, "warmup": 10.0,
         "replications": 1, "policy": "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE",
     }  # fmt: skip
-    (row,) = ChangingTraffic().compute(cell)
-    assert row["policy"] == "foresight alone"
-    plain = ChangingTraffic().compute(cell | {"policy": "trunk-reservation"})[0]
+    (row,) = TimeVaryingArrivals().compute(cell)
+    assert row["policy"] == "look-ahead alone"
+    plain = TimeVaryingArrivals().compute(cell | {"policy": "trunk-reservation"})[0]
     assert row["share"] != plain["share"] > 0.3
 
 
@@ -206,16 +206,16 @@ STEADY = {
 
 
 def test_claims_about_learning_appear_with_a_learned_policy():
-    study = ChangingTraffic()
+    study = TimeVaryingArrivals()
     without = study.findings(rows_of(STEADY))
     assert [claim.statement.split()[0] for claim in without.claims] == ["fluid-mpc"]
-    assert without.claims[0].verdict == "agrees"
+    assert without.claims[0].outcome == "agrees"
     assert without.claims[0].estimate.mean == pytest.approx(0.0205)
     learned = study.findings(rows_of(STEADY | {"learned": (0.81, 0.841)}))
     above_rules, above_replanned = (c for c in learned.claims if c.statement[:7] == "learned")
-    assert above_rules.verdict == "agrees"
+    assert above_rules.outcome == "agrees"
     assert above_rules.estimate.mean == pytest.approx(0.0105)
-    assert above_replanned.verdict == "differs"
+    assert above_replanned.outcome == "differs"
     overall = [c for c in learned.claims if "all 1 presets" in c.quantity]
     assert [c.estimate.mean for c in overall] == pytest.approx([0.0105, -0.01, 0.0005])
     trained = study.findings(

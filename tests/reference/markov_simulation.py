@@ -45,8 +45,8 @@ class Policy(NamedTuple):
 POLICIES = {
     "gate-and-route": Policy(OCCUPANCY, static_pools=True),
     "strict-gate-and-route": Policy(STRICT_OCCUPANCY, static_pools=True),
-    "credit-gate-static": Policy(OLDEST_WITH_CREDIT, static_pools=True),
-    "credit-gate": Policy(LARGEST_CREDIT),
+    "token-bucket-static": Policy(OLDEST_WITH_CREDIT, static_pools=True),
+    "token-bucket": Policy(LARGEST_CREDIT),
     "fcfs-immediate": Policy(OLDEST, coupled=True),
     "gate-immediate": Policy(OCCUPANCY, coupled=True),
     "gate-prefill-first": Policy(OCCUPANCY, prefill_first=True),

@@ -18,7 +18,7 @@ from counting_study import Counting
 
 import llm_sched_env
 from llm_sched_env.errors import ConfigurationError, StudyError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.results import Estimate
 from research.framework import source_stamp
 from research.framework.cell_runs import run_cells
@@ -34,7 +34,7 @@ from research.pages import update_paper
 pytestmark = pytest.mark.core
 
 ROOT = Path(__file__).parents[2]
-ONE = Spreading(jobs=1)
+ONE = Executor(jobs=1)
 RESULTS = ("counting.csv", "counting.png", "paper.md")
 
 
@@ -52,7 +52,7 @@ def study(tmp_path):
 
 def test_the_longest_cells_start_first_and_rows_keep_the_order_of_cells(study, tmp_path):
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, tmp_path / "cells", spreading=ONE)
+    rows = run_cells(study, cells, tmp_path / "cells", executor=ONE)
     work = [cells[k]["work"] for k in study.computed()]
     assert work == sorted(work, reverse=True)
     assert [row["k"] for row in rows] == [k for k in range(8) for _ in range(3)]
@@ -60,31 +60,31 @@ def test_the_longest_cells_start_first_and_rows_keep_the_order_of_cells(study, t
 
 def test_finished_cells_are_not_computed_again(study, tmp_path):
     cells_folder, counts = tmp_path / "cells", []
-    first = run_cells(study, study.cells(quick=True, seed=0), cells_folder, spreading=ONE)
+    first = run_cells(study, study.cells(quick=True, seed=0), cells_folder, executor=ONE)
     cells = study.cells(quick=False, seed=0)
-    rows = run_cells(study, cells, cells_folder, spreading=ONE, on_cell=counts.append)
+    rows = run_cells(study, cells, cells_folder, executor=ONE, on_cell=counts.append)
     assert sorted(study.computed()) == list(range(8))
     assert rows[:12] == first
     assert counts == [4, 5, 6, 7, 8]
-    run_cells(study, study.cells(quick=True, seed=1), cells_folder, spreading=ONE)
+    run_cells(study, study.cells(quick=True, seed=1), cells_folder, executor=ONE)
     assert len(study.computed()) == 12
 
 
 def test_a_damaged_cell_is_told_before_anything_runs(study, tmp_path):
     cells, folder = study.cells(quick=True, seed=0), tmp_path / "cells"
-    rows = run_cells(study, cells[:2], folder, spreading=ONE)
+    rows = run_cells(study, cells[:2], folder, executor=ONE)
     file, other = (cell_file(folder, study, cell) for cell in cells[:2])
     whole = file.read_bytes()
     list_in_row = json.loads(whole)
     list_in_row["result"][0]["k"] = [1]
     for content in (b"", whole[:-5], other.read_bytes(), json.dumps(list_in_row).encode()):
         file.write_bytes(content)
-        with pytest.raises(ConfigurationError, match=r"^kept study cell: .*remove it") as caught:
-            run_cells(study, cells, folder, spreading=ONE)
+        with pytest.raises(ConfigurationError, match=r"^The cached study cell .*remove ") as caught:
+            run_cells(study, cells, folder, executor=ONE)
         assert "\n" not in str(caught.value)
     assert sorted(study.computed()) == [0, 1]
     file.unlink()
-    assert run_cells(study, cells, folder, spreading=ONE)[: len(rows)] == rows
+    assert run_cells(study, cells, folder, executor=ONE)[: len(rows)] == rows
     assert sorted(study.computed()) == [0, 0, 1, 2, 3]
 
 
@@ -93,7 +93,7 @@ def test_parallel_and_serial_runs_leave_the_same_bytes(study, tmp_path):
     for jobs in (1, 2):
         folder = tmp_path / str(jobs)
         folder.mkdir()
-        StudyRun(study, folder).run(Spreading(jobs))
+        StudyRun(study, folder).run(Executor(jobs))
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert len(study.computed()) == 16
 
@@ -106,9 +106,9 @@ def test_a_killed_run_goes_on_where_it_stopped(study, tmp_path):
     code = (
         "import sys; from pathlib import Path; from counting_study import Counting\n"
         "from research.framework.study_files import StudyRun\n"
-        "from llm_sched_env.evaluation.executor import Spreading\n"
+        "from llm_sched_env.evaluation.executor import Executor\n"
         "run = StudyRun(Counting(Path(sys.argv[1]), deadly=5), Path(sys.argv[2]))\n"
-        "run.run(Spreading(1))"
+        "run.run(Executor(1))"
     )
     command = [sys.executable, "-c", code, str(study.log), str(killed)]
     folders = os.pathsep.join(map(str, (ROOT, Path(counting_study.__file__).parent)))
@@ -129,9 +129,9 @@ def test_an_error_in_a_cell_names_it_and_keeps_the_others(study, tmp_path, jobs)
     study.wrong, cells_folder = 3, tmp_path / "cells"
     cells = study.cells(quick=True, seed=0)
     with pytest.raises(StudyError, match=r"counting cell \{'k': 3.*no plan today"):
-        run_cells(study, cells, cells_folder, spreading=Spreading(jobs))
+        run_cells(study, cells, cells_folder, executor=Executor(jobs))
     study.wrong = None
-    run_cells(study, cells, cells_folder, spreading=Spreading(jobs))
+    run_cells(study, cells, cells_folder, executor=Executor(jobs))
     assert sorted(study.computed()) == list(range(4))
 
 
@@ -211,7 +211,7 @@ def test_seeds_of_two_runs_never_meet():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("low", "high", "outcome"),
     [
         (0.2, 0.4, "agrees"),
         (0.5, 0.6, "agrees"),
@@ -222,11 +222,11 @@ def test_seeds_of_two_runs_never_meet():
         (math.nan, math.nan, "undecided"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(low, high, verdict):
+def test_a_outcome_follows_from_the_interval(low, high, outcome):
     estimate = Estimate((low + high) / 2, (low, high))
-    claim = Claim("s", "1.1", "q", estimate, Criterion(0.2, 0.6), {verdict: "because"})
-    assert (claim.verdict, claim.reason) == (verdict, "because")
-    assert json.loads(json.dumps(claim.to_dict(), allow_nan=False))["verdict"] == verdict
+    claim = Claim("s", "1.1", "q", estimate, Criterion(0.2, 0.6), {outcome: "because"})
+    assert (claim.outcome, claim.reason) == (outcome, "because")
+    assert json.loads(json.dumps(claim.to_dict(), allow_nan=False))["outcome"] == outcome
 
 
 def test_a_claim_shows_its_number_and_its_criterion():
@@ -330,14 +330,14 @@ def test_parts_replace_their_own_marks_and_keep_the_order():
     ],
 )
 def test_broken_marks_are_reported(page):
-    with pytest.raises(ConfigurationError, match=r"page of claims.*restore its marks"):
+    with pytest.raises(ConfigurationError, match=r"page of claims.*restore one pair of marks"):
         with_paragraph(page, "a", block("a", "new"), ["a"])
 
 
 def test_only_full_results_go_into_the_documentation(study, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    docs, rows = tmp_path / "docs", tmp_path / "research" / "results" / "paper"
-    docs.mkdir()
+    docs, rows = tmp_path / "docs" / "results", tmp_path / "research" / "results" / "paper"
+    docs.mkdir(parents=True)
     rows.mkdir(parents=True)
     monkeypatch.setattr(update_paper, "ROOT", tmp_path)
     main = update_paper.main
@@ -349,18 +349,18 @@ def test_only_full_results_go_into_the_documentation(study, tmp_path, monkeypatc
     main(str(tmp_path))
     page = (docs / "paper.md").read_text()
     assert "](paper/counting.png)" in page
-    assert "](../research/results/paper/counting.csv)" in page
+    assert "](../../research/results/paper/counting.csv)" in page
     assert (rows / "counting.csv").read_bytes() == contents(tmp_path)[0]
 
 
 def test_the_documentation_holds_full_results_with_their_files():
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "results"
     found = parts((docs / "paper.md").read_text(encoding="utf-8"))
     assert found
     assert set(found) <= {study.name for study in STUDIES}
     for name, part in found.items():
         assert not is_quick(part)
-        for file in (f"../research/results/paper/{name}.csv", f"paper/{name}.png"):
+        for file in (f"../../research/results/paper/{name}.csv", f"paper/{name}.png"):
             assert f"({file})" in part
             assert 0 < (docs / file).stat().st_size < 400_000
 
@@ -445,7 +445,7 @@ def test_a_quick_study_through_the_command_line(run, run_research, tmp_path):
     code, text, err = run_research(*arguments, "--json")
     assert code == 0
     claims = json.loads(text)["convergence"]
-    assert {claim["verdict"] for claim in claims} <= {"agrees", "differs", "undecided"}
+    assert {claim["outcome"] for claim in claims} <= {"agrees", "differs", "undecided"}
     assert "wrote CSV" in err
     with (out / "convergence.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -23,10 +23,7 @@ from research.framework import source_stamp
 from research.framework.cell_store import cell_key
 from research.framework.estimates import mean_over_cells, ratio_over_cells
 from research.framework.registry import STUDIES
-from research.leaderboard import board, board_files, entrants, grid
-from research.leaderboard.board import Leaderboard
-from research.leaderboard.board_files import FILES
-from research.leaderboard.board_page import END, FULL, UNFIT
+from research.leaderboard import entrants, grid, leaderboard, run_files
 from research.leaderboard.differences import (
     BEST,
     CREDIT,
@@ -35,17 +32,20 @@ from research.leaderboard.differences import (
     Differences,
     Tally,
 )
+from research.leaderboard.leaderboard import Leaderboard
+from research.leaderboard.ranking_page import END, FULL, UNFIT
+from research.leaderboard.run_files import FILES
 from research.leaderboard.standings import Standings, ranking
 from research.pages import update_leaderboard
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = "outside_scheduler:LessThanPlanned"
-THREE = f"TRUNK-reservation,credit-gate,{OUTSIDE}"
+THREE = f"TRUNK-reservation,token-bucket,{OUTSIDE}"
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A board of two instances and two sizes that takes a second."""
+    """A leaderboard of two instances and two sizes that takes a second."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("plotly")
     runs = dict.fromkeys((2, 6), 3)
@@ -59,13 +59,13 @@ def tiny(monkeypatch):
 @pytest.fixture
 def computed(monkeypatch):
     """Labels of cells that this process simulates, in their order."""
-    found, simulate = [], board.simulate
+    found, simulate = [], leaderboard.simulate
 
     def noted(cell):
         found.append(cell["policy"])
         return simulate(cell)
 
-    monkeypatch.setattr(board, "simulate", noted)
+    monkeypatch.setattr(leaderboard, "simulate", noted)
     return found
 
 
@@ -86,13 +86,13 @@ def lines(path):
         return list(csv.DictReader(file))
 
 
-# A board, end to end
+# A leaderboard, end to end
 
 
-def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
+def test_a_leaderboard_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path, tiny):
     shown = json.loads(play(run_research, tmp_path, THREE, 1, "--json"))
     rows = lines(tmp_path / "results.csv")
-    names = ["trunk-reservation", "credit-gate", "LessThanPlanned"]
+    names = ["trunk-reservation", "token-bucket", "LessThanPlanned"]
     assert [row["policy"] for row in rows] == names * 4
     assert [(row["instance"], row["n_gpus"]) for row in rows[::3]] == [
         (name, n) for name in ("overload", "random-2026-0-3-classes") for n in ("2", "6")
@@ -102,7 +102,7 @@ def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path
     # A row is an evaluation like any other, on the same requests for all of its case.
     from outside_scheduler import LessThanPlanned
 
-    for policy, row in (("credit-gate", rows[1]), (LessThanPlanned(), rows[2])):
+    for policy, row in (("token-bucket", rows[1]), (LessThanPlanned(), rows[2])):
         keys = {"horizon": 80.0, "warmup": 20.0, "replications": 3, "seed": int(row["seed"])}
         result = lse.evaluate(policy, "overload", 2, **keys)
         assert [float(x) for x in row["scores"].split()] == list(result.scores)
@@ -125,19 +125,19 @@ def test_a_board_of_two_rules_and_an_entrant_from_outside(run_research, tmp_path
         assert float(line["difference"]) == pytest.approx((own - other).mean(), abs=1e-12)
         assert float(line["low"]) == pytest.approx(interval.low, abs=1e-9)
         assert float(line["p_value"]) == pytest.approx(test.pvalue)
-        verdict = "above" if interval.low > 0 else "below" if interval.high < 0 else "within noise"
-        assert line["verdict"] == verdict
+        outcome = "above" if interval.low > 0 else "below" if interval.high < 0 else "within noise"
+        assert line["outcome"] == outcome
         if line["against"] == BEST:
             rules = {p: np.mean(np.array(scores[(*place, p)], float)) for p in names[:2]}
             rules.pop(line["policy"], None)
             assert line["reference"] == max(rules, key=rules.get)
-    assert "below" in {line["verdict"] for line in found if line["policy"] == "LessThanPlanned"}
+    assert "below" in {line["outcome"] for line in found if line["policy"] == "LessThanPlanned"}
 
     page = (tmp_path / "leaderboard.md").read_text()
     assert page.startswith(UNFIT)
     assert page.endswith(f"{END}\n")
     assert "### `LessThanPlanned`" in page
-    assert "### `credit-gate`" not in page
+    assert "### `token-bucket`" not in page
     assert "12 comparisons: were all means equal, about 1 of" in page
     assert "llm-sched-env 0." in page
     assert f"--policies {THREE}" in page
@@ -174,7 +174,7 @@ def test_the_rows_do_not_depend_on_the_jobs(run_research, tmp_path, tiny):
 
 
 @pytest.mark.core
-def test_the_board_shows_its_ranking(run_research, tmp_path, tiny):
+def test_the_leaderboard_shows_its_ranking(run_research, tmp_path, tiny):
     text = play(run_research, tmp_path)
     assert "Mean score in % of R*" in text
     assert "n = 6" in text
@@ -190,8 +190,8 @@ def test_the_board_shows_its_ranking(run_research, tmp_path, tiny):
         (["--trace", "x.csv"], "No such option: --trace"),
         (["--jobs", "0"], "jobs: got 0"),
         (["--ray-address", "local"], "use backend ray"),
-        (["--policies", "credit-gate,nobody"], "nobody"),
-        (["--policies", "credit-gate,"], "without gaps"),
+        (["--policies", "token-bucket,nobody"], "nobody"),
+        (["--policies", "token-bucket,"], "without gaps"),
         (["--policies", "outside_scheduler:Nobody"], "package.module:Name"),
         (["--policies", f"{OUTSIDE},{OUTSIDE}"], "each name once"),
         (["--agents", "missing.zip"], "missing.zip"),
@@ -203,7 +203,7 @@ def test_bad_options_are_one_line_and_compute_nothing(
     run_research, arguments, message, tmp_path, monkeypatch, tiny, computed
 ):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run_research("leaderboard", "--out", "board", *arguments)
+    code, out, err = run_research("leaderboard", "--out", "leaderboard", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
@@ -213,19 +213,19 @@ def test_bad_options_are_one_line_and_compute_nothing(
 
 @pytest.mark.core
 @pytest.mark.parametrize("option", ["--all", "--quick"])
-def test_a_comparison_has_no_options_of_the_board(run, tmp_path, option):
+def test_a_comparison_has_no_options_of_the_leaderboard(run, tmp_path, option):
     code, _, err = run("compare", "--out", tmp_path / "x", option)
     assert code == 2
     assert f"No such option: {option}" in err
     assert not (tmp_path / "x").exists()
 
 
-def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_path):
+def test_a_quick_leaderboard_does_not_take_the_place_of_a_full_one(run_research, tmp_path):
     page = tmp_path / "leaderboard.md"
     page.write_text(f"{FULL}\nfull")
     code, _, err = run_research("leaderboard", "--quick", "--out", tmp_path)
     assert code == 2
-    assert "a folder without a full board" in err
+    assert "a folder without a full leaderboard" in err
     assert page.read_text() == f"{FULL}\nfull"
 
 
@@ -233,8 +233,8 @@ def test_a_quick_board_does_not_take_the_place_of_a_full_one(run_research, tmp_p
 
 
 @pytest.mark.core
-def test_the_full_board_is_what_is_documented():
-    cases = grid.board_cases()
+def test_the_full_leaderboard_is_what_is_documented():
+    cases = grid.leaderboard_cases()
     instances = {case.instance.name: case.instance for case in cases}
     assert list(instances)[:3] == ["base", "overload", "dolly15k"]
     assert [i.n_classes for i in instances.values()][3:] == [2, 2, 2, 2, 2, 3, 4, 6, 8, 16]
@@ -257,16 +257,16 @@ def test_the_full_board_is_what_is_documented():
     assert "trunk-reservation" not in python
 
 
-def test_nobody_else_draws_from_the_boards_seeds():
+def test_nobody_else_draws_from_the_seeds_of_the_leaderboard():
     """Studies run with small seeds by default; training environments with small ones, too."""
-    case = grid.board_cases()[0]
+    case = grid.leaderboard_cases()[0]
     assert case.seed >= 2026000
-    drawn = {case.instance.name for case in grid.board_cases()[18:]}
+    drawn = {case.instance.name for case in grid.leaderboard_cases()[18:]}
     assert all(name.startswith("random-2026-") for name in drawn)
 
 
-def test_names_restrict_the_board_and_paths_enter_beside():
-    cases = grid.board_cases(quick=True)
+def test_names_restrict_the_leaderboard_and_paths_enter_in_addition():
+    cases = grid.leaderboard_cases(quick=True)
 
     def labels(*policies):
         return [e.label for e in entrants.entrants(cases, policies)]
@@ -276,7 +276,7 @@ def test_names_restrict_the_board_and_paths_enter_beside():
     assert labels("GG-SP", OUTSIDE) == ["gate-and-route", "LessThanPlanned"]
     kinds = {e.label: e.kind for e in entrants.entrants(cases, [OUTSIDE])}
     assert kinds["LessThanPlanned"] == entrants.OUTSIDE
-    assert kinds["credit-gate"] == entrants.RULE
+    assert kinds["token-bucket"] == entrants.RULE
     with pytest.raises(ConfigurationError, match="each name once"):
         labels("gate-and-route", "GG-SP")
 
@@ -288,16 +288,16 @@ def test_rules_with_a_trained_network_do_not_count_as_rules():
 
 
 def test_a_registered_policy_that_was_trained_is_a_challenger(monkeypatch):
-    trained = dataclasses.replace(registered_policies()["credit-gate"], trained=True)
-    monkeypatch.setattr(entrants, "registered_policies", lambda: {"credit-gate": trained})
-    (entrant,) = entrants.entrants(grid.board_cases(quick=True))
+    trained = dataclasses.replace(registered_policies()["token-bucket"], trained=True)
+    monkeypatch.setattr(entrants, "registered_policies", lambda: {"token-bucket": trained})
+    (entrant,) = entrants.entrants(grid.leaderboard_cases(quick=True))
     assert entrant.kind == entrants.TRAINED
     assert not entrant.is_rule
 
 
 def test_entrants_compete_where_they_know_the_classes(tiny):
-    cases = grid.board_cases()
-    competing = entrants.entrants(cases, ["credit-gate", "outside_scheduler:TwoClasses"])
+    cases = grid.leaderboard_cases()
+    competing = entrants.entrants(cases, ["token-bucket", "outside_scheduler:TwoClasses"])
     cells = Leaderboard(competing).cells(quick=False)
     found = [c["instance"]["name"] for c in cells if c["label"] == "TwoClasses"]
     assert found == ["overload"] * 2
@@ -313,7 +313,7 @@ def test_trained_rules_enter_by_the_name_of_their_folder(tmp_path):
         for file, name in zip(files, ("base", "overload"), strict=True)
     ]
     given = [entrants.Agent(str(files[0])), *single]
-    found = entrants.entrants(grid.board_cases(quick=True), ["credit-gate"], given)[1:]
+    found = entrants.entrants(grid.leaderboard_cases(quick=True), ["token-bucket"], given)[1:]
     assert [e.label for e in found] == ["mine", "tuned-rule", "tuned-rule"]
     assert all(e.compiled and e.kind == entrants.TRAINED for e in found)
 
@@ -327,15 +327,15 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
     small = {"n_gpus": 2, "n_envs": 2, "rollout_steps": 25, "batch_size": 50, "horizon": 50.0}
     configuration = TrainingConfiguration(lse.presets.overload().to_dict(), total_steps=50, **small)
     file = train(configuration, tmp_path / "trained")
-    policies = ("--policies", "credit-gate", "--jobs", 1, "--out", tmp_path / "board")
+    policies = ("--policies", "token-bucket", "--jobs", 1, "--out", tmp_path / "leaderboard")
     for given, label in ((file, "trained"), (f"overload={file}", "ppo")):
         code, _, err = run_research("leaderboard", *policies, "--agents", given)
         assert code == 0, err
-        rows = lines(tmp_path / "board" / "results.csv")
+        rows = lines(tmp_path / "leaderboard" / "results.csv")
         agents = [row["instance"] for row in rows if row["policy"] == label]
         # It knows two classes only.
         assert agents == ["overload"] * 2
-    assert "### `ppo`" in (tmp_path / "board" / "leaderboard.md").read_text()
+    assert "### `ppo`" in (tmp_path / "leaderboard" / "leaderboard.md").read_text()
     computed.clear()
     shutil.copyfile(train(configuration, tmp_path / "again"), file)
     run_research("leaderboard", *policies, "--agents", f"overload={file}")
@@ -346,11 +346,11 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
 
 
 def test_a_new_registered_policy_leaves_the_other_cells_valid(monkeypatch):
-    cases = grid.board_cases(quick=True)
+    cases = grid.leaderboard_cases(quick=True)
 
     def keys():
         source_stamp.source_stamp.cache_clear()
-        study = Leaderboard(entrants.entrants(cases, ["credit-gate", "fluid-mpc"]))
+        study = Leaderboard(entrants.entrants(cases, ["token-bucket", "fluid-mpc"]))
         return [cell_key(study, cell) for cell in study.cells(quick=True)]
 
     def other_studies():
@@ -392,7 +392,7 @@ def test_the_stamp_of_a_policy_is_that_of_what_it_does(tmp_path, monkeypatch):
     assert stamp(Mine()) == seen[-1]
 
 
-# Estimates and verdicts
+# Estimates and outcomes
 
 
 def test_one_cell_has_the_usual_interval():
@@ -430,7 +430,7 @@ def test_intervals_over_cells_cover_as_often_as_they_say():
 
 
 def standings(**scores):
-    """A board of one instance at one size; policies by name with _ for -."""
+    """A leaderboard of one instance at one size; policies by name with _ for -."""
     return Standings(
         [
             {
@@ -448,24 +448,24 @@ def test_gaps_closed_and_best_rules_by_hand():
     place = ("here", 5)
     found = standings(
         trunk_reservation=[0.95, 0.97],
-        credit_gate=[0.90, 0.92],
+        token_bucket=[0.90, 0.92],
         mine=[0.98, 0.99],
         same=[0.95 + 1e-13, 0.97],
     )
-    compared = Differences(found, ["trunk-reservation", "credit-gate"])
+    compared = Differences(found, ["trunk-reservation", "token-bucket"])
     assert compared.best_rule(place) == "trunk-reservation"
-    assert compared.best_rule(place, without="trunk-reservation") == "credit-gate"
+    assert compared.best_rule(place, without="trunk-reservation") == "token-bucket"
     mine = compared.at(place, "mine", BEST)
     assert mine.reference == "trunk-reservation"
     assert mine.estimate.mean == pytest.approx(0.025)
     assert compared.gap_closed([place], "mine") is None  # 0.09 ± 0.127 is no clear gap
     same = compared.at(place, "same", TRUNK)
-    assert (same.verdict, same.p_value, same.estimate.mean) == ("within noise", 1.0, 0.0)
-    assert compared.at(place, "credit-gate", CREDIT) is None
-    clear = standings(credit_gate=[0.90, 0.91, 0.89], mine=[0.95, 0.96, 0.94])
-    closed = Differences(clear, ["credit-gate"]).gap_closed([place], "mine")
+    assert (same.outcome, same.p_value, same.estimate.mean) == ("within noise", 1.0, 0.0)
+    assert compared.at(place, "token-bucket", CREDIT) is None
+    clear = standings(token_bucket=[0.90, 0.91, 0.89], mine=[0.95, 0.96, 0.94])
+    closed = Differences(clear, ["token-bucket"]).gap_closed([place], "mine")
     assert closed.mean == pytest.approx(0.5)
-    assert clear.ranked() == ["mine", "credit-gate"]
+    assert clear.ranked() == ["mine", "token-bucket"]
 
 
 def test_the_tally_counts_what_chance_would_do():
@@ -494,25 +494,25 @@ def test_the_tally_counts_what_chance_would_do():
 @pytest.fixture
 def documentation(tmp_path, monkeypatch):
     """A copy of what ``make leaderboard`` changes."""
-    docs = tmp_path / "docs"
-    docs.mkdir()
+    docs = tmp_path / "docs" / "results"
+    docs.mkdir(parents=True)
     (tmp_path / "research" / "results").mkdir(parents=True)
-    shutil.copyfile(ROOT / "docs/leaderboard.md", docs / "leaderboard.md")
+    shutil.copyfile(ROOT / "docs/results/leaderboard.md", docs / "leaderboard.md")
     monkeypatch.setattr(update_leaderboard, "ROOT", tmp_path)
     return docs
 
 
-def test_only_a_full_board_goes_into_the_documentation(
+def test_only_a_full_leaderboard_goes_into_the_documentation(
     run_research, tmp_path, tiny, documentation, monkeypatch
 ):
-    everybody = {name: registered_policies()[name] for name in ("credit-gate", "fcfs-and-route")}
-    for module in (entrants, board_files):
+    everybody = {name: registered_policies()[name] for name in ("token-bucket", "fcfs-and-route")}
+    for module in (entrants, run_files):
         monkeypatch.setattr(module, "registered_policies", lambda: everybody)
     update = update_leaderboard.main
     before = (documentation / "leaderboard.md").read_text()
-    out = tmp_path / "board"
-    play(run_research, out, "credit-gate")
-    with pytest.raises(SystemExit, match="part of the board"):
+    out = tmp_path / "leaderboard"
+    play(run_research, out, "token-bucket")
+    with pytest.raises(SystemExit, match="part of the leaderboard"):
         update(str(out))
     assert (documentation / "leaderboard.md").read_text() == before
     assert not (documentation / "leaderboard.png").exists()
@@ -524,7 +524,7 @@ def test_only_a_full_board_goes_into_the_documentation(
     assert page.startswith(before.partition(FULL)[0])
     for name in (*everybody, "LessThanPlanned"):
         assert f"| {name} |" in page
-    assert "](../research/results/leaderboard.csv)" in page
+    assert "](../../research/results/leaderboard.csv)" in page
     assert "](results.csv)" not in page
     published = (tmp_path / "research" / "results" / "leaderboard.csv").read_bytes()
     assert published == (out / "results.csv").read_bytes()
@@ -532,6 +532,6 @@ def test_only_a_full_board_goes_into_the_documentation(
 
 
 @pytest.mark.core
-def test_the_documentation_has_places_for_the_board():
-    page = (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+def test_the_documentation_has_places_for_the_leaderboard():
+    page = (ROOT / "docs" / "results" / "leaderboard.md").read_text(encoding="utf-8")
     assert page.count(FULL) == page.count(END) == 1

@@ -13,7 +13,7 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.agents.learned_rule import LearnedRule, corrected_rule, load_rule, rounded
 from llm_sched_env.errors import CheckpointError, ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
@@ -207,7 +207,7 @@ def test_a_run_leaves_a_rule_with_its_history(trained: Path) -> None:
 
 
 def test_the_seed_decides_and_processes_do_not(trained: Path, tmp_path: Path) -> None:
-    again = train_rule(TINY, tmp_path / "again", spreading=Spreading(jobs=2))
+    again = train_rule(TINY, tmp_path / "again", executor=Executor(jobs=2))
     assert content(again) == content(trained)
     other = train_rule(replace(TINY, seed=1), tmp_path / "other")
     assert content(other)["weights"] != content(trained)["weights"]
@@ -455,7 +455,7 @@ def test_files_that_are_no_rule_are_refused_in_one_line(trained: Path, tmp_path:
         assert "train-rule" in message
         with pytest.raises(CheckpointError):
             lse.evaluate(str(path), "base", 1, horizon=10.0, warmup=0.0, replications=1)
-    faults = {tmp_path / "none.json": "no such file", tmp_path: "allowed is what"}
+    faults = {tmp_path / "none.json": "no such file", tmp_path: "expected a file"}
     for missing, message in faults.items():
         with pytest.raises(CheckpointError, match=message):
             LearnedRule.load(missing)
@@ -504,14 +504,14 @@ def test_the_command_trains_a_rule_that_evaluate_runs(
     code, _, err = run_research(*arguments, "--out", folder, "--seed", 4)
     assert code == 2
     *progress, message = err.splitlines()
-    assert "got 'seed'" in message
+    assert "other settings of seed" in message
     assert not any("python -m research" in line for line in progress)
 
 
 def test_the_command_trains_on_a_window_of_a_trace(run_research: Any, tmp_path: Path) -> None:
     recorded().save(tmp_path / "requests.csv")
     command = ["train-rule", "--trace", tmp_path / "requests.csv", "--gpus", 2, "--jobs", 1]
-    more = ["--window", "0,300", "--speed", 1.5, "--generations", 1, "--foresight", 20]
+    more = ["--window", "0,300", "--speed", 1.5, "--generations", 1, "--look-ahead", 20]
     code, out, err = run_research(*command, *more, "--out", tmp_path / "run", "--json")
     assert code == 0, err
     rule = LearnedRule.load(json.loads(out)["rule"])
@@ -526,7 +526,7 @@ def test_the_command_trains_on_a_window_of_a_trace(run_research: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        (["--foresight", 0], "foresight"),
+        (["--look-ahead", 0], "foresight"),
         (["--window", "0,9"], "--window"),
         (["--instance", "base"], "--gpus"),
         (["--gpus", 3], "--instance"),

@@ -15,9 +15,9 @@ from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClas
 from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
 from llm_sched_env.presets import base, dolly15k, overload
 from research.framework.row_selection import column, selected
+from research.setups.changed_instances import with_classes, with_hardware
+from research.setups.compared_workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.setups.trace_lengths import fitted_lengths, length_cells
-from research.setups.variants import with_classes, with_hardware
-from research.setups.workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.studies import (
     hardware,
     memory_speed,
@@ -25,7 +25,7 @@ from research.studies import (
     shadow_prices,
     sli_convergence,
 )
-from research.studies.workload import planned_classes
+from research.studies.workload_effects import planned_classes
 
 PREFILL, DECODE, TIME = "prefill-fairness", "decode-fairness", "token-time"
 
@@ -283,11 +283,11 @@ def test_shadow_prices_through_the_command_line(run, run_research, tmp_path):
     code, text, _ = run_research(*arguments, "--json")
     assert code == 0
     claims = json.loads(text)["shadow-prices"]
-    assert all(claim["verdict"] == "agrees" for claim in claims)
+    assert all(claim["outcome"] == "agrees" for claim in claims)
     with (tmp_path / "shadow-prices.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["form"] == "limit"]
     row = next(row for row in rows if (row["level"], row["fraction"]) == (TIME, "0.5"))
-    code, text, _ = run("plan", "--sli", f"{TIME}@limit={row['limit']}", "--json")
+    code, text, _ = run("plan", "--slo", f"{TIME}@limit={row['limit']}", "--json")
     found = json.loads(text)
     assert found["slis"][TIME]["dual"] == float(row["dual"])
     assert found["revenue_rate"] / found["value"] == float(row["share"])

@@ -9,7 +9,7 @@ from llm_sched_env.agents.learned_rule import LearnedRule
 from llm_sched_env.errors import ConfigurationError
 from research.rule_training import specialists
 from research.setups.traffic_scenarios import REPLAY
-from research.studies import changing_traffic, learned_rules
+from research.studies import learned_rules, time_varying_arrivals
 
 
 @pytest.mark.parametrize("name", specialists.names())
@@ -27,7 +27,7 @@ def test_a_specialist_is_what_its_name_says(name: str) -> None:
 
 
 def test_the_studies_name_the_specialists_that_ship() -> None:
-    named = {**learned_rules.SPECIALISTS, **changing_traffic.SPECIALISTS}
+    named = {**learned_rules.SPECIALISTS, **time_varying_arrivals.SPECIALISTS}
     assert {path.rpartition(":")[2] for path in named.values()} == set(specialists.names())
     for (instance, n_gpus), path in named.items():
         assert path.endswith(f":{instance.replace('-', '_')}_{n_gpus}")

@@ -9,7 +9,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from research.framework.registry import STUDIES
 from research.framework.study_files import StudyRun
 from research.setups.random_instances import RANGES, random_instance, slowest_decode
@@ -122,10 +122,10 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_a_quick_run_of_every_study(study, folder):
     pytest.importorskip("matplotlib")
-    findings = StudyRun(study, folder, quick=True).run(Spreading(1))
+    findings = StudyRun(study, folder, quick=True).run(Executor(1))
     assert findings.claims
     for claim in findings.claims:
-        assert claim.verdict in {"agrees", "differs", "undecided"}
+        assert claim.outcome in {"agrees", "differs", "undecided"}
         assert np.isfinite(claim.estimate.mean)
     with (folder / f"{study.name}.csv").open() as file:
         assert len(list(csv.reader(file))) > 3

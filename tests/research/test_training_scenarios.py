@@ -16,12 +16,12 @@ from llm_sched_env.presets import PATIENCE_RATE
 from research.rule_training.scenarios import (
     AROUND_PRESETS,
     BURSTS,
+    DIURNAL,
     LOADS,
     READING,
     READING_SHARE,
     SIZES,
     STEADY,
-    TIDES,
     TRAFFIC,
     WRITING,
     TrainingScenario,
@@ -38,7 +38,7 @@ def traffic(scenario: TrainingScenario) -> str:
         return BURSTS
     profiles = [c.arrival_profile for c in scenario.instance.classes]
     assert all(p is None for p in profiles) or all(p is not None for p in profiles)
-    return STEADY if profiles[0] is None else TIDES
+    return STEADY if profiles[0] is None else DIURNAL
 
 
 def test_a_scenario_depends_on_number_and_seed_alone() -> None:

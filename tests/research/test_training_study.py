@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 import llm_sched_env as lse
 from llm_sched_env.agents.checkpoint import Checkpoint
 from llm_sched_env.agents.ppo import train
-from llm_sched_env.agents.variants import VARIANTS, variant
+from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.errors import ConfigurationError
 from research.agent_training import study as training_study
 from research.agent_training.page import markdown_table, write_page
@@ -85,7 +85,7 @@ def test_the_report_is_what_evaluate_says_of_the_small_file(study):
     wanted, folder, results = study
     for cell, result in zip(wanted, results, strict=True):
         scores = lse.evaluate(
-            str(folder / cell.name / "stripped.zip"),
+            str(folder / cell.name / "exported.zip"),
             "overload",
             2,
             horizon=25.0,
@@ -94,7 +94,7 @@ def test_the_report_is_what_evaluate_says_of_the_small_file(study):
             seed=REPORT_SEED,
         )
         assert result["report"]["score"] == pytest.approx(scores.score.mean, abs=1e-6)
-        assert result["agent_bytes"] == (folder / cell.name / "stripped.zip").stat().st_size
+        assert result["agent_bytes"] == (folder / cell.name / "exported.zip").stat().st_size
 
 
 def test_a_killed_cell_goes_on(tmp_path):

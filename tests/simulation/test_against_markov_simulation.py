@@ -65,11 +65,11 @@ INSTANCES = {
 # warm-up only skips the part in which nothing waits yet. Many short runs rather than few long
 # ones make the means of replications normal and their standard errors precise.
 # The credit gate that ships has a larger cap and another router.
-OF_THE_MODEL_PAGE = {"credit-gate": lse.DispatchRule("largest-credit", "solo-first", "dynamic")}
+OF_THE_MODEL_PAGE = {"token-bucket": lse.DispatchRule("largest-credit", "solo-first", "dynamic")}
 # GPUs: policies, replications, horizon and warm-up in seconds.
 SETTINGS = {
     20: (tuple(POLICIES), 32, 100.0, 20.0),
-    200: (("gate-and-route", "credit-gate"), 20, 40.0, 10.0),
+    200: (("gate-and-route", "token-bucket"), 20, 40.0, 10.0),
 }
 
 # About 580 differences are tested. Under agreement each is Student t with about 62 (20 GPUs) or

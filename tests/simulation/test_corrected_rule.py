@@ -339,7 +339,7 @@ def assert_one_line(error: pytest.ExceptionInfo[ConfigurationError], *words: str
     message = str(error.value)
     assert "\n" not in message
     assert len(message) < 250
-    for word in ("got", "allowed is", *words):
+    for word in ("got", "expected", *words):
         assert word in message
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import llm_sched_env as lse
 from llm_sched_env.envs.actions import apply_actions
 from llm_sched_env.envs.interval_env import LLMSchedEnv
-from llm_sched_env.envs.reading import read_clusters
+from llm_sched_env.envs.observation_kernels import read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.class_profile import class_profile
@@ -99,7 +99,7 @@ def test_no_slot_idles_while_a_work_conserving_rule_has_work():
             assert prefill == 0
 
 
-@pytest.mark.parametrize("name", ["gate-and-route", "credit-gate", "randomized dynamic"])
+@pytest.mark.parametrize("name", ["gate-and-route", "token-bucket", "randomized dynamic"])
 def test_same_seed_same_bytes_and_chunks_do_not_matter(name):
     once = simulation(lse.presets.overload(), RULES[name], seed=3)
     once.run(90.0)
@@ -140,7 +140,7 @@ def test_request_records_grow_without_changing_the_run():
 
 
 def test_snapshot_restores_the_future():
-    sim = simulation(lse.presets.overload(), RULES["credit-gate"])
+    sim = simulation(lse.presets.overload(), RULES["token-bucket"])
     sim.run(50.0)
     saved = sim.snapshot()
     sim.run(100.0)
@@ -149,18 +149,18 @@ def test_snapshot_restores_the_future():
     sim.run(100.0)
     assert same_bytes(sim.state, future)
     with pytest.raises(ConfigurationError, match="snapshot"):
-        simulation(lse.presets.overload(), RULES["credit-gate"], n_gpus=8).restore(saved)
+        simulation(lse.presets.overload(), RULES["token-bucket"], n_gpus=8).restore(saved)
 
 
 def test_rows_of_a_batch_equal_single_clusters():
     instance = lse.presets.overload()
-    batch = SimulationBatch(instance, RULES["credit-gate"], 7, n_clusters=3)
+    batch = SimulationBatch(instance, RULES["token-bucket"], 7, n_clusters=3)
     for k in range(3):
         batch.start(k, np.random.SeedSequence(k), controls_of(instance, 7))
     batch.run(np.array([60.0, 30.0, 90.0]))
     batch.run(np.array([60.0, 90.0, 90.0]))
     for k, until in enumerate((60.0, 90.0, 90.0)):
-        single = simulation(instance, RULES["credit-gate"], seed=k)
+        single = simulation(instance, RULES["token-bucket"], seed=k)
         single.run(until)
         for name in ("clock", "classes", "totals", "gpus", "decode_marks"):
             assert getattr(batch.state(k), name).tobytes() == getattr(single.state, name).tobytes()
@@ -169,7 +169,7 @@ def test_rows_of_a_batch_equal_single_clusters():
 def test_common_random_numbers_across_rules():
     """Request k arrives at the same time whatever the rule."""
     logs = []
-    for name in ("gate-and-route", "fcfs-immediate", "credit-gate"):
+    for name in ("gate-and-route", "fcfs-immediate", "token-bucket"):
         sim = simulation(lse.presets.overload(), RULES[name], log_events=20_000)
         sim.run(60.0)
         events = sim.events()
@@ -383,4 +383,4 @@ def test_bad_rules_and_counts_are_named():
         DispatchRule(router="coupled", pools="dynamic", prefill_first=True)
     for wrong in (0, -1, 2.5, True, "3"):
         with pytest.raises(ConfigurationError, match="n_gpus: got"):
-            SimulationBatch(lse.presets.base(), RULES["credit-gate"], wrong)
+            SimulationBatch(lse.presets.base(), RULES["token-bucket"], wrong)

@@ -448,20 +448,20 @@ def test_the_bound_holds_for_own_bills_of_requests_that_may_not_fit() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"iteration_law": "flat"}, "hardware iteration_law: got 'flat', allowed is two-speed or"),
-        ({"iteration_law": None}, "hardware iteration_law: got None, allowed is two-speed or"),
-        ({"chunking": "floor"}, "hardware chunking: got 'floor', allowed is exact or ceil"),
-        ({"kv_tokens": 0}, "hardware kv_tokens: got 0, allowed is an integer >= 1"),
-        ({"kv_tokens": 1e4}, "hardware kv_tokens: got 10000.0, allowed is an integer >= 1"),
-        ({"kv_tokens": True}, "hardware kv_tokens: got True, allowed is an integer >= 1"),
-        ({"kv_tokens": 10**10}, "hardware kv_tokens: got 10000000000, allowed is an integer"),
+        ({"iteration_law": "flat"}, "hardware iteration_law: got 'flat', expected two-speed or"),
+        ({"iteration_law": None}, "hardware iteration_law: got None, expected two-speed or"),
+        ({"chunking": "floor"}, "hardware chunking: got 'floor', expected exact or ceil"),
+        ({"kv_tokens": 0}, "hardware kv_tokens: got 0, expected an integer >= 1"),
+        ({"kv_tokens": 1e4}, "hardware kv_tokens: got 10000.0, expected an integer >= 1"),
+        ({"kv_tokens": True}, "hardware kv_tokens: got True, expected an integer >= 1"),
+        ({"kv_tokens": 10**10}, "hardware kv_tokens: got 10000000000, expected an integer"),
         (
             {"iteration_law": "affine", "alpha": 0.03},
-            "hardware alpha and beta: got (0.03, 6.2e-05), allowed is beta > 0 and alpha <= 1/g",
+            "hardware alpha and beta: got (0.03, 6.2e-05), expected beta > 0 and alpha <= 1/g",
         ),
         (
             {"iteration_law": "affine", "beta": 0.0},
-            "hardware alpha and beta: got (0.0174, 0.0), allowed is beta > 0 and alpha <= 1/gamma",
+            "hardware alpha and beta: got (0.0174, 0.0), expected beta > 0 and alpha <= 1/gamma",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_bytes_of_a_cluster_are_those_that_are_allocated(n_gpus, latencies):
         ["evaluate", "--policy", "fluid-mpc", "--gpus", "1000000000"],
         ["evaluate", "--policy", "trunk-reservation", "--replications", "1000000000"],
         ["evaluate", "--policy", "trunk-reservation", "--instance", "slots.json"],
-        ["bench", "--scaling", "1000000000", "--gpus", "2", "--contenders", "floor"],
+        ["bench", "--scaling", "1000000000", "--gpus", "2", "--simulators", "floor"],
     ],
 )
 def test_too_much_is_one_line_with_what_is_needed_and_there(run, arguments, tmp_path, monkeypatch):

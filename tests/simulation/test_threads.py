@@ -238,5 +238,5 @@ def test_a_forked_copy_continues_without_helpers() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, 2.5, True, "2"])
 def test_a_bad_number_of_threads_is_one_clear_line(threads: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^threads: got .*, allowed is an integer >= 1$"):
+    with pytest.raises(ConfigurationError, match=r"^threads: got .*, expected an integer >= 1$"):
         vector_env(threads)

@@ -34,7 +34,7 @@ INSTANCES = instances()
 
 
 @pytest.mark.parametrize("name", INSTANCES)
-@pytest.mark.parametrize("policy", ["gate-and-route", "credit-gate", "fcfs-immediate"])
+@pytest.mark.parametrize("policy", ["gate-and-route", "token-bucket", "fcfs-immediate"])
 def test_the_trace_of_a_run_replays_to_the_same_result(policy, name, tmp_path):
     instance = INSTANCES[name]
     path = tmp_path / "run.csv.gz"
@@ -73,7 +73,7 @@ def test_drawn_requests_are_those_of_the_event_log():
 
 def test_the_command_line_saves_and_replays(tmp_path):
     path = tmp_path / "run.csv"
-    common = ["evaluate", "--policy", "credit-gate", "--instance", "overload", "--gpus", "3"]
+    common = ["evaluate", "--policy", "token-bucket", "--instance", "overload", "--gpus", "3"]
     common += ["--horizon", "60", "--warmup", "20", "--replications", "1", "--seed", "8", "--json"]
     saved = CliRunner().invoke(app, [*common, "--save-requests", str(path)])
     replay = ["--trace", str(path), "--keep-instance", "--billing", "class-means"]
@@ -86,4 +86,4 @@ def test_the_command_line_saves_and_replays(tmp_path):
 
 def test_a_wrong_billing_is_named():
     with pytest.raises(lse.LLMSchedError, match="billing: got 'free'"):
-        lse.evaluate("credit-gate", "base", 2, horizon=10.0, warmup=0.0, billing="free")
+        lse.evaluate("token-bucket", "base", 2, horizon=10.0, warmup=0.0, billing="free")

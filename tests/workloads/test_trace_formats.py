@@ -368,10 +368,10 @@ def test_units_are_given_by_file(tmp_path: Path) -> None:
     assert load_traces(marked, time_unit={}).duration == 0.002
     with pytest.raises(TraceError, match=r"two\.jsonl: the unit of 'timestamp' is unclear"):
         load_traces([seconds, milliseconds], time_unit={"one.jsonl": "s"})
-    assert "'no.jsonl', allowed is the path or name of one" in refused(
+    assert "'no.jsonl', expected the path or name of one" in refused(
         seconds, time_unit={"no.jsonl": "s"}
     )
-    assert "allowed is s or ms or us or ns" in refused(seconds, time_unit={"one.jsonl": "m"})
+    assert "expected s or ms or us or ns" in refused(seconds, time_unit={"one.jsonl": "m"})
 
 
 def test_the_mooncake_trace_is_in_milliseconds() -> None:
@@ -581,11 +581,11 @@ def test_options_that_a_file_does_not_have_are_refused(tmp_path: Path) -> None:
     azure = write(tmp_path / "a.csv", AZURE, "2023-11-16 18:15:46,1,1")
     saved = write(tmp_path / "s.csv", CANONICAL, "1,a,1,1")
     burst = write(tmp_path / "b.csv", BURSTGPT, "1,GPT-4,1,1,2,API log")
-    assert "time_unit: got 'ms', allowed is none" in refused(azure, time_unit="ms")
-    assert "time_unit: got 'ms', allowed is none" in refused(saved, time_unit="ms")
-    assert "allowed is s or ms or us or ns" in refused(burst, time_unit="h")
+    assert "time_unit: got 'ms', expected none" in refused(azure, time_unit="ms")
+    assert "time_unit: got 'ms', expected none" in refused(saved, time_unit="ms")
+    assert "expected s or ms or us or ns" in refused(burst, time_unit="h")
     sim = write(tmp_path / "sim.jsonl", *serving_sim([(1, 1, 1, 0, 0)]))
     assert "arrival_time_ns of LLMServingSim says" in refused(sim, time_unit="ms")
-    assert "classes_by: got 'Model', allowed is none" in refused(azure, classes_by="Model")
+    assert "classes_by: got 'Model', expected none" in refused(azure, classes_by="Model")
     assert "'Model' or 'Log Type'" in refused(burst, classes_by="model")
     assert "keep or drop" in refused(burst, zero_rows="ignore")

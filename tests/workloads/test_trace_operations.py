@@ -50,7 +50,7 @@ def test_a_window_starts_at_its_start(burst: Path) -> None:
 
 @pytest.mark.parametrize("window", [(-1, 2), (4, 3), (3, 3), (np.nan, 1), (0, np.nan), (11, 12)])
 def test_a_window_without_requests_is_refused(burst: Path, window: tuple[float, float]) -> None:
-    with pytest.raises(ConfigurationError, match=r"^window: got .*, allowed is "):
+    with pytest.raises(ConfigurationError, match=r"^window: got .*, expected "):
         load_traces(burst, window=window)
 
 
@@ -59,7 +59,7 @@ def test_a_rate_is_the_mean_of_what_is_replayed(burst: Path) -> None:
     assert trace.rate == 0.5
     assert trace.at_rate(5).arrival_time.tolist() == (trace.arrival_time / 10).tolist()
     assert load_traces(burst, rate=7, window=(1, 10), zero_rows="keep").rate == pytest.approx(7)
-    with pytest.raises(ConfigurationError, match=r"^rate: got 0, allowed is"):
+    with pytest.raises(ConfigurationError, match=r"^rate: got 0, expected"):
         trace.at_rate(0)
     instant = Trace(("a",), np.zeros(2), np.zeros(2), np.ones(2), np.ones(2))
     with pytest.raises(TraceError, match="all at one instant"):
@@ -84,9 +84,9 @@ def test_zero_token_rows_are_counted_and_kept_or_dropped(burst: Path) -> None:
 
 
 def test_zero_token_rows_are_replayed(burst: Path) -> None:
-    result = lse.evaluate("credit-gate", trace=load_traces(burst), n_gpus=2, replications=1)
+    result = lse.evaluate("token-bucket", trace=load_traces(burst), n_gpus=2, replications=1)
     assert result.requests["arrived"] == 5
-    drained = lse.evaluate("credit-gate", trace=burst, n_gpus=2, replications=1, horizon=500)
+    drained = lse.evaluate("token-bucket", trace=burst, n_gpus=2, replications=1, horizon=500)
     assert drained.requests["completed"] + drained.requests["abandoned"] == 5
 
 
@@ -131,7 +131,7 @@ def test_a_saved_trace_replays_to_the_same_result(tmp_path: Path) -> None:
     loaded = load_traces(tmp_path / "run.csv.gz")
     options = {"instance": "base", "n_gpus": 5, "match_trace": False, "replications": 2}
     first, again = (
-        lse.evaluate("credit-gate", trace=t, **options).to_dict() for t in (trace, loaded)
+        lse.evaluate("token-bucket", trace=t, **options).to_dict() for t in (trace, loaded)
     )
     for volatile in ("wall_seconds", "events_per_second"):
         first.pop(volatile), again.pop(volatile)
@@ -147,17 +147,17 @@ def test_a_kept_instance_must_be_named_and_have_the_classes(burst: Path) -> None
         ("base", burst, r"got the classes \['burst'\], allowed is decode-heavy, prefill-heavy"),
         (None, burst, r"^instance: got None"),
         ("azure2023", burst, r"^instance: got 'azure2023'"),
-        ("base", None, r"^trace: got None"),
+        ("base", None, r"^`match_trace=False` needs a trace"),
     ):
         with pytest.raises(LLMSchedError, match=message):
-            lse.evaluate("credit-gate", instance, trace=trace, match_trace=False)
+            lse.evaluate("token-bucket", instance, trace=trace, match_trace=False)
 
 
 def test_patience_is_given_by_name_where_names_agree() -> None:
     plain = lse.presets.base().to_dict()
     for k, c in enumerate(plain["classes"]):
         c["patience_rate"] = [0.0, 0.5][k]
-    result = lse.evaluate("credit-gate", plain, 1, trace=of_base(), replications=1)
+    result = lse.evaluate("token-bucket", plain, 1, trace=of_base(), replications=1)
     by_name = {c.name: c.abandoned_prefill for c in result.classes}
     assert by_name["decode-heavy"] == 0
     assert by_name["prefill-heavy"] > 0
@@ -184,7 +184,7 @@ def test_a_class_without_requests_has_no_instance(burst: Path) -> None:
     trace = load_traces(burst, classes_by="Model", window=(9, 11))
     assert summarize(trace).classes[1].prompt_tokens is None
     with pytest.raises(TraceError, match="got no request of the class 'GPT-4'"):
-        lse.evaluate("credit-gate", trace=trace)
+        lse.evaluate("token-bucket", trace=trace)
 
 
 def test_trace_command_inspects_and_converts(run: Any, burst: Path, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_replay_and_evaluate_share_the_options(run: Any, burst: Path) -> None:
     assert "ms" not in json.loads(out)
     assert [c["name"] for c in json.loads(out)["classes"]] == ["API log", "Conversation log"]
     assert "zero-token rows: API log 1" in err
-    again = run("evaluate", "--policy", "credit-gate", "--trace", str(burst), *shared)
+    again = run("evaluate", "--policy", "token-bucket", "--trace", str(burst), *shared)
     assert json.loads(again[1])["requests"]["arrived"] == 4 * json.loads(out)["requests"]["arrived"]
 
 
@@ -229,10 +229,10 @@ def test_time_units_by_file_on_the_command_line(run: Any, tmp_path: Path) -> Non
     for option, message in (
         ([], "give --time-unit s or ms"),
         (["--time-unit", "one.jsonl=s"], "two.jsonl: the unit of 'timestamp' is unclear"),
-        (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "FILE=UNIT once for a file"),
-        (["--time-unit", "s,two.jsonl=ms"], "FILE=UNIT once for a file"),
-        (["--time-unit", "s,ms"], "allowed is s or ms or us or ns"),
-        (["--time-unit", "one.jsonl=h"], "allowed is s or ms or us or ns"),
+        (["--time-unit", "one.jsonl=s,one.jsonl=ms"], "one FILE=UNIT per file"),
+        (["--time-unit", "s,two.jsonl=ms"], "one FILE=UNIT per file"),
+        (["--time-unit", "s,ms"], "expected s or ms or us or ns"),
+        (["--time-unit", "one.jsonl=h"], "expected s or ms or us or ns"),
         (["--time-unit", "six.jsonl=s"], "the path or name of one of the files"),
     ):
         code, out, err = run("trace", *paths, *option)
@@ -248,13 +248,13 @@ def test_replay_keeps_the_instance(run: Any, tmp_path: Path) -> None:
     assert json.loads(out)["instance"] == "base"
     code, _, err = run(*arguments)
     assert code == 2
-    assert "the one to plan for" in err
+    assert "an instance to plan for" in err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window", "1"], "--window: got '1', allowed is A,B"),
+        (["--window", "1"], "--window: got '1', expected A,B"),
         (["--window", "5,2"], "--window"),
         (["--window", "a,b"], "--window"),
         (["--rate", "2", "--speed", "2"], "both scale time"),
@@ -272,10 +272,10 @@ def test_bad_options_are_one_line(run: Any, burst: Path, options: list[str], mes
 
 def test_trace_options_need_a_trace(run: Any) -> None:
     for option, value in (("--window", "0,1"), ("--rate", "2"), ("--speed", "2")):
-        code, _, err = run("evaluate", "--policy", "credit-gate", option, value)
+        code, _, err = run("evaluate", "--policy", "token-bucket", option, value)
         assert code == 2
-        assert f"{option}: got" in err
-        assert "give --trace" in err
+        assert f"`{option}` needs a trace" in err
+        assert "give `--trace`" in err
 
 
 def test_a_trace_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_speed_divides_the_times_and_nothing_else(two_files: list[Path]) -> None
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), True, "2", None])
 def test_a_speed_that_is_no_positive_number_is_rejected(two_files: list[Path], speed: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^speed: got .*, allowed is a finite number > 0"):
+    with pytest.raises(ConfigurationError, match=r"^speed: got .*, expected a finite number > 0"):
         load_traces(two_files).at_speed(speed)
 
 
@@ -256,7 +256,7 @@ def test_the_azure_instance_has_the_proportions_and_the_stated_load(
 
 
 def test_a_replay_of_the_azure_traces_accounts_for_every_request(azure_files: list[Path]) -> None:
-    result = lse.evaluate("credit-gate", trace=azure_files, n_gpus=2, replications=1)
+    result = lse.evaluate("token-bucket", trace=azure_files, n_gpus=2, replications=1)
     requests = result.requests
     assert requests["initial"] == 0
     assert requests["arrived"] == 28_185

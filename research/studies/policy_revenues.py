@@ -26,7 +26,7 @@ RIVALS = {
     "gate-prefill-first": "GF-WSP",
     "fcfs-and-route": "FG-SP",
 }
-OURS = ("strict-gate-and-route", "credit-gate-static", "credit-gate", "trunk-reservation")
+OURS = ("strict-gate-and-route", "token-bucket-static", "token-bucket", "trunk-reservation")
 POLICIES = (CHAMPION, *RIVALS, *OURS)
 N_GPUS, MEASURED = 500, 500.0
 # Warm-up in mean durations of the slowest decode, which is what takes longest to settle.
@@ -95,8 +95,8 @@ class Policies(Study):
                 share_of(int((champion > shares[rival]).sum()), len(champion)),
                 Criterion(low=0.5),
                 {
-                    verdict: f"on average {_difference(champion, shares[rival])} of R*"
-                    for verdict in ("agrees", "differs", "undecided")
+                    outcome: f"on average {_difference(champion, shares[rival])} of R*"
+                    for outcome in ("agrees", "differs", "undecided")
                 },
                 ".3f",
             )
@@ -146,7 +146,7 @@ class Policies(Study):
         return texts
 
     def draw(self, rows: list[Row], figure: Figure) -> None:
-        """The distribution of shares, a box a policy; instances beside it."""
+        """The distribution of shares, one box per policy; next to it the instances."""
         shares = _shares(rows)
         figure.set_size_inches(9.0, 4.2)
         axis = figure.subplots()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from research.framework.claims import Findings
 from research.framework.study import Cell, Row, Study
-from research.leaderboard.board_figure import draw_board
 from research.leaderboard.entrants import Entrant
-from research.leaderboard.grid import SEED, Case, board_cases, is_random
+from research.leaderboard.grid import SEED, Case, is_random, leaderboard_cases
+from research.leaderboard.ranking_figure import draw_leaderboard
 from research.leaderboard.standings import Standings, ranking
 from research.setups.simulated_runs import simulate, simulated_cell
 
@@ -40,8 +40,8 @@ class Leaderboard(Study):
     def cells(self, *, quick: bool, seed: int = SEED) -> list[Cell]:  # noqa: ARG002 - it is fixed
         """One cell a case and entrant."""
         return [
-            board_cell(case, entrant)
-            for case in board_cases(quick=quick)
+            leaderboard_cell(case, entrant)
+            for case in leaderboard_cases(quick=quick)
             for entrant in self.competing
             if entrant.enters(case)
         ]
@@ -91,7 +91,7 @@ class Leaderboard(Study):
     def draw(self, rows: list[Row], figure: Figure) -> None:
         """What each loses against the size."""
         special = [e.label for e in self.competing if not e.is_rule]
-        draw_board(Standings(rows), special, figure)
+        draw_leaderboard(Standings(rows), special, figure)
 
     def settings(self, rows: list[Row]) -> str:
         """Instances, sizes, lengths of runs."""
@@ -105,13 +105,13 @@ class Leaderboard(Study):
         return (
             f"{len(names)} instances ({given} and {drawn} random of seed {SEED}) at "
             f"n = {', '.join(map(str, sizes))}: {len({(r['instance'], r['n_gpus']) for r in rows})}"
-            f" cases, {len(rows)} cells. {runs} replications of {horizons} s, of which {warmups} s "
+            f" cases, {len(rows)} runs. {runs} replications of {horizons} s, of which {warmups} s "
             "are warm-up, by the slowest decode; all entrants of a case have the same requests, "
             f"seeds from {1000 * SEED} on. {PRICING.capitalize()} pricing."
         )
 
 
-def board_cell(case: Case, entrant: Entrant) -> Cell:
+def leaderboard_cell(case: Case, entrant: Entrant) -> Cell:
     """The cell of an entrant in a case."""
     cell = simulated_cell(
         entrant.policy,
@@ -133,5 +133,5 @@ def _range(values: Iterable[float]) -> str:
 
 
 def _known(value: Any) -> Any:
-    """None for NaN, such as the latency of nobody."""
+    """None for NaN, such as the latency without requests."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -42,22 +42,22 @@ class IntervalLevels:
     """The service levels of N clusters, interval by interval.
 
     Args:
-        slis: the service levels, at least one.
+        slos: the service levels, at least one.
         fluid_plan: the plan with them.
         n_gpus: n.
         n_clusters: N.
     """
 
     def __init__(
-        self, slis: tuple[ServiceLevel, ...], fluid_plan: FluidPlan, n_gpus: int, n_clusters: int
+        self, slos: tuple[ServiceLevel, ...], fluid_plan: FluidPlan, n_gpus: int, n_clusters: int
     ) -> None:
         instance = fluid_plan.instance
-        self.names = [level.name for level in slis]
-        self.priced = [level.name for level in slis if level.price is not None]
+        self.names = [level.name for level in slos]
+        self.priced = [level.name for level in slos if level.price is not None]
         self._n_gpus = n_gpus
         self._tables = _tables(
-            [checked_indicator(level, instance) for level in slis],
-            np.array([level.price or 0.0 for level in slis]),
+            [checked_indicator(level, instance) for level in slos],
+            np.array([level.price or 0.0 for level in slos]),
             instance.patience_rates == 0,
         )
         self._areas = np.zeros((n_clusters, len(PLANNED), instance.n_classes))

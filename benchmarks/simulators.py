@@ -27,7 +27,7 @@ class Cluster(Protocol):
 
 
 @dataclass(frozen=True)
-class Contender:
+class Simulator:
     """One way to simulate gate-and-route.
 
     Attributes:
@@ -45,7 +45,7 @@ class Contender:
     most_gpus: float = float("inf")
 
     def obstacle(self, n_gpus: int) -> str:
-        """Why this contender is not measured here; empty if it is."""
+        """Why this simulator is not measured here; empty if it is."""
         if not self.available():
             return f"not installed: pip install {self.package}"
         if n_gpus > self.most_gpus:
@@ -95,25 +95,25 @@ def _floor(instance: Instance, plan: FluidPlan, n_gpus: int, seed: int) -> Clust
     return Floor(instance, plan, n_gpus, seed)
 
 
-ENGINE = Contender("llm-sched-env", "gate-and-route", _engine)
-FLOOR = Contender("floor", "two draws and a scan of the rates", _floor)
-CONTENDERS = (
+ENGINE = Simulator("llm-sched-env", "gate-and-route", _engine)
+FLOOR = Simulator("floor", "two draws and a scan of the rates", _floor)
+SIMULATORS = (
     ENGINE,
-    Contender("heapq", "gate-and-route", _heapq),
-    Contender("simpy", "gate-and-route", _simpy, "simpy"),
-    Contender("ciw", "speeds fixed during service", _ciw, "ciw", _CIW_MOST_GPUS),
+    Simulator("heapq", "gate-and-route", _heapq),
+    Simulator("simpy", "gate-and-route", _simpy, "simpy"),
+    Simulator("ciw", "speeds fixed during service", _ciw, "ciw", _CIW_MOST_GPUS),
     FLOOR,
 )
 
 
-def chosen_contenders(names: Sequence[str]) -> tuple[Contender, ...]:
-    """Contenders by name; the engine, which all others are compared with, is always first.
+def chosen_simulators(names: Sequence[str]) -> tuple[Simulator, ...]:
+    """Simulators by name; the engine, which all others are compared with, is always first.
 
     Raises:
         ConfigurationError: for a name that does not exist.
     """
-    known = {contender.name: contender for contender in CONTENDERS}
+    known = {simulator.name: simulator for simulator in SIMULATORS}
     for name in names:
         if name not in known:
-            raise ConfigurationError("--contenders", name, f"some of {', '.join(known)}")
-    return (ENGINE, *(c for c in CONTENDERS if c is not ENGINE and c.name in names))
+            raise ConfigurationError("--simulators", name, f"some of {', '.join(known)}")
+    return (ENGINE, *(c for c in SIMULATORS if c is not ENGINE and c.name in names))

@@ -1,4 +1,4 @@
-"""``llmsched strip``: export a checkpoint without the state needed only to resume."""
+"""``llmsched export``: export a checkpoint without the state needed only to resume."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from llm_sched_env.errors import ConfigurationError
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(epilog="Example: llmsched strip runs/a/agent.zip --out a.zip")
-    def strip(
+    @app.command("strip", hidden=True, deprecated=True)
+    @app.command(epilog="Example: llmsched export runs/a/agent.zip --out a.zip")
+    def export(
         checkpoint: Annotated[Path, typer.Argument(help="What `llmsched train` wrote.")],
         out: Annotated[Path, typer.Option(help="The small file to write (.zip).")],
         as_json: JsonOption = False,
@@ -25,8 +26,10 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.checkpoint import Checkpoint
 
         if out.suffix != ".zip" or not out.parent.is_dir():
-            raise ConfigurationError("--out", str(out), "a .zip file in a folder that exists")
-        Checkpoint.load(checkpoint).stripped().save(out)
+            raise ConfigurationError(
+                "--out", str(out), "the path of a .zip file in an existing folder"
+            )
+        Checkpoint.load(checkpoint).exported().save(out)
         result = {"checkpoint": str(out), "bytes": out.stat().st_size}
         if as_json:
             print_json(result)

@@ -13,11 +13,11 @@ from research.leaderboard.standings import Standings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# So many of the ranking have a colour, beside the special ones; a gap below the least is noise.
+# So many of the ranking have a colour, with the special ones; a gap below the least is noise.
 _COLOURED, _LEAST_GAP = 6, 3e-4
 
 
-def draw_board(standings: Standings, special: Sequence[str], figure: Figure) -> None:
+def draw_leaderboard(standings: Standings, special: Sequence[str], figure: Figure) -> None:
     """The gap to R* by size: the best and the special ones in colour, the others grey.
 
     Args:

@@ -1,4 +1,4 @@
-"""The yardsticks of the benchmark simulate what they say: they agree with the engine."""
+"""The benchmarked simulators simulate what they say: they agree with the engine."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def engine_run(instance, plan, n_gpus, seed):
     return metrics.revenue_rate("bundled"), np.array(occupancy), events
 
 
-def yardstick_run(build, instance, plan, n_gpus, seed):
-    """The same of a yardstick, its occupancies seen in the middle of every second."""
+def simulator_run(build, instance, plan, n_gpus, seed):
+    """The same of a simulator, its occupancies seen in the middle of every second."""
     cluster = build(instance, plan, n_gpus, seed)
     cluster.advance(WARMUP)
     before = np.array(cluster.completed)
@@ -94,7 +94,7 @@ def means_and_errors(runs, merge):
 def assert_agree(build, instance, n_gpus, merge=lambda occupancy: occupancy):
     plan = lse.plan(instance)
     engine = [engine_run(instance, plan, n_gpus, seed) for seed in range(100, 100 + REPLICATIONS)]
-    other = [yardstick_run(build, instance, plan, n_gpus, seed) for seed in range(REPLICATIONS)]
+    other = [simulator_run(build, instance, plan, n_gpus, seed) for seed in range(REPLICATIONS)]
     mean, error = means_and_errors(other, merge)
     engine_mean, engine_error = means_and_errors(engine, merge)
     seen = np.maximum(mean, engine_mean) >= RARE

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.plugins.deprecated_names import renamed_choice
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ _EVENT = {
     "router": "agent",
     "imitate": "trunk-reservation",
     "imitation_steps": 64_000,
-    # Ten times as many decisions a second as under interval control, each as dear.
+    # Ten times as many decisions per second as with fixed-step control, each as dear.
     "evaluation_every": 100,
     "evaluation_warmup": 20.0,
     "evaluation_horizon": 100.0,
@@ -45,18 +46,18 @@ VARIANTS = (
     Variant("raw", "the same controls without a centre: the action 0 is their middle", _RAW),
     Variant(
         "plan",
-        "PPO around the fluid plan's admission, routing and pool; credit gate, static pools",
+        "PPO around the fluid plan's admission, routing and pool; token bucket, static pools",
         {
-            "gate": "credit",
+            "gate": "token-bucket",
             "router": "randomized",
             "pools": "static",
             "controls": ("admission", "routing", "pool"),
         },
     ),
     Variant(
-        "credit-gate",
-        "PPO around the credit gate's admission rates; dynamic pools",
-        {"gate": "credit", "router": "prefill-aware", "controls": ("admission",)},
+        "token-bucket",
+        "PPO around the token bucket's admission rates; dynamic pools",
+        {"gate": "token-bucket", "router": "prefill-aware", "controls": ("admission",)},
     ),
     Variant(
         "imitation",
@@ -118,6 +119,7 @@ VARIANTS = (
 
 def variant(name: str) -> Variant:
     """The variant of this name; raises ConfigurationError."""
+    name = renamed_choice("variant", name, {"credit-gate": "token-bucket"})
     for found in VARIANTS:
         if found.name == name:
             return found

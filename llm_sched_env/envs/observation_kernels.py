@@ -194,7 +194,7 @@ def read_decisions(
     first: int,
     last: int,
 ) -> None:
-    """Read clusters first..last-1 under event control; the same call again gives the same.
+    """Read clusters first..last-1 with event-driven control; the same call again gives the same.
 
     Args:
         states: stacked clusters.

@@ -9,7 +9,7 @@ from typing import Any
 from llm_sched_env.evaluation.ray_cluster import installation_digest
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.records import from_plain, to_plain
-from llm_sched_env.files.result_cache import keep_result, read_result, result_key, unusable
+from llm_sched_env.files.result_cache import read_result, result_key, store_result, unusable
 
 _KIND = "evaluation"
 
@@ -20,7 +20,7 @@ def evaluation_file(folder: Path, actors: Sequence[Any], content: Any) -> Path |
     Args:
         folder: of finished evaluations.
         actors: the policy and the service levels. Of an object of another package, or of a name,
-            nobody knows here which sources decide what it does.
+            the sources that decide what it does are unknown here.
         content: everything else that decides the result; what pickle takes.
     """
     if not all(type(actor).__module__.startswith("llm_sched_env.") for actor in actors):
@@ -49,7 +49,7 @@ def read_evaluation(file: Path | None) -> Evaluation | None:
     return result
 
 
-def keep_evaluation(file: Path | None, result: Evaluation) -> None:
+def store_evaluation(file: Path | None, result: Evaluation) -> None:
     """Keep a finished evaluation where it can be known again."""
     if file is not None:
-        keep_result(file, _KIND, file.stem, to_plain(Evaluation, result))
+        store_result(file, _KIND, file.stem, to_plain(Evaluation, result))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BOUND, LEARNED = "hindsight bound", "learned"
 REPLANNED = ("fluid-mpc", "fluid-mpc-estimated")
-FORESIGHT = "foresight alone"
+FORESIGHT = "look-ahead alone"
 _FORESIGHT_POLICY = "llm_sched_env.agents.learned_rule:FORESIGHT_ALONE"
 SIZES, REPLAY_SIZES = (5, 20), (2, 5, 20)
 SPECIALISTS = {
@@ -49,10 +49,10 @@ HORIZON, WARMUP, RUNS = 1300.0, 100.0, 24
 QUICK_SCENARIOS, QUICK_POLICIES = ("phased", "bursts"), ("trunk-reservation", *REPLANNED, LEARNED)
 
 
-class ChangingTraffic(Study):
+class TimeVaryingArrivals(Study):
     """Every registered policy under days, bursts, shifts, peaks and a replayed trace."""
 
-    name = "changing-traffic"
+    name = "time-varying-arrivals"
     title = "Arrivals that change"
     source = "This project"
 
@@ -161,12 +161,12 @@ class ChangingTraffic(Study):
         )
 
 
-_SHOWN = ("gate-and-route", "credit-gate", "trunk-reservation", *REPLANNED, FORESIGHT, LEARNED)
+_SHOWN = ("gate-and-route", "token-bucket", "trunk-reservation", *REPLANNED, FORESIGHT, LEARNED)
 _FIXED = "every rule of a fixed plan"
 _NOTHING_TO_GAIN = {
     "bursts-dolly": "no class is refused there and no slot kept free, and even a policy that sees "
     "the bursts gains next to nothing: see bursty-optimum",
-    REPLAY: "a plan of mean rates refuses nobody there and keeps no slot free: see learned.md",
+    REPLAY: "a plan of mean rates refuses no class there and keeps no slot free: see learned.md",
 }
 # Policies that play alike gain exactly nothing: that is not more.
 _MORE = 1e-6
@@ -191,7 +191,7 @@ def _claim(policy: str, other: str, scenario: str, gain: np.ndarray) -> Claim:
 
 
 def _overall(rows: list[Row]) -> list[Claim]:
-    """The agent of each preset, its specialist if it has one, beside others; mean over presets."""
+    """Compare the agent of each preset, its specialist if any, with others; mean over presets."""
     presets = [s for s in dict.fromkeys(row["scenario"] for row in rows) if s != REPLAY]
     by_preset = [selected(rows, scenario=scenario) for scenario in presets]
     claims: list[Claim] = []

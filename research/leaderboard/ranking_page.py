@@ -14,7 +14,7 @@ from research.leaderboard.differences import (
     Difference,
     Differences,
     Tally,
-    verdict,
+    outcome,
 )
 from research.leaderboard.standings import (
     Place,
@@ -28,13 +28,13 @@ FULL, UNFIT = "<!-- leaderboard -->", "<!-- leaderboard, not for the documentati
 END = "<!-- end of leaderboard -->"
 _TABLES = (
     "By size: score in % of R*, ± half a 95% interval; then, size by size, 99th percentiles and "
-    "the share of requests that gave up."
+    "the share of requests that abandoned."
 )
 _DIFFERENCES = (
     "Differences of scores in percentage points of R*, paired over the same requests, ± half a 95% "
     "interval: above or below where it leaves out 0. The best rule is chosen in each case by the "
-    "very scores with which it is compared: chance favours it. Gap closed: (score - credit-gate's) "
-    "/ (1 - credit-gate's) in %, where that gap stands out of the noise."
+    "very scores with which it is compared: chance favours it. Gap closed: (score - "
+    "token-bucket's) / (1 - token-bucket's) in %, where that gap stands out of the noise."
 )
 
 
@@ -44,7 +44,7 @@ def ranking_text(standings: Standings, versions: Mapping[str, str]) -> str:
     notes = (
         f"Mean score in % of R* over {len(standings.instances)} instances, ± half a 95% interval "
         "of the mean over them (their runs are the randomness, the instances are given); "
-        "99th percentiles: the median over all cases; gave up: mean share of requests. With "
+        "99th percentiles: the median over all cases; abandoned: mean share of requests. With "
         f"{numbers}."
     )
     return "\n".join([*table_lines(ranking(standings)), "", notes])
@@ -60,7 +60,7 @@ def page(
     *,
     publishable: bool,
 ) -> str:
-    """The board between its marks; the same rows give the same text.
+    """The leaderboard between its marks; the same rows give the same text.
 
     Args:
         standings: the scores.
@@ -69,7 +69,7 @@ def page(
         settings: what was computed, in sentences.
         versions: of what computed it.
         command: that computes it again.
-        publishable: whether it is the full board of every registered policy.
+        publishable: whether it is the full leaderboard of every registered policy.
     """
     lines = [FULL if publishable else UNFIT, "## Ranking", "", settings, ""]
     lines += [ranking_text(standings, versions), "", "![gap to R* by size](leaderboard.png)", ""]
@@ -173,11 +173,11 @@ def _by_case(standings: Standings, differences: Differences, policy: str) -> lis
 
 
 def _signed(estimate: Estimate | None) -> str:
-    """A difference in percentage points with its verdict."""
+    """A difference in percentage points with its outcome."""
     if estimate is None:
         return "-"
     sign = "+" if estimate.mean >= 0 else ""
-    return f"{sign}{percent(estimate)}, {verdict(estimate)}"
+    return f"{sign}{percent(estimate)}, {outcome(estimate)}"
 
 
 def _gap(estimate: Estimate) -> str:

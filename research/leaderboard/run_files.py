@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.evaluation.executor import Spreading
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.files.atomic import save_figure, write_whole
 from llm_sched_env.policies.registry import registered_policies
@@ -17,18 +17,18 @@ from research.framework.cell_runs import run_cells
 from research.framework.cell_store import cell_file
 from research.framework.study import Cell, Row
 from research.framework.study_files import csv_bytes
-from research.leaderboard.board import Leaderboard
-from research.leaderboard.board_page import FULL, page, ranking_text
 from research.leaderboard.differences import Differences, difference_rows
 from research.leaderboard.entrants import Entrant
+from research.leaderboard.leaderboard import Leaderboard
+from research.leaderboard.ranking_page import FULL, page, ranking_text
 from research.leaderboard.standings import Standings
 
 FILES = ("results.csv", "differences.csv", "ranking.md", "leaderboard.md", "leaderboard.png")
 
 
 @dataclass(frozen=True)
-class BoardRun:
-    """The board run into a folder.
+class LeaderboardRun:
+    """The leaderboard run into a folder.
 
     Args:
         competing: entrants.
@@ -43,17 +43,17 @@ class BoardRun:
     quick: bool = False
 
     @cached_property
-    def board(self) -> Leaderboard:
+    def leaderboard(self) -> Leaderboard:
         """The study."""
         return Leaderboard(self.competing)
 
     @cached_property
     def cells(self) -> list[Cell]:
         """All of them, finished or not."""
-        return self.board.cells(quick=self.quick)
+        return self.leaderboard.cells(quick=self.quick)
 
     def require_place(self) -> None:
-        """Refuse to put a quick board in the place of a full one.
+        """Refuse to put a quick leaderboard in the place of a full one.
 
         Raises:
             ConfigurationError: if the folder has one.
@@ -61,21 +61,21 @@ class BoardRun:
         kept = self.folder / "leaderboard.md"
         if self.quick and kept.exists() and kept.read_text(encoding="utf-8").startswith(FULL):
             raise ConfigurationError(
-                "--out with --quick",
-                str(self.folder),
-                "a folder without a full board",
-                "name another one",
+                f"The folder {str(self.folder)!r} (`--out`) has a full leaderboard, "
+                "which `--quick` would replace; choose another folder."
             )
 
     def missing(self) -> list[Cell]:
         """Cells that are to be computed."""
         store = self.folder / "cells"
-        return [cell for cell in self.cells if not cell_file(store, self.board, cell).exists()]
+        return [
+            cell for cell in self.cells if not cell_file(store, self.leaderboard, cell).exists()
+        ]
 
-    def run(self, spreading: Spreading, on_cell: Callable[[int], None] | None = None) -> list[Row]:
+    def run(self, executor: Executor, on_cell: Callable[[int], None] | None = None) -> list[Row]:
         """Compute what is not stored, then write every file; returns the rows."""
         store = self.folder / "cells"
-        rows = run_cells(self.board, self.cells, store, spreading=spreading, on_cell=on_cell)
+        rows = run_cells(self.leaderboard, self.cells, store, executor=executor, on_cell=on_cell)
         standings = Standings(rows)
         rules = [entrant.label for entrant in self.competing if entrant.is_rule]
         challengers = [p for p in standings.policies if p not in rules]
@@ -91,7 +91,7 @@ class BoardRun:
             standings,
             differences,
             challengers,
-            self.board.settings(rows),
+            self.leaderboard.settings(rows),
             versions(),
             self.command,
             publishable=not self.quick and everybody <= {*standings.policies},
@@ -114,5 +114,5 @@ class BoardRun:
         from matplotlib.figure import Figure
 
         figure = Figure(layout="constrained")
-        self.board.draw(rows, figure)
+        self.leaderboard.draw(rows, figure)
         save_figure(figure, path, dpi=90, metadata={"Software": None})

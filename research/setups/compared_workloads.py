@@ -5,7 +5,7 @@ from __future__ import annotations
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.presets import resolve_instance
-from research.setups.variants import with_classes
+from research.setups.changed_instances import with_classes
 
 MEANS = {"prompt_tokens": "P", "output_tokens": "D", "arrival_rate": "rates"}
 """What is scaled for all classes, with its name in labels."""

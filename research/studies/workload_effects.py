@@ -13,9 +13,9 @@ from llm_sched_env.presets import PRESETS, resolve_instance
 from research.framework.claims import Claim, Criterion, Findings, exact
 from research.framework.row_selection import column, selected
 from research.framework.study import Cell, Row, Study, seeds
+from research.setups.compared_workloads import LAWS, MEANS, scaled_workload, with_output_law
 from research.setups.simulated_runs import simulate, simulated_cell, simulation_cost
 from research.setups.trace_lengths import fitted_lengths, length_cells
-from research.setups.workloads import LAWS, MEANS, scaled_workload, with_output_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INSTANCE = "base"
 FACTORS = tuple(float(f"{v:.4g}") for v in np.geomspace(0.25, 4.0, 17))
 SIMULATED_FACTORS = (0.5, 2.0)
-POLICIES = ("gate-and-route", "credit-gate", "trunk-reservation")
+POLICIES = ("gate-and-route", "token-bucket", "trunk-reservation")
 SIZES = (20, 200)
 LAW_INSTANCES = ("base", "overload")
 MARKOV = next(iter(LAWS))
@@ -71,7 +71,7 @@ class Workload(Study):
         return [*programs, *simulations, *({"part": "lengths"} | cell for cell in fits)]
 
     def cost(self, cell: Cell) -> float:
-        """Simulated GPU-seconds; a program is nothing beside them."""
+        """Simulated GPU-seconds; a linear program costs little compared with them."""
         return simulation_cost(cell["run"]) if "run" in cell else 1.0
 
     def compute(self, cell: Cell) -> list[Row]:
@@ -92,8 +92,8 @@ class Workload(Study):
         result = simulate(cell["run"])
         row = {key: value for key, value in cell.items() if key != "run"}
         about = {"policy": result.policy, "n_gpus": result.n_gpus, "seed": result.seed}
-        gave_up = result.abandoned["share"]
-        return [row | about | {"share": result.score.mean, "gave up": gave_up}]
+        abandoned = result.abandoned["share"]
+        return [row | about | {"share": result.score.mean, "abandoned": abandoned}]
 
     def findings(self, rows: list[Row]) -> Findings:
         """Shares over workloads and laws, structure of the plan, divergences."""
@@ -248,7 +248,7 @@ def _share_claim(rows: list[Row], policy: str) -> Claim:
         f"({_label(*worst)})",
         Estimate.of(shares[worst]),
         Criterion(low=0.95),
-        {"differs": "a limit theorem; the printed gate overshoots small targets at this size"}
+        {"differs": "a limit theorem; the paper's gate overshoots small targets at this size"}
         if policy == POLICIES[0]
         else {},
     )
@@ -272,7 +272,7 @@ def _law_claim(rows: list[Row], name: str, policy: str) -> Claim:
 
 
 def _length_claims(rows: list[Row]) -> list[Claim]:
-    """Divergences of exponential fits beside the paper's."""
+    """Divergences of exponential fits, and those of the paper."""
     return [
         Claim(
             "Output lengths are close to exponential: KL .0584 (open QA) to .2631 (information "

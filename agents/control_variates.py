@@ -14,44 +14,44 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 
 class BeyondReference(VecEnvWrapper):
-    """The reward less that of constant controls in twin environments with the same seeds.
+    """The reward less that of constant controls in reference environments with the same seeds.
 
     Args:
         venv: where the agent acts; its actions are controls in [0, 1].
-        twin: as many environments of the same kind.
+        reference: as many environments of the same kind.
         controls: of the twins in every interval, shape (A,).
     """
 
-    def __init__(self, venv: VecEnv, twin: VecEnv, controls: np.ndarray) -> None:
+    def __init__(self, venv: VecEnv, reference: VecEnv, controls: np.ndarray) -> None:
         super().__init__(venv)
-        self._twin = twin
+        self._reference = reference
         self._controls = np.tile(controls, (venv.num_envs, 1))
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Seed both sides alike; every later episode stays alike, too."""
         seeds = list(self.venv.seed(seed))
-        self._twin.seed(seeds[0])
+        self._reference.seed(seeds[0])
         return seeds
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """Options of the next reset, the same on both sides."""
-        self._twin.set_options(options)
+        self._reference.set_options(options)
         self.venv.set_options(options)
 
     def reset(self) -> VecEnvObs:
         """Start an episode everywhere."""
-        self._twin.reset()
+        self._reference.reset()
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """The agent's outcome, its reward relative to the twin's."""
+        """The agent's outcome, its reward relative to the reference's."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        _, reference, _, _ = self._twin.step(self._controls)
+        _, reference, _, _ = self._reference.step(self._controls)
         return observations, rewards - reference, dones, infos
 
     def close(self) -> None:
         """Release both sides."""
-        self._twin.close()
+        self._reference.close()
         self.venv.close()
 
 
