@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from llm_sched_env import presets
 from llm_sched_env.benchmarks.kv_aware_analogue import kv_aware_analogue
@@ -28,7 +29,9 @@ _BURSTY = LengthDistribution("gamma", 1.5)
 
 def _h100(name: str, load: float, lengths: LengthDistribution | None = None) -> Instance:
     """Two classes on the H100, at a share of 6 and 18 requests a second."""
-    law = {} if lengths is None else {"prompt_lengths": lengths, "output_lengths": lengths}
+    law: dict[str, Any] = (
+        {} if lengths is None else {"prompt_lengths": lengths, "output_lengths": lengths}
+    )
     classes = (
         RequestClass("chat", 300.0, 500.0, 6.0 * load, 0.1, **law),
         RequestClass("summary", 900.0, 120.0, 18.0 * load, 0.1, **law),

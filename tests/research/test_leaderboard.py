@@ -189,11 +189,11 @@ def test_the_leaderboard_shows_its_ranking(run_research, tmp_path, tiny):
         (["--pricing", "separate"], "No such option: --pricing"),
         (["--trace", "x.csv"], "No such option: --trace"),
         (["--jobs", "0"], "jobs: got 0"),
-        (["--ray-address", "local"], "use backend ray"),
+        (["--ray-address", "local"], "needs backend='ray'"),
         (["--policies", "token-bucket,nobody"], "nobody"),
-        (["--policies", "token-bucket,"], "without gaps"),
+        (["--policies", "token-bucket,"], "without empty items"),
         (["--policies", "outside_scheduler:Nobody"], "package.module:Name"),
-        (["--policies", f"{OUTSIDE},{OUTSIDE}"], "each name once"),
+        (["--policies", f"{OUTSIDE},{OUTSIDE}"], "Two entrants have the name"),
         (["--agents", "missing.zip"], "missing.zip"),
         (["--agents", "mars=a.zip"], "INSTANCE"),
         (["--out", "/proc/x"], "can be made"),
@@ -225,7 +225,7 @@ def test_a_quick_leaderboard_does_not_take_the_place_of_a_full_one(run_research,
     page.write_text(f"{FULL}\nfull")
     code, _, err = run_research("leaderboard", "--quick", "--out", tmp_path)
     assert code == 2
-    assert "a folder without a full leaderboard" in err
+    assert "has a full leaderboard" in err
     assert page.read_text() == f"{FULL}\nfull"
 
 
@@ -277,7 +277,7 @@ def test_names_restrict_the_leaderboard_and_paths_enter_in_addition():
     kinds = {e.label: e.kind for e in entrants.entrants(cases, [OUTSIDE])}
     assert kinds["LessThanPlanned"] == entrants.OUTSIDE
     assert kinds["token-bucket"] == entrants.RULE
-    with pytest.raises(ConfigurationError, match="each name once"):
+    with pytest.raises(ConfigurationError, match="Two entrants have the name"):
         labels("gate-and-route", "GG-SP")
 
 

@@ -259,7 +259,7 @@ def test_a_training_may_start_from_a_rule(trained: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(
             getattr(LearnedRule.load(path).network, name), getattr(network, name), atol=2e-5
         )
-    with pytest.raises(ConfigurationError, match=r"hidden_units: got 2.*least 3, as initial has"):
+    with pytest.raises(ConfigurationError, match=r"hidden_units: got 2.*least 3, the hidden"):
         train_rule(replace(still, hidden_units=2), tmp_path / "narrow", initial=network)
 
 

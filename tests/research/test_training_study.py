@@ -76,7 +76,7 @@ def test_a_damaged_result_is_told_and_stays(study, tmp_path):
     del content["result"]["report"]
     for damaged in (json.dumps(content).encode(), file.read_bytes()[:-3]):
         file.write_bytes(damaged)
-        with pytest.raises(ConfigurationError, match="kept training result"):
+        with pytest.raises(ConfigurationError, match="cached training result"):
             run_cells([tiny("plan")], tmp_path)
         assert file.read_bytes() == damaged
 
