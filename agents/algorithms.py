@@ -23,8 +23,8 @@ from stable_baselines3.sac.policies import SACPolicy
 from llm_sched_env.agents.class_network import PerClassPolicy, class_parameters
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import plan
 
 
 class _CountedARS(ARS):
@@ -141,7 +141,7 @@ def network_arguments(
     if configuration.network == "per-class":
         if class_table is None:
             run = interval_configuration(configuration)
-            class_table = class_parameters(run, plan(run.instance, run.pricing))
+            class_table = class_parameters(run, run.cluster.plan)
         return {
             "class_parameters": class_table.tolist(),
             "width": units[0],
@@ -170,6 +170,19 @@ def interval_configuration(
     return IntervalConfiguration.validated(
         instance=instance or configuration.instance,
         n_gpus=n_gpus or configuration.n_gpus,
+        pricing=configuration.pricing,
+        horizon=horizon or configuration.evaluation_horizon,
+        **configuration.environment,
+    )
+
+
+def event_configuration(
+    configuration: TrainingConfiguration, horizon: float | None = None
+) -> EventConfiguration:
+    """The environment of a training under event control, from the empty cluster."""
+    return EventConfiguration.validated(
+        instance=configuration.instance,
+        n_gpus=configuration.n_gpus,
         pricing=configuration.pricing,
         horizon=horizon or configuration.evaluation_horizon,
         **configuration.environment,

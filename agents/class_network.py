@@ -31,7 +31,7 @@ def class_parameters(run: IntervalConfiguration, fluid_plan: FluidPlan) -> np.nd
     Decimal logarithms of mean tokens per thousand, prefills per GPU that the arrivals amount to,
     patience rate per 0.1/s, admitted share, and the plan's controls.
     """
-    instance = run.instance
+    instance = run.cluster.instance
     columns = [
         np.log10(instance.prompt_tokens / 1000.0),
         np.log10(instance.output_tokens / 1000.0),

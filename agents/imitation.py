@@ -12,11 +12,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.nn.functional import mse_loss
 
-from llm_sched_env.agents.algorithms import interval_configuration
+from llm_sched_env.agents.algorithms import event_configuration, interval_configuration
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.residual_actions import action_center, centered_action
 from llm_sched_env.baselines.event_rules import EventRule
-from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError
@@ -122,14 +121,7 @@ def _classroom(
     if configuration.control == "event":
         teachers: list[PythonPolicy] = [EventRule(_rule(name, rule)) for _ in range(n)]
         _require_same_actions(configuration, name, teachers[0])
-        run = EventConfiguration.validated(
-            instance=configuration.instance,
-            n_gpus=configuration.n_gpus,
-            pricing=configuration.pricing,
-            horizon=endless,
-            **configuration.environment,
-        )
-        return EventControl(run, n), teachers
+        return EventControl(event_configuration(configuration, endless), n), teachers
     control = IntervalControl(interval_configuration(configuration, horizon=endless), n)
     if isinstance(rule, DispatchRule):
         if rule != control.configuration.rule:

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.agents.algorithms import interval_configuration
+from llm_sched_env.agents.algorithms import event_configuration, interval_configuration
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.controller import Controller
 from llm_sched_env.envs.cluster_vector import default_threads
+from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.evaluation.measurement import measured_arrivals
 from llm_sched_env.evaluation.results import Estimate
-from llm_sched_env.planning import FluidPlan, plan
+from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.events.random_streams import replication_seed
 
 SELECTION_SEED, HELD_OUT_SEED = 2_000_001, 2_000_002
@@ -47,13 +48,17 @@ class PairedEvaluation:
         self._configuration = configuration
         self._seed = seed
         self._runs = runs or configuration.evaluation_runs
-        run = interval_configuration(configuration) if _at_intervals(configuration) else None
-        instance = (run or _event_configuration(configuration)).instance
-        self.plan: FluidPlan = plan(instance, configuration.pricing)
+        at_events = configuration.control == "event"
+        chosen = event_configuration if at_events else interval_configuration
+        self._environment = chosen(configuration)
+        self._cluster = self._environment.cluster
+        self.plan: FluidPlan = self._cluster.plan
         self._measured = measured_arrivals(
-            instance, configuration.evaluation_horizon, configuration.evaluation_warmup
+            self._cluster.instance,
+            configuration.evaluation_horizon,
+            configuration.evaluation_warmup,
         )
-        self._bound = plan(self._measured.bounded, configuration.pricing).value
+        self._bound = self._cluster.bound(self._measured.bounded)
         self._references: dict[str, np.ndarray] = {}
 
     def row(self, controller: Controller) -> Row:
@@ -75,9 +80,9 @@ class PairedEvaluation:
     def _reference(self, name: str) -> tuple[float, ...]:
         return evaluate(
             name,
-            self.plan.given,
-            self._configuration.n_gpus,
-            pricing=self._configuration.pricing,
+            self._cluster.instance,
+            self._cluster.n_gpus,
+            pricing=self._cluster.pricing,
             horizon=self._configuration.evaluation_horizon,
             warmup=self._configuration.evaluation_warmup,
             replications=self._runs,
@@ -88,18 +93,19 @@ class PairedEvaluation:
         """The agent's score in each run, shape (K,): what ``evaluate`` gives one by one."""
         controller.begin(self._runs)
         control: Any
-        if _at_intervals(self._configuration):
-            control = self._run_intervals(controller)
+        if isinstance(self._environment, IntervalConfiguration):
+            control = self._run_intervals(controller, self._environment)
         else:
-            control = self._run_events(controller)
-        pricing, bound = self._configuration.pricing, self._bound
+            control = self._run_events(controller, self._environment)
+        pricing, bound = self._cluster.pricing, self._bound
         metrics = [control.batch.metrics(k) for k in range(self._runs)]
         return np.array([m.revenue_rate(pricing) / bound for m in metrics])
 
-    def _run_intervals(self, controller: Controller) -> IntervalControl:
-        configuration = interval_configuration(self._configuration)
+    def _run_intervals(
+        self, controller: Controller, configuration: IntervalConfiguration
+    ) -> IntervalControl:
         threads = default_threads(self._runs, _LEAST_ROWS_PER_THREAD)
-        control = IntervalControl(configuration, self._runs, threads=threads, fluid_plan=self.plan)
+        control = IntervalControl(configuration, self._runs, threads=threads)
         self._start(control)
         report = control.report()
         warmup_steps = round(self._configuration.evaluation_warmup / configuration.interval)
@@ -111,10 +117,10 @@ class PairedEvaluation:
             control.step(actions, report)
         return control
 
-    def _run_events(self, controller: Controller) -> EventControl:
-        control = EventControl(
-            _event_configuration(self._configuration), self._runs, fluid_plan=self.plan
-        )
+    def _run_events(
+        self, controller: Controller, configuration: EventConfiguration
+    ) -> EventControl:
+        control = EventControl(configuration, self._runs)
         self._start(control)
         if self._configuration.evaluation_warmup > 0:
             for k in range(self._runs):
@@ -159,18 +165,4 @@ def _ends(name: str, values: np.ndarray) -> Row:
     suffixes = ("_low", "_high") if name == "score" else (" low", " high")
     return {name: estimate.mean} | dict(
         zip((f"{name}{suffix}" for suffix in suffixes), ends, strict=True)
-    )
-
-
-def _at_intervals(configuration: TrainingConfiguration) -> bool:
-    return configuration.control == "interval"
-
-
-def _event_configuration(configuration: TrainingConfiguration) -> EventConfiguration:
-    return EventConfiguration.validated(
-        instance=configuration.instance,
-        n_gpus=configuration.n_gpus,
-        pricing=configuration.pricing,
-        horizon=configuration.evaluation_horizon,
-        **configuration.environment,
     )

@@ -21,7 +21,6 @@ from llm_sched_env.agents.learner import learner_arrays, save_replay
 from llm_sched_env.agents.normaliser import normaliser_statistics, observation_moments
 from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.agents.training_evaluation import SELECTION_SEED, PairedEvaluation, difference
-from llm_sched_env.planning import plan
 
 REPLAY_NAME = "replay.npz"
 
@@ -75,8 +74,7 @@ class EvaluateReportSave(BaseCallback):
         self._center: np.ndarray | None = None
         if configuration.control == "interval":
             run = interval_configuration(configuration)
-            fluid_plan = plan(run.instance, configuration.pricing)
-            self._center = action_center(configuration, run.plan_action(fluid_plan))
+            self._center = action_center(configuration, run.plan_action(run.cluster.plan))
         self._earlier_seconds = record.seconds
         self._started = time.perf_counter()
         self._reached = self._logged = -1

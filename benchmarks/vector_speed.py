@@ -133,7 +133,7 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
     logs, revenue = np.zeros((n, 0), EVENT), np.zeros((n, 2))
     n_classes, arrived = report.arrivals.shape[1], np.zeros_like(report.arrivals)
     controls, controlled = control.batch.controls.copy(), control.configuration.controlled
-    n_gpus = control.configuration.n_gpus
+    n_gpus = control.cluster.n_gpus
     yes = True
 
     def call(amount: float) -> float:

@@ -137,8 +137,7 @@ def _print_table(results: list[Evaluation]) -> None:
         f"({first.pricing}), revenue per GPU and second, latencies in s; ± is half a 95% interval",
         f"{first.replications} x {first.horizon:g} s, warm-up {first.warmup:g} s, "
         f"seed {first.seed}",
-        f"R* of {first.bound_of}"
-        + (f"; intervals are of {first.interval_of}" if first.requests_given else ""),
+        next((r for r in results if math.isfinite(r.score.ci95[0])), first).coverage,
     )
 
 

@@ -11,7 +11,6 @@ from gymnasium import spaces
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
-from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.events.metrics import reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -56,7 +55,6 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         configuration: what is controlled and how.
         batch: the clusters.
         observation_space: of one cluster.
-        fluid_plan: of the configuration's instance.
     """
 
     def __init__(
@@ -64,17 +62,17 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         configuration: Configuration,
         batch: Batch,
         observation_space: spaces.Box,
-        fluid_plan: FluidPlan,
     ) -> None:
         self.configuration = configuration
+        self.cluster = configuration.cluster
+        self.plan = self.cluster.plan
         self.batch = batch
-        self.plan = fluid_plan
         self.observation_space = observation_space
-        self._plan_controls = self.plan.controls(configuration.n_gpus)
+        self._plan_controls = self.plan.controls(self.cluster.n_gpus)
         # The parts that are not controlled stay at the plan, whose ranks are there already.
         self.batch.controls[:, : len(self._plan_controls)] = self._plan_controls
         self._origin = np.zeros(batch.n_clusters)
-        self._bundled = configuration.pricing == "bundled"
+        self._bundled = self.cluster.pricing == "bundled"
         self._billed = np.zeros((batch.n_clusters, 2))
         self._revenue = np.zeros((batch.n_clusters, 2))
         self._scratch = self.empty_report()

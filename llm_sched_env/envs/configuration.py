@@ -10,13 +10,12 @@ from typing import Any, TypedDict
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
+from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
-from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.plugins.deprecated_names import renamed_choice
-from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
 CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
@@ -73,9 +72,7 @@ class IntervalArguments(TypedDict, total=False):
 class IntervalConfiguration:
     """Validated :class:`IntervalArguments`."""
 
-    instance: Instance
-    n_gpus: int
-    pricing: str
+    cluster: Cluster
     interval: float
     horizon: float
     gate: str
@@ -83,7 +80,6 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
-    slos: tuple[ServiceLevel, ...]
 
     @classmethod
     def validated(
@@ -103,20 +99,16 @@ class IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
         router = renamed_choice("router", router, _FORMER_NAMES)
-        require_choice("pricing", pricing, PRICINGS)
         require_choice("gate", gate, _GATE_NAMES)
         require_choice("router", router, tuple(_ROUTERS))
         require_choice("pools", pools, _POOLS)
         require_choice("start", start, STARTS)
         require_seconds("interval", interval)
         require_seconds("horizon", horizon)
-        n_gpus = checked_integer("n_gpus", n_gpus)
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
-            instance=resolve_instance(instance),
-            n_gpus=n_gpus,
-            pricing=pricing,
+            cluster=Cluster.of(instance, n_gpus, pricing, slos),
             interval=float(interval),
             horizon=float(horizon),
             gate=gate,
@@ -124,7 +116,6 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, gate, router, pools),
             start=start,
-            slos=checked_service_levels(slos),
         )
         _ = configuration.rule
         return configuration
@@ -142,7 +133,7 @@ class IntervalConfiguration:
     @property
     def controlled(self) -> np.ndarray:
         """Places among the engine's controls (simulation/control.py) that the agent sets."""
-        n = self.instance.n_classes
+        n = self.cluster.instance.n_classes
         places = {
             "admission": np.arange(n),
             "routing": np.arange(n, 2 * n),
@@ -156,7 +147,7 @@ class IntervalConfiguration:
         """The fluid plan as a constant action; float32, shape (A,)."""
         shares = fluid_plan.action
         if self.gate == "net-value":
-            planned = slot_ranks(fluid_plan, self.n_gpus)
+            planned = slot_ranks(fluid_plan, self.cluster.n_gpus)
             ranks = rank_shares(np.stack([planned.priority, planned.reserve]))
             shares = np.concatenate([shares, ranks])
         action: np.ndarray = shares[self.controlled].astype(np.float32)

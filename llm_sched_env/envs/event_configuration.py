@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
-from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import PRICINGS
-from llm_sched_env.presets import resolve_instance
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.scheduling.rules import EventDispatch
 
 # Less might not move a clock of many hours.
@@ -47,9 +46,7 @@ class EventArguments(TypedDict, total=False):
 class EventConfiguration:
     """Validated :class:`EventArguments`."""
 
-    instance: Instance
-    n_gpus: int
-    pricing: str
+    cluster: Cluster
     horizon: float
     rule: EventDispatch
     wake_interval: float | None
@@ -68,7 +65,6 @@ class EventConfiguration:
         start: str = "empty",
     ) -> EventConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
-        require_choice("pricing", pricing, PRICINGS)
         require_choice("start", start, STARTS)
         require_seconds("horizon", horizon)
         if wake_interval is not None:
@@ -78,9 +74,7 @@ class EventConfiguration:
                     "wake_interval", wake_interval, f"None or at least {_LEAST_WAKE_INTERVAL:g} s"
                 )
         return cls(
-            instance=resolve_instance(instance),
-            n_gpus=checked_integer("n_gpus", n_gpus),
-            pricing=pricing,
+            cluster=Cluster.of(instance, n_gpus, pricing),
             horizon=float(horizon),
             rule=EventDispatch(router, pools),
             wake_interval=None if wake_interval is None else float(wake_interval),

@@ -13,7 +13,6 @@ from llm_sched_env.envs.decision_space import action_count, checked_decisions
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.observation import event_observation_space
 from llm_sched_env.envs.observation_kernels import read_decisions
-from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.simulation.decision_batch import DecisionBatch
 from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, RequestStream
@@ -57,7 +56,6 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         latencies: whether latency histograms are kept.
         billing: as in :class:`SimulationBatch`.
         log_events: room for this many entries of each cluster's event log.
-        fluid_plan: of the configuration's instance; default: solved here.
     """
 
     def __init__(
@@ -70,9 +68,8 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         latencies: bool = False,
         billing: str | None = None,
         log_events: int = 0,
-        fluid_plan: FluidPlan | None = None,
     ) -> None:
-        instance, n_gpus = configuration.instance, configuration.n_gpus
+        instance, n_gpus = configuration.cluster.instance, configuration.cluster.n_gpus
         batch = DecisionBatch(
             instance,
             configuration.rule,
@@ -86,9 +83,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
             billing=billing,
         )
         self.n_actions = action_count(instance)
-        if fluid_plan is None:
-            fluid_plan = plan(instance, configuration.pricing)
-        super().__init__(configuration, batch, event_observation_space(instance), fluid_plan)
+        super().__init__(configuration, batch, event_observation_space(instance))
         self._until = np.zeros(n_clusters)
         self._decided_at = np.zeros(n_clusters)
         self._finished = np.zeros(n_clusters, np.bool_)
@@ -107,7 +102,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
 
     def empty_report(self) -> DecisionReport:
         """A report in which nothing has been earned; the observations are not written yet."""
-        n, n_classes = self.batch.n_clusters, self.configuration.instance.n_classes
+        n, n_classes = self.batch.n_clusters, self.cluster.instance.n_classes
         return DecisionReport(
             *self._empty_arrays(),
             times=np.zeros(n),

@@ -98,7 +98,7 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     @property
     def action_names(self) -> list[str]:
         """What each action does."""
-        return action_names(self.control.configuration.instance)
+        return action_names(self.control.cluster.instance)
 
     def action_masks(self) -> np.ndarray:
         """Which actions are possible now; bool, shape (1 + 3I,), a fresh array."""

@@ -73,7 +73,7 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
     @property
     def action_names(self) -> list[str]:
         """What each action does."""
-        return action_names(self.control.configuration.instance)
+        return action_names(self.control.cluster.instance)
 
     def action_masks(self) -> np.ndarray:
         """Which actions are possible now; bool, shape (N, 1 + 3I), a fresh array."""

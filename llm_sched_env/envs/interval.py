@@ -15,7 +15,6 @@ from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.interval_slos import IntervalLevels, LevelReport
 from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.observation_kernels import read_clusters
-from llm_sched_env.planning import FluidPlan, plan
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state.layout import RequestStream
@@ -49,7 +48,6 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         threads: rows are split over this many threads; the result does not depend on it.
         latencies: whether latency histograms are kept.
         billing: as in :class:`SimulationBatch`.
-        fluid_plan: of the configuration's instance; default: solved here.
     """
 
     def __init__(
@@ -61,11 +59,9 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         *,
         latencies: bool = False,
         billing: str | None = None,
-        fluid_plan: FluidPlan | None = None,
     ) -> None:
-        instance, n_gpus = configuration.instance, configuration.n_gpus
-        if fluid_plan is None:
-            fluid_plan = plan(instance, configuration.pricing, slis=configuration.slos)
+        cluster = configuration.cluster
+        instance, n_gpus, fluid_plan = cluster.instance, cluster.n_gpus, cluster.plan
         ranks = slot_ranks(fluid_plan, n_gpus) if configuration.gate == "net-value" else None
         batch = SimulationBatch(
             instance,
@@ -82,9 +78,9 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         self._counted = np.zeros((n_clusters, instance.n_classes), np.int64)
         self._arrived = np.zeros_like(self._counted)
         self.levels = None
-        if configuration.slos:
-            self.levels = IntervalLevels(configuration.slos, fluid_plan, n_gpus, n_clusters)
-        super().__init__(configuration, batch, observation_space(instance), fluid_plan)
+        if cluster.slos:
+            self.levels = IntervalLevels(cluster, n_clusters)
+        super().__init__(configuration, batch, observation_space(instance))
         self._controlled = configuration.controlled
         self._plan_action = configuration.plan_action(self.plan)
         self._steps = np.zeros(n_clusters, np.int64)
@@ -128,7 +124,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         """
         n_clusters, n_classes = self._counted.shape
         checked = as_actions(actions, (n_clusters, len(self._controlled)))
-        n_gpus, controls = self.configuration.n_gpus, self.batch.controls
+        n_gpus, controls = self.cluster.n_gpus, self.batch.controls
         if not apply_actions(checked, self._controlled, n_classes, n_gpus, controls):
             raise bad_action(checked)
         for first, last in [(0, n_clusters)] if active is None else _runs(active):

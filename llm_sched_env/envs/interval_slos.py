@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.planning.service_levels import PLANNED, Indicator, checked_indicator
 from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
 from llm_sched_env.simulation.state.layout import EngineState
@@ -42,19 +42,15 @@ class IntervalLevels:
     """The service levels of N clusters, interval by interval.
 
     Args:
-        slos: the service levels, at least one.
-        fluid_plan: the plan with them.
-        n_gpus: n.
+        cluster: with at least one service level.
         n_clusters: N.
     """
 
-    def __init__(
-        self, slos: tuple[ServiceLevel, ...], fluid_plan: FluidPlan, n_gpus: int, n_clusters: int
-    ) -> None:
-        instance = fluid_plan.instance
+    def __init__(self, cluster: Cluster, n_clusters: int) -> None:
+        slos, instance = cluster.slos, cluster.plan.instance
         self.names = [level.name for level in slos]
         self.priced = [level.name for level in slos if level.price is not None]
-        self._n_gpus = n_gpus
+        self._n_gpus = cluster.n_gpus
         self._tables = _tables(
             [checked_indicator(level, instance) for level in slos],
             np.array([level.price or 0.0 for level in slos]),

@@ -7,9 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from llm_sched_env.envs.configuration import IntervalConfiguration
-from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
@@ -38,35 +37,31 @@ def warn_no_mode() -> None:
     gym.logger.warn("render() does nothing without a render_mode")
 
 
-def show(
-    state: EngineState, configuration: IntervalConfiguration | EventConfiguration, mode: str
-) -> str | np.ndarray:
+def show(state: EngineState, cluster: Cluster, mode: str) -> str | np.ndarray:
     """A cluster in one of ``RENDER_MODES``."""
-    return describe(state, configuration) if mode == "ansi" else draw(state, configuration)
+    return describe(state, cluster) if mode == "ansi" else draw(state, cluster)
 
 
-def describe(state: EngineState, configuration: IntervalConfiguration | EventConfiguration) -> str:
+def describe(state: EngineState, cluster: Cluster) -> str:
     """One line per class with its requests at every station."""
-    header = f"t = {float(state.clock['time'][0]):.1f} s, {configuration.n_gpus} GPUs, "
+    header = f"t = {float(state.clock['time'][0]):.1f} s, {cluster.n_gpus} GPUs, "
     header += f"{int(state.clock['mixed_pool_size'][0])} in the mixed pool"
-    width = max(len(c.name) for c in configuration.instance.classes)
+    width = max(len(c.name) for c in cluster.instance.classes)
     titles = " ".join(f"{name:>9}" for name in OCCUPANCIES)
     lines = [header, " " * width + titles]
-    for request_class, counts in zip(configuration.instance.classes, state.classes, strict=True):
+    for request_class, counts in zip(cluster.instance.classes, state.classes, strict=True):
         row = " ".join(f"{int(counts[name]):9d}" for name in OCCUPANCIES)
         lines.append(f"{request_class.name:<{width}}{row}")
     return "\n".join(lines)
 
 
-def draw(
-    state: EngineState, configuration: IntervalConfiguration | EventConfiguration
-) -> np.ndarray:
+def draw(state: EngineState, cluster: Cluster) -> np.ndarray:
     """A picture of all slots; uint8, shape (height, width, 3).
 
     A column is a GPU, 64 to a row of columns; from below, red is its prefill, orange are decodes
     beside one, blue decodes without one, grey free slots.
     """
-    slots = configuration.instance.hardware.batch_slots
+    slots = cluster.instance.hardware.batch_slots
     prefilling = state.gpus["prefill_request"] >= 0
     used = state.gpus["decodes"] + prefilling
     colours = np.full((len(used), slots, 3), _FREE, np.uint8)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.errors import checked_integer
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
@@ -25,8 +25,8 @@ from llm_sched_env.evaluation.slo_attainment import (
 )
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
-from llm_sched_env.planning.service_level_names import checked_service_levels
+from llm_sched_env.planning import PRICINGS, ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.deprecated_names import renamed_arguments
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.runs import (
@@ -120,18 +120,16 @@ def evaluate(
         True
     """
     started = time.perf_counter()
-    n_gpus = checked_integer("n_gpus", n_gpus)
     replications = checked_integer("replications", replications)
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
-    if pricing not in PRICINGS:
-        raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
     seed = checked_integer("seed", seed, least=0)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)
-    levels = checked_service_levels(slos)
     served = scenario(
         instance,
         n_gpus,
+        pricing,
+        slos,
         trace=trace,
         speed=speed,
         match_trace=match_trace,
@@ -139,22 +137,17 @@ def evaluate(
         billing=billing,
     )
     measured = served.measured(horizon, warmup, runs.interval)
-    planned = served.planned(measured)
-    require_memory_of_runs(runs, planned, n_gpus, replications, jobs)
-    fluid_plan = plan(planned, pricing, slis=levels)
-    same = planned is measured.bounded
-    bound = fluid_plan.value if same else plan(measured.bounded, pricing).value
+    cluster = served.planned(measured)
+    require_memory_of_runs(runs, cluster, replications, jobs)
+    _ = cluster.plan  # solved here, once for all replications wherever they run
+    bound = cluster.bound(measured.bounded)
     run = Run(
-        planned,
-        fluid_plan,
-        n_gpus,
-        pricing,
+        cluster,
         measured.horizon,
         measured.warmup,
         seed,
         served.stream(measured.horizon),
         billing,
-        levels,
         measured.pays_earlier_arrivals,
     )
     if executor is None:
@@ -181,12 +174,13 @@ def _summarize(
     ran: Replications,
     wall: float,
 ) -> Evaluation:
+    cluster, instance, pricing = run.cluster, run.cluster.instance, run.cluster.pricing
     estimate = partial(Estimate.of, requests_given=measured.requests_given)
     metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
-    scores = rates[run.pricing] / bound
-    indicators = measured_indicators(run.slos, run.fluid_plan.instance, metrics)
-    penalties = penalty_rates(run.slos, indicators).sum(axis=0)
+    scores = rates[pricing] / bound
+    indicators = measured_indicators(cluster, metrics)
+    penalties = penalty_rates(cluster.slos, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
     n = len(metrics)
     error = {
@@ -201,9 +195,9 @@ def _summarize(
     }
     return Evaluation(
         policy=name,
-        instance=run.instance.name,
-        n_gpus=run.n_gpus,
-        pricing=run.pricing,
+        instance=instance.name,
+        n_gpus=cluster.n_gpus,
+        pricing=pricing,
         horizon=run.horizon,
         warmup=run.warmup,
         replications=n,
@@ -212,30 +206,30 @@ def _summarize(
         bound_of=measured.bound_of,
         requests_given=measured.requests_given,
         score=estimate(scores),
-        revenue_rate=estimate(rates[run.pricing]),
+        revenue_rate=estimate(rates[pricing]),
         bundled_revenue_rate=estimate(rates["bundled"]),
         separate_revenue_rate=estimate(rates["separate"]),
-        objective=estimate(rates[run.pricing] - penalties),
-        decode_tpot=estimate(np.array([decode_tpot(run.instance, m) for m in metrics])),
-        slos=slo_attainment(run.slos, run.fluid_plan, indicators),
+        objective=estimate(rates[pricing] - penalties),
+        decode_tpot=estimate(np.array([decode_tpot(instance, m) for m in metrics])),
+        slos=slo_attainment(cluster, indicators),
         scores=tuple(scores.tolist()),
         occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},
         occupancy_standard_error=error,
         classes=tuple(
-            _class_result(run, metrics, histograms, sums, i) for i in range(run.instance.n_classes)
+            _class_result(cluster, metrics, histograms, sums, i) for i in range(instance.n_classes)
         ),
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
         simulation_seconds=covered_seconds(ran.spans),
         versions=versions("gymnasium"),
-        note=run.fluid_plan.note(),
+        note=cluster.plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
     )
 
 
 def _class_result(
-    run: Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
+    cluster: Cluster, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
 ) -> ClassResult:
     counts: dict[str, Any] = {n: int(sum(m.counts[n][i] for m in metrics)) for n in COUNTS}
     gpu_seconds = sum(m.gpu_seconds for m in metrics)
@@ -244,10 +238,10 @@ def _class_result(
         for latency, k in LATENCIES.items()
     }
     return ClassResult(
-        name=run.instance.classes[i].name,
+        name=cluster.instance.classes[i].name,
         inside=int(sum(m.inside[i] for m in metrics)),
         throughput=counts["completed"] / gpu_seconds,
-        revenue_rate=float(sum(m.revenue(run.pricing)[i] for m in metrics)) / gpu_seconds,
+        revenue_rate=float(sum(m.revenue(cluster.pricing)[i] for m in metrics)) / gpu_seconds,
         **counts,
         **latencies,
     )

@@ -20,6 +20,7 @@ from fractions import Fraction
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.model.kv_admission import fitting_requests
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.workloads.trace import Trace
 
 DEFAULT_HORIZON, DEFAULT_WARMUP = 900.0, 300.0
@@ -86,21 +87,20 @@ def measured_trace(trace: Trace, bounded: Instance, horizon: float, warmup: floa
     return Measurement(horizon, warmup, bounded, covers, earlier, requests_given=True)
 
 
-def measured_sample(
-    trace: Trace, n_gpus: int, instance: Instance, horizon: float, warmup: float
-) -> Measurement:
-    """The measurement of a trace that is taken for a sample of an instance.
+def measured_sample(trace: Trace, cluster: Cluster, horizon: float, warmup: float) -> Measurement:
+    """The measurement of a trace that is taken for a sample of a cluster's instance.
 
     R* is that of the instance, as if its arrivals were generated; ``bound_of`` says how much more
     or less the trace offers.
     """
+    instance = cluster.instance
     generated = measured_arrivals(instance, horizon, warmup)
     rows = trace.arrives_in(warmup, horizon)
     prices, bounded = instance.prices, generated.bounded
     offered = float(
         prices.prefill * trace.prompt_tokens[rows].sum()
         + prices.decode * trace.output_tokens[rows].sum()
-    ) / (n_gpus * (horizon - warmup))
+    ) / (cluster.n_gpus * (horizon - warmup))
     expected = float(bounded.arrival_rates @ bounded.bundled_revenues)
     covers = (
         f"{instance.name} as given, {generated.bound_of}; the {int(rows.sum()):,} requests of "

@@ -8,7 +8,7 @@ which instance the policy plans for and which one bounds what is measured.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from llm_sched_env.evaluation.measurement import (
     measured_sample,
     measured_trace,
 )
-from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+from llm_sched_env.model.catalog import PATIENCE_RATE
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.presets import resolve_instance
+from llm_sched_env.planning import ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import RequestStream
 from llm_sched_env.workloads.traces import (
     Trace,
@@ -43,20 +44,20 @@ TraceLike = Trace | str | Path | Sequence[str | Path] | None
 class GeneratedRequests:
     """Requests drawn from the arrival rates and lengths of an instance, which the policy knows."""
 
-    instance: Instance
+    cluster: Cluster
 
     def measured(
         self, horizon: float | None, warmup: float | None, interval: float | None
     ) -> Measurement:
         """What a run of these times measures; raises ConfigurationError."""
-        period = common_period(self.instance)
+        period = common_period(self.cluster.instance)
         times = checked_times(horizon, warmup, trace=None, period=period, interval=interval)
-        return measured_arrivals(self.instance, *times)
+        return measured_arrivals(self.cluster.instance, *times)
 
-    def planned(self, measured: Measurement) -> Instance:
+    def planned(self, measured: Measurement) -> Cluster:
         """What the policy plans for."""
         del measured
-        return self.instance
+        return self.cluster
 
     def stream(self, horizon: float) -> RequestStream | None:
         """What is replayed: nothing."""
@@ -66,18 +67,18 @@ class GeneratedRequests:
 
 @dataclass(frozen=True)
 class ReplayedTrace:
-    """Recorded requests on ``n_gpus`` GPUs.
+    """Recorded requests on a cluster.
 
     Attributes:
         trace: what is replayed.
-        n_gpus: cluster size n.
-        instance: hardware, prices and patience for the trace's classes.
+        cluster: whose instance gives hardware, prices and patience for the trace's classes.
+        name: of the trace's instance.
         known: what the policy plans for in place of the measured requests; or None.
     """
 
     trace: Trace
-    n_gpus: int
-    instance: InstanceLike
+    cluster: Cluster
+    name: str
     known: Trace | None
 
     def measured(
@@ -85,18 +86,40 @@ class ReplayedTrace:
     ) -> Measurement:
         """What a run of these times measures; raises ConfigurationError."""
         seconds = _times(self.trace, horizon, warmup, interval)
-        bounded = _matched(self.instance, self.trace, self.n_gpus, (seconds[1], seconds[0]))
+        bounded = self._instance_of(self.trace, (seconds[1], seconds[0]))
         return measured_trace(self.trace, bounded, *seconds)
 
-    def planned(self, measured: Measurement) -> Instance:
+    def planned(self, measured: Measurement) -> Cluster:
         """What the policy plans for."""
-        if self.known is None:
-            return measured.bounded
-        return _matched(self.instance, self.known, self.n_gpus, None)
+        known = measured.bounded if self.known is None else self._instance_of(self.known, None)
+        return dataclasses.replace(self.cluster, instance=known)
 
     def stream(self, horizon: float) -> RequestStream | None:
         """The requests that arrive within the horizon."""
         return self.trace.until(horizon).stream
+
+    def _instance_of(self, trace: Trace, seconds: tuple[float, float] | None) -> Instance:
+        """The instance of a trace's requests, with the cluster's hardware, prices and patience.
+
+        If the trace gives the patience of its requests, rates follow from these.
+        """
+        given, patience = self.cluster.instance, np.array([PATIENCE_RATE])
+        by_name = {c.name: c.patience_rate for c in given.classes}
+        if by_name.keys() >= set(trace.class_names):
+            patience = np.array([by_name[name] for name in trace.class_names])
+        elif given.n_classes == len(trace.class_names):
+            patience = given.patience_rates
+        if (rates := given_patience_rates(trace, trace.duration)) is not None:
+            patience = np.array(rates)
+        matched = instance_from_trace(
+            trace,
+            self.cluster.n_gpus,
+            patience.tolist(),
+            given.hardware,
+            given.prices,
+            seconds=seconds,
+        )
+        return dataclasses.replace(matched, name=self.name)
 
 
 @dataclass(frozen=True)
@@ -105,18 +128,16 @@ class ReplayedSample(GeneratedRequests):
 
     Attributes:
         trace: what is replayed, with the classes of the instance.
-        n_gpus: cluster size n.
     """
 
     trace: Trace
-    n_gpus: int
 
     def measured(
         self, horizon: float | None, warmup: float | None, interval: float | None
     ) -> Measurement:
         """What a run of these times measures; raises ConfigurationError."""
         times = _times(self.trace, horizon, warmup, interval)
-        return measured_sample(self.trace, self.n_gpus, self.instance, *times)
+        return measured_sample(self.trace, self.cluster, *times)
 
     def stream(self, horizon: float) -> RequestStream | None:
         """The requests that arrive within the horizon."""
@@ -129,6 +150,8 @@ Scenario = GeneratedRequests | ReplayedTrace
 def scenario(
     instance: InstanceLike,
     n_gpus: int,
+    pricing: str,
+    slos: Sequence[ServiceLevel | str | Mapping[str, Any]],
     *,
     trace: TraceLike = None,
     speed: float = 1.0,
@@ -141,22 +164,27 @@ def scenario(
     Raises:
         ConfigurationError: for arguments that do not go together.
     """
+    # Nothing but rates and lengths tells azure2023 from base: those of its trace, if one is given.
+    replayed_azure = trace is not None and instance == "azure2023"
+    given = "base" if instance is None or replayed_azure else instance
+    cluster = Cluster.of(given, n_gpus, pricing, slos)
     if trace is None:
         _require_no_trace(speed, match_trace=match_trace, planned_on=planned_on)
-        return GeneratedRequests(resolve_instance("base" if instance is None else instance))
+        return GeneratedRequests(cluster)
     recorded = (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
     if planned_on is not None:
         _check_planned_on(match_trace=match_trace, billing=billing)
         planned_on = planned_on.at_speed(speed)
         recorded = recorded.with_classes(planned_on.class_names)
     if match_trace:
-        return ReplayedTrace(recorded, n_gpus, instance, planned_on)
-    if instance is None or instance == "azure2023":
+        name = "trace" if instance is None else f"{cluster.instance.name} (trace)"
+        return ReplayedTrace(recorded, cluster, "azure2023" if replayed_azure else name, planned_on)
+    if instance is None or replayed_azure:
         raise ConfigurationError(
             "instance", instance, "an instance to plan for, since match_trace is False"
         )
-    kept = resolve_instance(instance)
-    return ReplayedSample(kept, recorded.with_classes([c.name for c in kept.classes]), n_gpus)
+    names = [c.name for c in cluster.instance.classes]
+    return ReplayedSample(cluster, recorded.with_classes(names))
 
 
 def _times(
@@ -184,30 +212,3 @@ def _check_planned_on(*, match_trace: bool, billing: str | None) -> None:
             "billing='class-means' cannot be combined with `planned_on`, since the class means of "
             "the two traces differ; use billing='own-tokens'."
         )
-
-
-def _matched(
-    instance: InstanceLike, trace: Trace, n_gpus: int, seconds: tuple[float, float] | None
-) -> Instance:
-    """The instance of a trace's requests, with hardware, prices and patience of another.
-
-    If the trace gives the patience of its requests, rates follow from these.
-    """
-    hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([PATIENCE_RATE])
-    name = "trace"
-    if instance == "azure2023":
-        name = "azure2023"
-    elif instance is not None:
-        given = resolve_instance(instance)
-        hardware, prices, name = given.hardware, given.prices, f"{given.name} (trace)"
-        by_name = {c.name: c.patience_rate for c in given.classes}
-        if by_name.keys() >= set(trace.class_names):
-            patience = np.array([by_name[name] for name in trace.class_names])
-        elif given.n_classes == len(trace.class_names):
-            patience = given.patience_rates
-    if (rates := given_patience_rates(trace, trace.duration)) is not None:
-        patience = np.array(rates)
-    matched = instance_from_trace(
-        trace, n_gpus, patience.tolist(), hardware, prices, seconds=seconds
-    )
-    return dataclasses.replace(matched, name=name)

@@ -8,7 +8,8 @@ import numpy as np
 
 from llm_sched_env.evaluation.results import Estimate, SloAttainment
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning import ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.planning.service_levels import checked_indicator
 from llm_sched_env.simulation.events.metrics import Metrics
 
@@ -16,10 +17,9 @@ from llm_sched_env.simulation.events.metrics import Metrics
 _ROUNDING = 1e-9
 
 
-def measured_indicators(
-    slos: Sequence[ServiceLevel], instance: Instance, runs: Sequence[Metrics]
-) -> np.ndarray:
+def measured_indicators(cluster: Cluster, runs: Sequence[Metrics]) -> np.ndarray:
     """Each indicator at each run's time averages; shape (L, R)."""
+    slos, instance = cluster.slos, cluster.plan.instance
     occupancies = [_measured_occupancy(instance, metrics) for metrics in runs]
     values = np.zeros((len(slos), len(runs)))
     for k, level in enumerate(slos):
@@ -35,18 +35,16 @@ def penalty_rates(slos: Sequence[ServiceLevel], values: np.ndarray) -> np.ndarra
     return penalties
 
 
-def slo_attainment(
-    slos: Sequence[ServiceLevel], fluid_plan: FluidPlan, values: np.ndarray
-) -> dict[str, SloAttainment]:
+def slo_attainment(cluster: Cluster, values: np.ndarray) -> dict[str, SloAttainment]:
     """What each objective came to, by name; values as :func:`measured_indicators` returns them."""
-    found = {}
+    found, slos = {}, cluster.slos
     for level, own, penalties in zip(slos, values, penalty_rates(slos, values), strict=True):
         measured, met = Estimate.of(own), None
         if level.limit is not None:
             met = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
         found[level.name] = SloAttainment(
             measured=measured,
-            planned=fluid_plan.slis[level.name].value,
+            planned=cluster.plan.slis[level.name].value,
             limit=level.limit,
             met=met,
             price=level.price,

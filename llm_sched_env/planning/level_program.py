@@ -179,7 +179,7 @@ def _optimum(program: Program, levels: Levels) -> tuple[Optimum, np.ndarray]:
         return optimum, optimum.columns
     if len(priced) > 1:
         names = ", ".join(level.name for level, _ in priced)
-        raise ConfigurationError("slis", names, "one ratio with a price", "use limits")
+        raise ConfigurationError("service levels", names, "one ratio with a price", "use limits")
     level, indicator = priced[0]
     ratio, price = _ratio_of_mixed_fraction(level, indicator), float(level.price or 0.0)
     total = program.occupancy[0].sum(axis=0)

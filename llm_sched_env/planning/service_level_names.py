@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -33,17 +33,24 @@ def checked_service_levels(slis: Sequence[Any]) -> tuple[ServiceLevel, ...]:
     Raises:
         ConfigurationError: for anything else, or the same name twice.
     """
-    if isinstance(slis, (str, Mapping, ServiceLevel)):
-        raise ConfigurationError("slis", slis, "a list of service levels", "put it into a list")
+    if isinstance(slis, (str, Mapping, ServiceLevel)) or not isinstance(slis, Iterable):
+        raise ConfigurationError(
+            "service levels", slis, 'a list of service levels, such as ["token-time@price=3000"]'
+        )
     levels = tuple(_service_level(level) for level in slis)
     for level in levels:
         if not isinstance(getattr(level, "name", None), str):
-            raise ConfigurationError("slis", level, "a class with a name", "set it: name = ...")
+            raise ConfigurationError(
+                "service levels", level, "a class with a name", "set it: name = ..."
+            )
     names = [level.name for level in levels]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(
-                "slis", f"{name} twice", "each once", "one object can have a limit and a price"
+                "service levels",
+                f"{name} twice",
+                "each once",
+                "one object can have a limit and a price",
             )
     return levels
 
@@ -57,7 +64,9 @@ def _service_level(given: Any) -> ServiceLevel:
         settings = {key: value for key, value in given.items() if key != "name"}
         return _made(_kind(given["name"]), settings)
     raise ConfigurationError(
-        "slis", given, f"ServiceLevel objects, texts {_FORMS}, or mappings with name and settings"
+        "service levels",
+        given,
+        f"ServiceLevel objects, texts {_FORMS}, or mappings with name and settings",
     )
 
 

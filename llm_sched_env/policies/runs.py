@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,7 @@ from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfigura
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
-from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import FluidPlan, ServiceLevel
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import note_place, user_code
 from llm_sched_env.policies.loaded_code import load_control, load_engine
 from llm_sched_env.policies.registry import PythonPolicy
@@ -42,23 +42,13 @@ class Run:
     ``pays_earlier_arrivals``: whether requests that arrived in the warm-up earn when they end.
     """
 
-    instance: Instance
-    fluid_plan: FluidPlan
-    n_gpus: int
-    pricing: str
+    cluster: Cluster
     horizon: float
     warmup: float
     seed: int
     stream: RequestStream | None
     billing: str | None
-    slos: tuple[ServiceLevel, ...]
     pays_earlier_arrivals: bool
-
-    @property
-    def cluster(self) -> dict[str, Any]:
-        """Arguments of every environment's configuration."""
-        shared = ("instance", "n_gpus", "pricing", "horizon")
-        return {name: getattr(self, name) for name in shared}
 
     @property
     def mechanics(self) -> dict[str, Any]:
@@ -68,7 +58,6 @@ class Run:
             "stream": self.stream,
             "latencies": True,
             "billing": self.billing,
-            "fluid_plan": self.fluid_plan,
         }
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
@@ -96,20 +85,20 @@ def runs_of(policy: DispatchRule | PythonPolicy) -> CompiledRuns | PythonRuns:
 
 
 def require_memory_of_runs(
-    runs: CompiledRuns | PythonRuns, instance: Instance, n_gpus: int, replications: int, jobs: int
+    runs: CompiledRuns | PythonRuns, cluster: Cluster, replications: int, jobs: int
 ) -> None:
     """Refuse what does not fit into memory before anything has run.
 
     Args:
         runs: of a policy.
-        instance: what is simulated.
-        n_gpus: cluster size n.
+        cluster: what is simulated.
         replications: how many; of each the latency histograms are kept.
         jobs: of them at the same time.
 
     Raises:
         InsufficientMemoryError: in one line, with the bytes that are needed and available.
     """
+    instance, n_gpus = cluster.instance, cluster.n_gpus
     rule, at_once = DispatchRule(), 1
     if isinstance(runs, CompiledRuns):
         rule, at_once = runs.rule, min(replications, jobs)
@@ -132,7 +121,8 @@ class CompiledRuns:
 
     def replicate(self, run: Run, replications: int, jobs: int) -> Replications:
         """Replications 0, 1, ...; so many at the same time."""
-        plan_changes(self.rule, run.fluid_plan, run.n_gpus, run.horizon)  # once, not per thread
+        # Once, not per thread.
+        plan_changes(self.rule, run.cluster.plan, run.cluster.n_gpus, run.horizon)
         load_engine()
         with ThreadPoolExecutor(min(replications, jobs)) as pool:
             found = list(pool.map(lambda k: self._measured(run, k), range(replications)))
@@ -145,9 +135,9 @@ class CompiledRuns:
         return Replications([metrics], [], [span])
 
     def _measured(self, run: Run, replication: int) -> tuple[Metrics, Span]:
-        n_gpus, fixed = run.n_gpus, run.fluid_plan
+        n_gpus, fixed = run.cluster.n_gpus, run.cluster.plan
         simulation = Simulation(
-            run.instance,
+            run.cluster.instance,
             self.rule,
             fixed.controls(n_gpus),
             n_gpus,
@@ -242,13 +232,13 @@ class PythonRuns:
     def _reset_policy(self, run: Run, replication: int) -> None:
         seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
         rng = np.random.default_rng(seed)
+        cluster = run.cluster
         with user_code(_named(self.policy)):
-            self.policy.reset(run.instance, run.fluid_plan, run.n_gpus, rng)
+            self.policy.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
 
     def _at_intervals(self, run: Run, replication: int, found: Replications) -> Metrics:
-        configuration = IntervalConfiguration.validated(
-            **run.cluster, slos=run.slos, **self.arguments
-        )
+        chosen = IntervalConfiguration.validated(horizon=run.horizon, **self.arguments)
+        configuration = dataclasses.replace(chosen, cluster=run.cluster)
         control = IntervalControl(configuration, **run.mechanics)
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
@@ -265,8 +255,8 @@ class PythonRuns:
         return control.batch.metrics(0)
 
     def _at_events(self, run: Run, replication: int, found: Replications) -> Metrics:
-        configuration = EventConfiguration.validated(**run.cluster, **self.arguments)
-        control = EventControl(configuration, **run.mechanics)
+        chosen = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
+        control = EventControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics)
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         report = control.report()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import pickle
-import re
-import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import llm_sched_env as lse
@@ -39,28 +35,6 @@ def plan_run(env, steps, seed=0):
         observations.append(observation)
         rewards.append(reward)
     return np.array(observations), np.array(rewards)
-
-
-def test_gymnasium_checker_has_nothing_to_say():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(make().unwrapped)
-        check_env(make(render_mode="ansi").unwrapped)
-        check_env(make(render_mode="rgb_array").unwrapped)
-
-
-def test_sb3_checker_has_nothing_to_say_about_the_rescaled_environment():
-    checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checker.check_env(gym.wrappers.RescaleAction(make(), -1, 1))
-
-
-def test_spec_is_plain_data_and_makes_the_same_environment():
-    env = make(gate="occupancy", controls=["admission"])
-    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    assert again.action_space == env.action_space
-    np.testing.assert_array_equal(plan_run(env, 20)[1], plan_run(again, 20)[1])
 
 
 def test_spaces_are_those_of_the_contract():
@@ -128,14 +102,6 @@ def test_counts_are_those_that_the_observation_shows(n_gpus):
         np.testing.assert_allclose(observation[where["free slots"]], free, atol=1e-6)
         observation, _, _, _, info = env.step(env.action_space.sample())
     assert info["counts"].sum() > 0
-
-
-def test_docstring_tables_have_the_sizes_of_the_spaces():
-    doc = inspect.getdoc(LLMSchedEnv)
-    assert re.search(r"Box\(0, 1, \(2I \+ 1,\), float32\)", doc)
-    assert re.search(r"Box\(0, 1, \(6I \+ 4,\), float32\)", doc)
-    own = set(inspect.signature(LLMSchedEnv).parameters) - {"arguments"}
-    assert own == set(re.findall(r"^- ``(\w+)``:", doc, re.MULTILINE))
 
 
 def test_mean_reward_is_the_score():

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import pickle
 import re
-import warnings
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import llm_sched_env as lse
@@ -60,28 +57,6 @@ def random_choice(seed):
     return lambda info: int(rng.choice(np.flatnonzero(info["action_mask"])))
 
 
-def test_gymnasium_checker_has_nothing_to_say():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(make().unwrapped)
-        check_env(make(render_mode="ansi").unwrapped)
-        check_env(make(render_mode="rgb_array", pools="dynamic").unwrapped)
-
-
-def test_sb3_checker_has_nothing_to_say():
-    checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checker.check_env(make())
-
-
-def test_spec_is_plain_data_and_makes_the_same_environment():
-    env = make(router="randomized", wake_interval=0.5)
-    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    assert again.action_space == env.action_space
-    np.testing.assert_array_equal(play(env)[1], play(again)[1])
-
-
 def test_spaces_are_those_of_the_contract():
     env = make()
     assert env.action_space == gym.spaces.Discrete(7)
@@ -89,14 +64,6 @@ def test_spaces_are_those_of_the_contract():
     assert len(event_feature_names(lse.presets.overload())) == 20
     assert len(env.unwrapped.action_names) == 7
     assert env.unwrapped.action_names[5] == "route decode-heavy to mixed"
-
-
-def test_docstring_tables_have_the_sizes_of_the_spaces():
-    doc = inspect.getdoc(LLMSchedEventEnv)
-    assert re.search(r"Discrete\(1 \+ 3I\)", doc)
-    assert re.search(r"Box\(0, 1, \(8I \+ 4,\), float32\)", doc)
-    own = set(inspect.signature(LLMSchedEventEnv).parameters) - {"arguments"}
-    assert own == set(re.findall(r"^- ``(\w+)``:", doc, re.MULTILINE))
 
 
 def test_examples_of_the_page_run(capsys):

@@ -335,15 +335,44 @@ def test_a_first_reset_of_some_leaves_the_others_to_be_reset(mode):
 
 
 @every_id
-def test_checkers_have_nothing_to_say_about_short_episodes(id_):
-    """Gymnasium's checkers, and SB3's, whose ten steps are more than an episode has."""
-    checker = pytest.importorskip("stable_baselines3.common.env_checker", reason="needs SB3")
-    kwargs = {"horizon": 2.0, "n_gpus": 2}
+@pytest.mark.parametrize("mode", [None, "ansi", "rgb_array"])
+@pytest.mark.parametrize("horizon", [2.0, 20.0])
+def test_gymnasium_checker_has_nothing_to_say(id_, horizon, mode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gym.make(id_, **{**ARGUMENTS[id_], **kwargs})
-        check_env(env.unwrapped)
+        check_env(single(id_, horizon=horizon, render_mode=mode))
+
+
+@every_id
+@pytest.mark.parametrize("horizon", [2.0, 20.0])
+def test_sb3_checker_has_nothing_to_say(id_, horizon):
+    """Its ten steps are more than a short episode has."""
+    checker = pytest.importorskip("stable_baselines3.common.env_checker", reason="needs SB3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make(id_, **{**ARGUMENTS[id_], "horizon": horizon})
         checker.check_env(gym.wrappers.RescaleAction(env, -1, 1) if id_ == INTERVAL else env)
+
+
+def rewards_of_an_episode(env):
+    """Under the plan's action, or at events under the last possible one."""
+    _, info = env.reset(seed=0)
+    rewards, truncated = [], False
+    while not truncated:
+        possible = info.get("action_mask")
+        action = env.unwrapped.plan_action if possible is None else np.flatnonzero(possible)[-1]
+        _, reward, _, truncated, info = env.step(action)
+        rewards.append(reward)
+    return rewards
+
+
+@every_id
+def test_a_spec_is_plain_data_and_makes_the_same_environment(id_):
+    other = {INTERVAL: {"controls": ["admission"]}, EVENT: {"wake_interval": 0.5}}[id_]
+    env = gym.make(id_, **ARGUMENTS[id_], **other)
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert again.action_space == env.action_space
+    assert rewards_of_an_episode(again) == rewards_of_an_episode(env)
 
 
 # Arguments
@@ -362,6 +391,20 @@ def test_arguments_stand_in_one_place_with_their_meaning_and_default(id_):
             shown = str(default).removesuffix(".0")
             stated = rf"{shown}\W* \(default\)|default \W*{shown}\b"
             assert re.search(stated, text), name
+
+
+SPACES = {
+    INTERVAL: ("Box(0, 1, (2I + 1,), float32)", "Box(0, 1, (6I + 4,), float32)"),
+    EVENT: ("Discrete(1 + 3I)", "Box(0, 1, (8I + 4,), float32)"),
+}
+
+
+@every_id
+def test_the_docstring_has_the_spaces_and_the_arguments_of_the_form(id_):
+    doc = inspect.getdoc(SINGLE[id_])
+    assert all(space in doc for space in SPACES[id_])
+    own = set(inspect.signature(SINGLE[id_]).parameters) - {"arguments"}
+    assert own == set(re.findall(r"^- ``(\w+)``:", doc, re.MULTILINE))
 
 
 @every_id

@@ -16,8 +16,8 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
-from llm_sched_env.evaluation import evaluate as evaluation
 from llm_sched_env.evaluation.results import Estimate
+from llm_sched_env.planning import cluster
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.policies import runs as policy_runs
 from llm_sched_env.policies.registry import RegisteredPolicy, registered_policies, resolve_policy
@@ -158,7 +158,7 @@ def test_speed_counts_neither_loading_nor_compiling_nor_planning(monkeypatch):
 
     for name in ("load_engine", "load_control"):
         monkeypatch.setattr(policy_runs, name, slowly(getattr(policy_runs, name)))
-    monkeypatch.setattr(evaluation, "plan", slowly(evaluation.plan))
+    monkeypatch.setattr(cluster, "plan", slowly(cluster.plan))
     rule = lse.evaluate("gate-and-route", "base", 5, horizon=20.0, replications=2)
     python = lse.evaluate(ConstantPlan(), "base", 5, horizon=20.0, replications=2)
     for result in (rule, python):

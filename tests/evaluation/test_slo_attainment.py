@@ -387,7 +387,7 @@ def test_stable_baselines3_form() -> None:
         (["token-time@limit=1", "token-time@price=1"], "each once"),
         ([{"name": "token-time", "limit": "low"}], "token-time limit: got 'low'"),
         ([{"name": "token-time"}], "token-time: got None, expected a limit, a price or both"),
-        ([3], "slis: got 3"),
+        ([3], "service levels: got 3"),
         (["token-time@limit=0.02"], "the least attainable"),
     ],
 )

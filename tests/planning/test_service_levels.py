@@ -459,8 +459,12 @@ class Dividing(ServiceLevel):
         (lambda: DecodeFairness(limit=False), "decode-fairness limit: got False"),
         (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', expected"),
         (lambda: plan("base", slis="token-time@limit=1"), "a list of service levels"),
-        (lambda: plan("base", slis=[7]), "slis: got 7, expected ServiceLevel objects, texts"),
-        (lambda: plan("base", slis=[{"limit": 1}]), "slis: got {'limit': 1}, expected"),
+        (lambda: plan("base", slis=7), "service levels: got 7, expected a list of service levels"),
+        (
+            lambda: plan("base", slis=[7]),
+            "service levels: got 7, expected ServiceLevel objects, texts",
+        ),
+        (lambda: plan("base", slis=[{"limit": 1}]), "service levels: got {'limit': 1}, expected"),
         (lambda: plan("base", slis=[{"name": "tpot"}]), "service level: got 'tpot'"),
         (
             lambda: plan("base", slis=[{"name": "token-time", "cap": 1}]),
