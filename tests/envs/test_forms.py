@@ -340,7 +340,8 @@ def test_a_first_reset_of_some_leaves_the_others_to_be_reset(mode):
 def test_gymnasium_checker_has_nothing_to_say(id_, horizon, mode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(single(id_, horizon=horizon, render_mode=mode))
+        env = gym.make(id_, **{**ARGUMENTS[id_], "horizon": horizon}, render_mode=mode)
+        check_env(env.unwrapped)
 
 
 @every_id
