@@ -84,7 +84,8 @@ class EventRule:
         elif self.rule.gate == "decode-per-prompt":
             ratio = instance.output_tokens / instance.prompt_tokens
             self._ranks = self._ranks._replace(priority=ratio)
-        self._mixed_is_faster = instance.hardware.tau_mixed <= instance.hardware.tau_solo
+        solo, mixed = instance.full_batch_seconds
+        self._mixed_is_faster = mixed <= solo
         self._n_classes = instance.n_classes
         self._slots = n_gpus * instance.hardware.batch_slots
         self._unlimited = plan.admission_fraction >= 1.0 - _ROUNDING

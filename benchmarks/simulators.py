@@ -71,6 +71,13 @@ def _engine(instance: Instance, plan: FluidPlan, n_gpus: int, seed: int) -> Clus
     return EngineCluster(instance, plan, n_gpus, seed)
 
 
+def _kv_aware(instance: Instance, plan: FluidPlan, n_gpus: int, seed: int) -> Cluster:
+    from llm_sched_env.benchmarks.engine_cluster import EngineCluster
+    from llm_sched_env.benchmarks.kv_aware_analogue import kv_aware_analogue
+
+    return EngineCluster(kv_aware_analogue(instance), plan, n_gpus, seed)
+
+
 def _heapq(instance: Instance, plan: FluidPlan, n_gpus: int, seed: int) -> Cluster:
     from llm_sched_env.benchmarks.heapq_loop import HeapqCluster
 
@@ -99,6 +106,7 @@ ENGINE = Simulator("llm-sched-env", "gate-and-route", _engine)
 FLOOR = Simulator("floor", "two draws and a scan of the rates", _floor)
 SIMULATORS = (
     ENGINE,
+    Simulator("llm-sched-env-kv", "the same, KV-aware iterations", _kv_aware),
     Simulator("heapq", "gate-and-route", _heapq),
     Simulator("simpy", "gate-and-route", _simpy, "simpy"),
     Simulator("ciw", "speeds fixed during service", _ciw, "ciw", _CIW_MOST_GPUS),

@@ -28,7 +28,7 @@ from llm_sched_env.presets import resolve_instance
 if TYPE_CHECKING:
     from llm_sched_env.model.instance import Instance
 
-DEFAULT_SIMULATORS = "llm-sched-env,heapq,simpy,ciw,floor"
+DEFAULT_SIMULATORS = "llm-sched-env,llm-sched-env-kv,heapq,simpy,ciw,floor"
 
 
 @dataclasses.dataclass(frozen=True)

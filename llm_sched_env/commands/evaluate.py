@@ -33,6 +33,7 @@ from llm_sched_env.commands.several_policies import (
     print_results,
     run_all,
 )
+from llm_sched_env.commands.static_priority import PriorityOption, ReserveOption, with_order
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.evaluate import evaluate as run
@@ -54,6 +55,8 @@ def register(app: typer.Typer) -> None:
         reading: TraceReading,
         policy: PolicyOption = None,
         policies: PoliciesOption = None,
+        priority: PriorityOption = None,
+        reserve: ReserveOption = None,
         instance: Annotated[
             str | None,
             typer.Option(help="Preset name or instance file; default base, or the trace's own."),
@@ -112,7 +115,9 @@ def register(app: typer.Typer) -> None:
             jobs=jobs,
             executor=Executor(jobs, backend or "joblib", ray_address) if spread else None,
         )
-        results = run_all(wanted, evaluate_one, horizon=horizon, warmup=warmup)
+        results = run_all(
+            wanted, with_order(evaluate_one, priority, reserve), horizon=horizon, warmup=warmup
+        )
         if save_requests is not None:
             requests_of_run(instance or "base", gpus, results[0].horizon, seed).save(save_requests)
         print_results(results, print_evaluation, as_table=policies is not None, as_json=as_json)

@@ -24,6 +24,7 @@ from llm_sched_env.commands.several_policies import (
     print_results,
     run_all,
 )
+from llm_sched_env.commands.static_priority import PriorityOption, ReserveOption, with_order
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.evaluate import evaluate
@@ -46,6 +47,8 @@ def register(app: typer.Typer) -> None:
         reading: TraceReading,
         policy: PolicyOption = None,
         policies: PoliciesOption = None,
+        priority: PriorityOption = None,
+        reserve: ReserveOption = None,
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 5,
         instance: Annotated[
             str, typer.Option(help="Hardware, prices and patience: azure2023, a preset, a file.")
@@ -91,7 +94,7 @@ def register(app: typer.Typer) -> None:
             planned_on=planned_on,
             billing=billing,
         )
-        results = run_all(wanted, evaluate_one, horizon=horizon)
+        results = run_all(wanted, with_order(evaluate_one, priority, reserve), horizon=horizon)
         print_results(results, print_evaluation, as_table=policies is not None, as_json=as_json)
         for result in results:
             account = result.requests

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from llm_sched_env.commands.options import (
     JsonOption,
     SeedOption,
-    names,
     numbers,
     print_json,
     print_note,
     print_table,
     require_extra,
 )
+from llm_sched_env.commands.static_priority import (
+    PriorityOption,
+    ReserveOption,
+    ordered_policy,
+)
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Prices
-from llm_sched_env.policies.registry import resolve_policy
-from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.validation.report import figure_rows, write_validation
 from llm_sched_env.validation.validate import validate as compare
 
@@ -49,14 +50,8 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             str, typer.Option(help="Compiled rule that the measured scheduler follows.")
         ] = "fcfs-immediate",
-        priority: Annotated[
-            str | None,
-            typer.Option(help="Of static-priority: classes, first come those admitted first."),
-        ] = None,
-        reserve: Annotated[
-            list[str] | None,
-            typer.Option(help="Of static-priority: CLASS=R free slots it leaves; repeatable."),
-        ] = None,
+        priority: PriorityOption = None,
+        reserve: ReserveOption = None,
         horizon: Annotated[
             float | None, typer.Option(help="Seconds (default: to the last event of the file).")
         ] = None,
@@ -76,7 +71,7 @@ def register(app: typer.Typer) -> None:
             requests,
             hardware,
             gpus,
-            _rule(policy, priority, reserve or ()),
+            ordered_policy(policy, priority, reserve),
             horizon=horizon,
             prices=_prices(prices),
             seed=seed,
@@ -93,24 +88,6 @@ def register(app: typer.Typer) -> None:
                 figure_rows(result),
                 title=f"{len(result.measured_run)} requests, {result.horizon:.6g} s",
             )
-
-
-def _rule(policy: str, priority: str | None, reserves: list[str] | tuple[str, ...]) -> Any:
-    """The policy, with priority and reserves if they are given."""
-    if priority is None and not reserves:
-        return policy
-    _, rule = resolve_policy(policy)
-    if not isinstance(rule, DispatchRule):
-        raise ConfigurationError("--policy", policy, "static-priority with --priority or --reserve")
-    order = None if priority is None else tuple(names("--priority", priority))
-    return replace(rule, priority=order, reserves=dict(map(_reserve, reserves)))
-
-
-def _reserve(text: str) -> tuple[str, float]:
-    name, _, slots = text.rpartition("=")
-    if not name:
-        raise ConfigurationError("--reserve", text, "CLASS=R, such as batch=4")
-    return name, numbers("--reserve", slots)[0]
 
 
 def _prices(text: str) -> Prices:

@@ -236,19 +236,22 @@ class Instance:
     @property
     def prefill_rates(self) -> np.ndarray:
         """Prefill rates mu_p, 1/s; shape (I,)."""
+        _, mixed = self.full_batch_seconds
         if self.hardware.whole_chunks:
             chunks = [c.mean_prefill_iterations(self.hardware.chunk_tokens) for c in self.classes]
-            return 1.0 / (np.array(chunks) * self.hardware.tau_mixed)
-        return self.hardware.chunk_tokens / (self.prompt_tokens * self.hardware.tau_mixed)
+            return 1.0 / (np.array(chunks) * mixed)
+        return self.hardware.chunk_tokens / (self.prompt_tokens * mixed)
 
     @property
     def mixed_decode_rates(self) -> np.ndarray:
         """Decode rates on a mixed GPU mu_m, 1/s; shape (I,)."""
-        return 1.0 / (self.decode_iterations * self.hardware.tau_mixed)
+        return 1.0 / (self.decode_iterations * self.full_batch_seconds[1])
 
     @property
     def solo_decode_rates(self) -> np.ndarray:
         """Decode rates on a solo GPU mu_s, 1/s; shape (I,)."""
+        if self.hardware.iteration_law == "kv-aware":
+            return 1.0 / (self.decode_iterations * self.full_batch_seconds[0])
         return self.hardware.gamma / self.decode_iterations
 
     @property

@@ -10,6 +10,7 @@ from research.studies.exact_optimum import ExactOptimum
 from research.studies.finite_clusters import FiniteClusters
 from research.studies.fluid_paths import FluidPaths
 from research.studies.hardware import HardwareCurves
+from research.studies.kv_aware_rules import KvAwareRules
 from research.studies.learned_rules import LearnedRules
 from research.studies.memory_speed import MemorySpeed
 from research.studies.occupancy import Occupancy
@@ -40,6 +41,7 @@ STUDIES: tuple[Study, ...] = (
     TimeVaryingArrivals(),
     BurstyOptimum(),
     LearnedRules(),
+    KvAwareRules(),
 )
 """By section of the paper."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = (5, 20, 200)
-HORIZON, WARMUP, RUNS = 600.0, 120.0, 4
+HORIZON, WARMUP, RUNS = 300.0, 60.0, 4
 # The target: at this size the best rule earns so much of R* where the analogue's best does.
 TARGET_SIZE, TARGET = 20, 0.97
 

@@ -13,6 +13,7 @@ import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.model.hardware import Hardware, HardwareFile
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.validation.figures_of_run import RunFigures, relative_errors
 from llm_sched_env.validation.report import present
 from llm_sched_env.validation.served_files import SERVED_HEADER, read_served_run
@@ -196,3 +197,17 @@ def test_bad_options_of_the_command_are_one_line(run, served, tmp_path, options,
     assert code == 2
     assert message in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_another_scheduler(served):
+    """A class that must leave more slots free than there are is never served."""
+    rule = DispatchRule(
+        gate="static-priority",
+        router="coupled",
+        pools="dynamic",
+        priority=("b", "a"),
+        reserves={"a": 9},
+    )
+    run = validate(served, HARDWARE, policy=rule).simulated_run
+    np.testing.assert_array_equal(run.outcome, [0, 2, 1, 2, 2])
+    assert np.isnan(run.prefill_start[[1, 3]]).all()
