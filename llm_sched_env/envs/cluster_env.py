@@ -78,4 +78,7 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         if self.render_mode is None:
             warn_no_mode()
             return None
-        return show(self.control.batch.state(0), self.control.configuration, self.render_mode)
+        control = self.control
+        return show(
+            control.batch.state(0), control.configuration, control.plan.value, self.render_mode
+        )

@@ -228,7 +228,8 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
             warn_no_mode()
             return None
         batch, configuration = self.control.batch, self.control.configuration
-        return tuple(show(batch.state(k), configuration, mode) for k in range(self.num_envs))
+        bound = self.control.plan.value
+        return tuple(show(batch.state(k), configuration, bound, mode) for k in range(self.num_envs))
 
     def _never(self) -> np.ndarray:
         """No episode terminates."""
