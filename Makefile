@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme model-figure leaderboard paper training validation test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -35,6 +35,10 @@ readme: $(INSTALLED)
 # The picture of the model: docs/model.png.
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
+
+# The moving picture of the README.
+cluster-picture: $(INSTALLED)
+	$(BIN)/python -m research.pages.draw_cluster
 
 # Every policy, with AGENTS="PATH,..." in addition, on the instances of docs/results/leaderboard.md;
 # POLICIES="a,b" for some of them: those in Python take three quarters of the time.

@@ -17,6 +17,7 @@ from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning.slot_ranks import slot_ranks
+from llm_sched_env.simulation.scheduling.rule_parameters import static_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 _WAIT = 0
@@ -84,6 +85,8 @@ class EventRule:
         elif self.rule.gate == "decode-per-prompt":
             ratio = instance.output_tokens / instance.prompt_tokens
             self._ranks = self._ranks._replace(priority=ratio)
+        elif self.rule.gate == "static-priority":
+            self._ranks = static_ranks(self.rule, [c.name for c in instance.classes])
         solo, mixed = instance.full_batch_seconds
         self._mixed_is_faster = mixed <= solo
         self._n_classes = instance.n_classes

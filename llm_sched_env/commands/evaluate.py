@@ -137,13 +137,22 @@ def print_evaluation(result: Evaluation) -> None:
     )
     print_lines(result.coverage)
     print_table(
-        ("class", "arrived", "done", "abandoned", "inside", "TTFT p50", "TTFT p99", "TPOT p99"),
+        (
+            "class",
+            "arrived",
+            "done",
+            "abandoned",
+            "inside",
+            "TTFT p50, s",
+            "TTFT p99, s",
+            "TPOT p99, s",
+        ),
         [
             (
                 c.name,
                 *map(str, (c.arrived, c.completed, c.abandoned_prefill + c.abandoned_decode)),
                 str(c.inside),
-                *(f"{v:.3f} s" for v in (c.ttft.p50, c.ttft.p99, c.tpot.p99)),
+                *(f"{v:.3f}" for v in (c.ttft.p50, c.ttft.p99, c.tpot.p99)),
             )
             for c in result.classes
         ],

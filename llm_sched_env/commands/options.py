@@ -57,7 +57,7 @@ SloOption = Annotated[
 FormerSloOption = Annotated[list[str] | None, typer.Option("--sli", hidden=True)]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
-_HEADER_WIDTH = 10
+_HEADER_WIDTH = 7
 
 messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
@@ -80,7 +80,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False)
     for name in header:
         # Long names break at their hyphens, not inside a word.
-        table.add_column("\n".join(wrap(name, _HEADER_WIDTH)), overflow="fold")
+        lines = wrap(name, _HEADER_WIDTH, break_long_words=False)
+        table.add_column("\n".join(lines), overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)

@@ -78,4 +78,4 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         if self.render_mode is None:
             warn_no_mode()
             return None
-        return show(self.control.batch.state(0), self.control.cluster, self.render_mode)
+        return show(self.control.batch.state(0), self.control.configuration, self.render_mode)

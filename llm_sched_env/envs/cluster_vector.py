@@ -227,8 +227,8 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
         if mode is None:
             warn_no_mode()
             return None
-        batch, cluster = self.control.batch, self.control.cluster
-        return tuple(show(batch.state(k), cluster, mode) for k in range(self.num_envs))
+        batch, configuration = self.control.batch, self.control.configuration
+        return tuple(show(batch.state(k), configuration, mode) for k in range(self.num_envs))
 
     def _never(self) -> np.ndarray:
         """No episode terminates."""

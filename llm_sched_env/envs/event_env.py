@@ -67,7 +67,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
-    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (every slot of every GPU).
+    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (GPUs with their
+      slots, queues by class and the revenue against R*; 960 x 540 pixels).
     - All others are those of :class:`llm_sched_env.envs.event_configuration.EventArguments`.
 
     ## Version History

@@ -188,7 +188,10 @@ def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--simulators", "fastest"], "some of llm-sched-env, heapq, simpy, ciw, floor"),
+        (
+            ["--simulators", "fastest"],
+            "some of llm-sched-env, llm-sched-env-kv, heapq, simpy, ciw, floor",
+        ),
         (["--runs", "0"], "runs"),
         (["--seconds", "0"], "--seconds"),
         (["--scaling", "0"], "--scaling"),

@@ -286,7 +286,7 @@ def test_command_writes_the_hardware_and_prints_one_object(run, tmp_path):
     file = HardwareFile.load(out)
     assert dataclasses.asdict(file.hardware) == data["hardware"]
     assert file.source == HardwareSource(
-        "gpu", "model", "vllm", "2026-01-31", "t.csv", (256, 4096), 1.0, lse.__version__
+        "gpu", "model", "vllm", "2026-01-31", "t.csv", (256, 4096), 1.0, lse.__version__, 193
     )
     code, text, _ = run(*shared)
     assert code == 0

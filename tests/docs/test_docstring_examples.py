@@ -25,7 +25,7 @@ FURTHER = (
     "llm_sched_env.policies.registry:resolve_policy",
 )
 # Rooms whose public names have none yet.
-WITHOUT = ("calibration", "planning", "simulation", "workloads.trace")
+WITHOUT = ("calibration", "planning", "simulation", "validation", "workloads.trace")
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}
 for path in FURTHER:
     module_name, _, name = path.partition(":")

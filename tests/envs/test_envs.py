@@ -294,22 +294,6 @@ def test_render_shows_every_class():
     assert "prefill-heavy" in text
 
 
-def test_picture_shows_every_slot():
-    env = make(render_mode="rgb_array", n_gpus=70, start="plan")
-    env.reset(seed=0)
-    picture = env.render()
-    assert picture.dtype == np.uint8
-    assert picture.shape == (2 * 17 * 6, 64 * 6, 3)
-    state = env.unwrapped.control.batch.state(0)
-    pixels = 5 * 5  # of a cell without its border
-    prefills = (picture == (214, 39, 40)).all(axis=2).sum() / pixels
-    assert prefills == state.classes["x"].sum()
-    solo = (picture == (31, 119, 180)).all(axis=2).sum() / pixels
-    assert solo == state.classes["y_solo"].sum()
-    free = (picture == (222, 222, 222)).all(axis=2).sum() / pixels
-    assert free == 70 * 16 - state.gpus["decodes"].sum() - prefills
-
-
 def test_worker_processes():
     """Spawned workers of Gymnasium, and the way stable-baselines3 makes environments."""
     env = gym.make_vec(

@@ -12,7 +12,7 @@ import llm_sched_env as lse
 
 POLICIES = (
     "gate-and-route",
-    "credit-gate",
+    "token-bucket",
     "trunk-reservation",
     "fcfs-immediate",
     "gate-prefill-first",

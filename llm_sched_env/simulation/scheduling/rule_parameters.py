@@ -53,7 +53,7 @@ def _ranks(
         ratio = instance.output_tokens / instance.prompt_tokens
         return SlotRanks(*np.zeros(shape))._replace(priority=ratio)
     if isinstance(rule, DispatchRule) and rule.gate == "static-priority":
-        return _static_ranks(rule, [c.name for c in instance.classes])
+        return static_ranks(rule, [c.name for c in instance.classes])
     if rule.gate != "bid-price":
         return SlotRanks(*np.zeros(shape))
     checked = np.asarray(np.nan if ranks is None else ranks, float)
@@ -67,7 +67,7 @@ def _ranks(
     return SlotRanks(*checked)
 
 
-def _static_ranks(rule: DispatchRule, names: list[str]) -> SlotRanks:
+def static_ranks(rule: DispatchRule, names: list[str]) -> SlotRanks:
     """The ranks of a static priority: its places, and reserves plus the slot that is taken."""
     order = list(names if rule.priority is None else rule.priority)
     if sorted(order) != sorted(names):

@@ -143,11 +143,11 @@ class DispatchRule:
 
     def _check_priority(self) -> None:
         """A static priority and its reserves as tuples, so that rules are hashable."""
-        pairs = self.reserves.items() if isinstance(self.reserves, Mapping) else self.reserves
-        object.__setattr__(self, "reserves", tuple((str(name), slots) for name, slots in pairs))
+        reserves = tuple((str(name), slots) for name, slots in dict(self.reserves).items())
+        object.__setattr__(self, "reserves", reserves)
         if self.priority is not None:
             object.__setattr__(self, "priority", tuple(self.priority))
-        for name, slots in self.reserves:
+        for name, slots in reserves:
             if not is_finite_number(slots):
                 raise ConfigurationError(f"reserve of {name!r}", slots, "a finite number >= 0")
         if self.gate != "static-priority" and (self.priority is not None or self.reserves):
