@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
     from llm_sched_env.model.length_distributions import LengthDistribution, ObservedLengths
     from llm_sched_env.planning import (
+        TPOT,
         DecodeFairness,
         FluidPath,
         FluidPlan,
         PrefillFairness,
         ServiceLevel,
-        TokenTime,
         fluid_path,
         plan,
     )
@@ -65,7 +65,7 @@ _HOMES = {
     "RequestClass": "llm_sched_env.model.instance",
     "ServiceLevel": "llm_sched_env.planning",
     "SoloIteration": "llm_sched_env.model.iteration_law",
-    "TokenTime": "llm_sched_env.planning",
+    "TPOT": "llm_sched_env.planning",
     "Trace": "llm_sched_env.workloads.trace",
     "calibrate": "llm_sched_env.calibration.fit",
     "calibrate_logs": "llm_sched_env.calibration.log_calibration",
@@ -80,6 +80,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "TPOT",
     "ArrivalModulation",
     "ArrivalProfile",
     "DecodeFairness",
@@ -98,7 +99,6 @@ __all__ = [
     "RequestClass",
     "ServiceLevel",
     "SoloIteration",
-    "TokenTime",
     "Trace",
     "__version__",
     "calibrate",
@@ -115,7 +115,16 @@ __all__ = [
 ]
 
 
+_FORMER_NAMES = {"TokenTime": "TPOT"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _FORMER_NAMES:
+        from llm_sched_env.plugins.deprecated_names import warn_renamed
+
+        new = _FORMER_NAMES[name]
+        warn_renamed(f"llm_sched_env.{name}", f"llm_sched_env.{new}")
+        name = new
     if name == "presets":
         return importlib.import_module("llm_sched_env.presets")
     if name in _HOMES:

@@ -131,7 +131,7 @@ def _require_rows(times: IterationTimes, distinct: int) -> None:
     if len(times) < _FEWEST_ROWS or counts < distinct:
         raise CalibrationError(
             f"iteration times: got {len(times)} rows of {counts} token counts in "
-            f"{times.tokens[0]:g} to {times.tokens[-1]:g} tokens, allowed are at least "
+            f"{times.tokens[0]:g} to {times.tokens[-1]:g} tokens, expected at least "
             f"{_FEWEST_ROWS} rows of {distinct} counts; widen --from and --to or measure more"
         )
 
@@ -139,7 +139,7 @@ def _require_rows(times: IterationTimes, distinct: int) -> None:
 def _require_growth(slope: float) -> None:
     if slope <= 0:
         raise CalibrationError(
-            f"iteration times: got {slope:.3g} s per further token, allowed are times that grow "
+            f"iteration times: got {slope:.3g} s per further token, expected times that grow "
             "with the tokens; widen --from and --to or measure iterations of more tokens"
         )
 
@@ -148,5 +148,5 @@ def _require_positive(fitted: np.ndarray) -> None:
     if fitted.min() <= 0:
         raise CalibrationError(
             f"iteration times: got a fit of {fitted.min():.3g} s for some iterations measured, "
-            "allowed are times near a line; choose --from and --to where they are"
+            "expected times near a line; choose --from and --to where they are"
         )

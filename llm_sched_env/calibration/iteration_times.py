@@ -46,7 +46,7 @@ class IterationTimes:
         good = tokens.ndim == 1 and tokens.shape == seconds.shape and len(tokens) > 0
         if not good or not all((np.isfinite(a) & (a > 0)).all() for a in (tokens, seconds)):
             raise CalibrationError(
-                f"{_WHAT}: got {tokens.size} tokens and {seconds.size} seconds, allowed are as "
+                f"{_WHAT}: got {tokens.size} tokens and {seconds.size} seconds, expected as "
                 "many of both, at least one, all finite and > 0"
             )
         order = np.argsort(tokens, kind="stable")
@@ -61,7 +61,7 @@ class IterationTimes:
         kept = (first <= self.tokens) & (self.tokens <= last)
         if not kept.any():
             raise CalibrationError(
-                f"{_WHAT}: got none of {first:g} to {last:g} tokens, allowed is a range within "
+                f"{_WHAT}: got none of {first:g} to {last:g} tokens, expected a range within "
                 f"{self.tokens[0]:g} to {self.tokens[-1]:g}; set --from and --to"
             )
         return dataclasses.replace(self, tokens=self.tokens[kept], seconds=self.seconds[kept])
@@ -163,7 +163,7 @@ def _one_of(
         asked = (f"device {device!r}" if device else "device", f"model {model!r}" if model else "")
         got = " with ".join(("no " + asked[0], asked[1] or "any model"))
     known = "; ".join(f"--device {d} --model {m}" for d, m in left or pairs)
-    raise CalibrationError(f"{_WHAT} {path}: got {got}, allowed is one of: {known}")
+    raise CalibrationError(f"{_WHAT} {path}: got {got}, expected one of: {known}")
 
 
 def _fail(path: Path, line: int, text: str, fault: str) -> NoReturn:

@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Integrate the fluid dynamics (24)-(37): occupancies per GPU over time."""
         times = _times(horizon, every)
-        fluid = solve(instance, pricing, slis=objectives(slo, sli))
+        fluid = solve(instance, pricing, slos=objectives(slo, sli))
         state = _start(fluid, start, backlog)
         if out is not None:
             require_extra("report", "matplotlib")

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Solve the fluid program: R*, occupancies, admission fractions, shadow prices."""
-        result = solve(instance, pricing, slis=objectives(slo, sli))
+        result = solve(instance, pricing, slos=objectives(slo, sli))
         if as_json:
             print_json(result.to_dict())
         else:
@@ -54,7 +54,7 @@ def _print(result: FluidPlan) -> None:
             f"mean iteration: {1e3 * speeds.tau_mixed:.3f} ms with a prefill, "
             f"{1e3 * speeds.tau_solo:.3f} ms without"
         )
-    if result.slis:
+    if result.slos:
         print_lines(
             f"with service levels: revenue {result.revenue_rate:.4f}, "
             f"{result.revenue_rate / result.value:.4f} of R*; less penalties {result.objective:.4f}"
@@ -71,7 +71,7 @@ def _print(result: FluidPlan) -> None:
     for name, dual in result.duals.items():
         values = dual.tolist() if hasattr(dual, "tolist") else [dual]
         print_lines(f"shadow price {name}: {', '.join(f'{v:.4f}' for v in values)}")
-    for name, level in result.slis.items():
+    for name, level in result.slos.items():
         limited = "" if level.limit is None else f", limit {level.limit:g}, dual {level.dual:.4f}"
         priced = (
             "" if level.price is None else f", price {level.price:g}, penalty {level.penalty:.4f}"

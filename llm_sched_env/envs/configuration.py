@@ -53,7 +53,7 @@ class IntervalArguments(TypedDict, total=False):
             ``priority``, ``reserve``, of those that the gate has.
         start: ``empty`` (default) or ``plan``, near the fluid optimum.
         slos: service-level objectives as in :func:`llm_sched_env.plan`, for example
-            ``["token-time@price=3000"]``; the plan is the one with them, the bound stays R*.
+            ``["tpot@price=3000"]``; the plan is the one with them, the bound stays R*.
     """
 
     instance: Instance | str | Path | dict[str, Any]

@@ -138,7 +138,7 @@ class Evaluation:
         ttft: time to first token, from arrival to the end of the prefill, s.
         tpot: time per output token, from the first token to completion over tokens, s.
         decode_tpot: seconds in decode slots per output token, without the wait for a slot that is
-            in ``tpot``; :class:`TokenTime` is a mean over slots, all full, and so a little more.
+            in ``tpot``; :class:`TPOT` is a mean over slots, all full, and so a little more.
         e2e: arrival to completion, s.
         events: arrivals, completions and abandonments of all replications, warm-up included.
         wall_seconds: duration of the whole evaluation, with planning, loading and compiling.

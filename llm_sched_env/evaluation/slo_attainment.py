@@ -44,7 +44,7 @@ def slo_attainment(cluster: Cluster, values: np.ndarray) -> dict[str, SloAttainm
             met = measured.mean <= level.limit + _ROUNDING * abs(level.limit)
         found[level.name] = SloAttainment(
             measured=measured,
-            planned=cluster.plan.slis[level.name].value,
+            planned=cluster.plan.slos[level.name].value,
             limit=level.limit,
             met=met,
             price=level.price,

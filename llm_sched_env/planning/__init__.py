@@ -7,16 +7,17 @@ from llm_sched_env.planning.fluid import plan
 from llm_sched_env.planning.fluid_dynamics import FluidPath, fluid_path
 from llm_sched_env.planning.fluid_plan import PRICINGS, FluidPlan
 from llm_sched_env.planning.service_levels import (
+    TPOT,
     AttainedLevel,
     DecodeFairness,
     Indicator,
     PrefillFairness,
     ServiceLevel,
-    TokenTime,
 )
 
 __all__ = [
     "PRICINGS",
+    "TPOT",
     "AttainedLevel",
     "DecodeFairness",
     "FluidPath",
@@ -24,7 +25,6 @@ __all__ = [
     "Indicator",
     "PrefillFairness",
     "ServiceLevel",
-    "TokenTime",
     "fluid_path",
     "plan",
 ]

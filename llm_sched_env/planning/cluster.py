@@ -54,7 +54,7 @@ class Cluster:
     @cached_property
     def plan(self) -> FluidPlan:
         """The fluid plan with the service levels, solved once; raises PlanError."""
-        return plan(self.instance, self.pricing, slis=self.slos)
+        return plan(self.instance, self.pricing, slos=self.slos)
 
     def bound(self, measured: Instance) -> float:
         """R* of the requests that are measured, currency per GPU and second; raises PlanError."""

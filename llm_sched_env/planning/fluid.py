@@ -15,6 +15,7 @@ from llm_sched_env.planning.fluid_solution import solve_fluid
 from llm_sched_env.planning.linear_program import canonical_split
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.service_levels import ServiceLevel
+from llm_sched_env.plugins.deprecated_names import renamed_arguments
 from llm_sched_env.presets import resolve_instance
 
 # An admission fraction this close to 1 serves the whole class.
@@ -23,11 +24,12 @@ _ALL = 1.0 - 1e-9
 _NO_GROWTH = 1e-9
 
 
+@renamed_arguments(slis="slos")
 def plan(
     instance: Instance | str | Path | dict[str, object],
     pricing: str = "bundled",
     *,
-    slis: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+    slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
 ) -> FluidPlan:
     """Solve the fluid program of an instance.
 
@@ -40,10 +42,10 @@ def plan(
     Args:
         instance: an instance, a preset's name, a file or plain data.
         pricing: ``bundled`` or ``separate``.
-        slis: service levels, in any combination: :class:`PrefillFairness`,
-            :class:`DecodeFairness`, :class:`TokenTime` or subclasses of :class:`ServiceLevel`;
-            as objects, texts such as ``"token-time@limit=0.024"``, or mappings such as
-            ``{"name": "token-time", "limit": 0.024}``.
+        slos: service levels, in any combination: :class:`PrefillFairness`,
+            :class:`DecodeFairness`, :class:`TPOT` or subclasses of :class:`ServiceLevel`;
+            as objects, texts such as ``"tpot@limit=0.024"``, or mappings such as
+            ``{"name": "tpot", "limit": 0.024}``.
 
     Raises:
         ConfigurationError: for a pricing that does not exist or service levels that cannot be.
@@ -52,7 +54,7 @@ def plan(
     given = resolve_instance(instance)
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
-    levels = checked_service_levels(slis)
+    levels = checked_service_levels(slos)
     solution = solve_fluid(given, pricing, levels)
     instance, attained = solution.instance, solution.attained
     x, y_mixed, y_solo, q_prefill, q_decode = solution.occupancy
@@ -89,7 +91,7 @@ def plan(
         objective=solution.revenue_rate - sum(level.penalty for level in attained.values()),
         mixed_fraction=min(1.0, float(x.sum())),
         duals=solution.duals,
-        slis=attained,
+        slos=attained,
         unstable_classes=tuple(
             c.name for c, grows in zip(instance.classes, growing, strict=True) if grows
         ),

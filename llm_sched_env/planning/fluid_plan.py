@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.service_levels import AttainedLevel
+from llm_sched_env.plugins.deprecated_names import renamed_property
 
 PRICINGS = ("bundled", "separate")
 VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
@@ -48,7 +49,7 @@ class FluidPlan:
             (revenue per further request) and ``prefilled`` (revenue per further prefilled one).
             Under the KV-aware law, and where KV tokens are scarce, also ``time`` (of all of a GPU)
             and, per KV token and second, ``mixed_memory`` and ``solo_memory``.
-        slis: per service level, by name, what is attained, its penalty and its shadow price.
+        slos: per service level, by name, what is attained, its penalty and its shadow price.
         unstable_classes: names of classes whose queue grows without bound under this plan.
     """
 
@@ -67,12 +68,14 @@ class FluidPlan:
     admission_fraction: np.ndarray
     mixed_fraction: float
     duals: dict[str, Any]
-    slis: dict[str, AttainedLevel]
+    slos: dict[str, AttainedLevel]
     unstable_classes: tuple[str, ...]
 
     def pool_size(self, n_gpus: int) -> int:
         """M = ceil(n sum x*), GPUs in the static mixed pool."""
         return int(mixed_pool_size(self.mixed_fraction, n_gpus))
+
+    slis = renamed_property("slis", "slos")
 
     @property
     def action(self) -> np.ndarray:
@@ -163,7 +166,7 @@ class FluidPlan:
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in self.duals.items()
         }
-        plain["slis"] = {name: asdict(level) for name, level in self.slis.items()}
+        plain["slos"] = {name: asdict(level) for name, level in self.slos.items()}
         plain["note"] = self.note()
         return plain
 

@@ -163,7 +163,7 @@ def _value(program: Program, optimum: Optimum) -> float:
     value = float(program.objective @ np.maximum(optimum.columns, 0.0))
     if value < sys.float_info.min:
         raise PlanError(
-            f"plan of {program.name!r}: got the value {value:g}, allowed is a normal "
+            f"plan of {program.name!r}: got the value {value:g}, expected a normal "
             "floating-point value > 0; give a price to tokens that arrive"
         )
     return value

@@ -178,7 +178,7 @@ class HorizonProgram:
                 return np.maximum(result.x, 0.0), -result.ineqlin.marginals * self._currency
         raise PlanError(
             f"horizon program of {self.instance.name!r}: got no optimum from the solver "
-            f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
+            f"({' '.join(str(result.message).split())}), expected an instance with moderate "
             "numbers; check the units of rates, tokens and times"
         )
 

@@ -51,20 +51,20 @@ class LevelOptimum(NamedTuple):
 
 
 def solve_with_levels(
-    instance: Instance, plain: Program, slis: Sequence[ServiceLevel]
+    instance: Instance, plain: Program, slos: Sequence[ServiceLevel]
 ) -> LevelOptimum:
     """The optimum of revenue less penalties under the limits.
 
     Args:
         instance: at two speeds, for the indicators.
         plain: the fluid program with q_d = 0.
-        slis: limits and prices.
+        slos: limits and prices.
 
     Raises:
         ConfigurationError: for an indicator that cannot be used as it is.
         PlanError: for a limit that cannot be met.
     """
-    levels = [(level, checked_indicator(level, instance)) for level in slis]
+    levels = [(level, checked_indicator(level, instance)) for level in slos]
     for level, indicator in levels:
         _check_divisor(plain, level, indicator)
     program, limit_rows = _with_limits(plain, levels)
@@ -249,7 +249,7 @@ def _explain(program: Program, levels: Levels) -> None:
         least = _least(program, indicator)
         if level.limit < least - _CONVERGED * max(1.0, abs(least)):
             raise PlanError(
-                f"plan of {program.name!r}: got {level.name} limit {level.limit:g}, allowed is a "
+                f"plan of {program.name!r}: got {level.name} limit {level.limit:g}, expected a "
                 f"limit >= {least:.6g}, the least attainable{before}; raise it"
             ) from None
         program = _below(program, indicator, level.limit)

@@ -151,7 +151,7 @@ def maximize(program: Program) -> Optimum:
     if result.status != 0:
         raise PlanError(
             f"plan of {program.name!r}: got no optimum from the solver "
-            f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
+            f"({' '.join(str(result.message).split())}), expected an instance with moderate "
             "numbers; check the units of rates, tokens and times"
         )
     return Optimum(

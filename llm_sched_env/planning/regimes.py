@@ -83,7 +83,7 @@ def integrate(
         if not done.success or len(pieces) == _MOST_SWITCHES:
             raise PlanError(
                 f"fluid dynamics: got no path beyond {time:g} s ({len(pieces)} regimes, "
-                f"{done.message}), allowed are moderate numbers; check units of rates and times"
+                f"{done.message}), expected moderate numbers; check units of rates and times"
             )
         if done.t[-1] > time:
             pieces.append(done.sol)

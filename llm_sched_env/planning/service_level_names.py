@@ -8,36 +8,37 @@ from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.service_levels import (
+    TPOT,
     DecodeFairness,
     PrefillFairness,
     ServiceLevel,
-    TokenTime,
 )
+from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.plugins.user_code import import_attribute, user_code
 
 SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
-    level.name: level for level in (PrefillFairness, DecodeFairness, TokenTime)
+    level.name: level for level in (PrefillFairness, DecodeFairness, TPOT)
 }
 """The indicators of the paper by name."""
 
 _FORMS = "NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma"
 
 
-def checked_service_levels(slis: Sequence[Any]) -> tuple[ServiceLevel, ...]:
+def checked_service_levels(slos: Sequence[Any]) -> tuple[ServiceLevel, ...]:
     """The service levels meant by a sequence, each with a name of its own.
 
     Args:
-        slis: of :class:`ServiceLevel` objects, texts as for :func:`named_service_level`, or
+        slos: of :class:`ServiceLevel` objects, texts as for :func:`named_service_level`, or
             mappings with ``name`` and ``limit``, ``price`` or both.
 
     Raises:
         ConfigurationError: for anything else, or the same name twice.
     """
-    if isinstance(slis, (str, Mapping, ServiceLevel)) or not isinstance(slis, Iterable):
+    if isinstance(slos, (str, Mapping, ServiceLevel)) or not isinstance(slos, Iterable):
         raise ConfigurationError(
-            "service levels", slis, 'a list of service levels, such as ["token-time@price=3000"]'
+            "service levels", slos, 'a list of service levels, such as ["token-time@price=3000"]'
         )
-    levels = tuple(_service_level(level) for level in slis)
+    levels = tuple(_service_level(level) for level in slos)
     for level in levels:
         if not isinstance(getattr(level, "name", None), str):
             raise ConfigurationError(
@@ -93,6 +94,7 @@ def named_service_level(text: str) -> ServiceLevel:
 
 def _kind(name: Any) -> type[ServiceLevel]:
     """The class of service levels with a name or at an import path."""
+    name = renamed_choice("service level", name, {"token-time": "tpot"})
     if name in SERVICE_LEVELS:
         return SERVICE_LEVELS[name]
     if ":" not in str(name):

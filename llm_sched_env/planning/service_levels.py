@@ -132,13 +132,13 @@ class DecodeFairness(ServiceLevel):
         return _differences(instance, PLANNED.index("y_solo"))
 
 
-class TokenTime(ServiceLevel):
+class TPOT(ServiceLevel):
     """Mean time per output token over all decode slots, seconds; (45), (48).
 
     With X = sum x: ``[tau_mix (B-1) X + (1/gamma) B (1-X)] / [(B-1) X + B (1-X)]``.
     """
 
-    name = "token-time"
+    name = "tpot"
 
     def indicator(self, instance: Instance) -> Indicator:
         """A ratio of affine functions of X; the divisor is B - X."""

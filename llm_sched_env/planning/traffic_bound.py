@@ -223,7 +223,7 @@ class _PathProgram:
                     return float(-result.fun) * currency
         raise PlanError(
             f"traffic bound of {self.instance.name!r}: got no optimum from the solver "
-            f"({' '.join(str(result.message).split())}), allowed is an instance with moderate "
+            f"({' '.join(str(result.message).split())}), expected an instance with moderate "
             "numbers; check the units of rates, tokens and times"
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning.class_profile import class_profile
-from llm_sched_env.planning.foreseen_plans import foreseen_plans
+from llm_sched_env.planning.look_ahead_plans import look_ahead_plans
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -40,7 +40,7 @@ def plan_changes(
         return ()
     known: dict[int, dict[str, Any]] = {}
     changes, in_force = [], fixed
-    for start, plan in foreseen_plans(fixed, horizon, rule.foresight):
+    for start, plan in look_ahead_plans(fixed, horizon, rule.foresight):
         if plan is in_force:
             continue
         in_force = plan

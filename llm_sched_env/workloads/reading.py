@@ -43,17 +43,17 @@ def open_text(
             yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise error(
-            f"{what} {path}: got a gzip file that is cut off or damaged, allowed is a whole one; "
+            f"{what} {path}: got a gzip file that is cut off or damaged, expected a whole one; "
             "copy it again"
         ) from None
     except UnicodeDecodeError:
         raise error(
-            f"{what} {path}{_first_line_of_no_text(path)}: got bytes that are no text, allowed is "
+            f"{what} {path}{_first_line_of_no_text(path)}: got bytes that are no text, expected "
             "CSV or JSON lines in UTF-8"
         ) from None
     except OSError as failure:
         raise error(
-            f"{what} {path}: got no readable file ({failure.strerror or failure}), allowed is the "
+            f"{what} {path}: got no readable file ({failure.strerror or failure}), expected the "
             "path of one; check it"
         ) from None
 

@@ -190,7 +190,7 @@ class Trace:
         kept = (self.prompt_tokens > 0) & (self.output_tokens > 0)
         if not kept.any():
             raise TraceError(
-                "trace: got requests that all have a zero token count, allowed is one without "
+                "trace: got requests that all have a zero token count, expected one without "
                 "when they are dropped; keep them"
             )
         zero = self.zero_rows()
@@ -211,7 +211,7 @@ class Trace:
         missing = sorted(set(self.class_names) - set(names))
         if missing:
             raise TraceError(
-                f"trace: got the classes {missing}, allowed is {', '.join(names)}; "
+                f"trace: got the classes {missing}, expected {', '.join(names)}; "
                 "rename one or the other"
             )
         position = np.array([list(names).index(name) for name in self.class_names], np.int32)
@@ -298,11 +298,11 @@ def _added(one: Mapping[str, ZeroRows], two: Mapping[str, ZeroRows]) -> dict[str
 
 def _check_names(names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
-        raise TraceError(f"trace: got the classes {list(names)}, allowed is each name once")
+        raise TraceError(f"trace: got the classes {list(names)}, expected each name once")
     for name in names:
         if not name or name != name.strip() or not name.isprintable():
             raise TraceError(
-                f"trace: got the class name {name!r}, allowed is printable text without spaces "
+                f"trace: got the class name {name!r}, expected printable text without spaces "
                 "around it"
             )
 
@@ -310,17 +310,17 @@ def _check_names(names: tuple[str, ...]) -> None:
 def _check_arrays(trace: Trace) -> None:
     arrivals, classes = trace.arrival_time, trace.request_class
     if not len(arrivals) == len(classes) == len(trace.prompt_tokens) == len(trace.output_tokens):
-        raise TraceError("trace: got arrays of different lengths, allowed is one entry per request")
+        raise TraceError("trace: got arrays of different lengths, expected one entry per request")
     if len(arrivals) == 0:
-        raise TraceError("trace: got no request, allowed is at least one")
+        raise TraceError("trace: got no request, expected at least one")
     if not np.isfinite(arrivals).all() or arrivals[0] < 0 or (np.diff(arrivals) < 0).any():
         raise TraceError(
-            "trace: got arrival times that go back or are not finite, allowed is non-decreasing "
+            "trace: got arrival times that go back or are not finite, expected non-decreasing "
             "seconds >= 0; sort the requests"
         )
     if classes.min() < 0 or classes.max() >= len(trace.class_names):
         raise TraceError(
-            f"trace: got the classes {classes.min()} to {classes.max()}, allowed is 0 to "
+            f"trace: got the classes {classes.min()} to {classes.max()}, expected 0 to "
             f"{len(trace.class_names) - 1}"
         )
     if trace.end is not None and not (is_finite_number(trace.end) and trace.end >= arrivals[-1]):

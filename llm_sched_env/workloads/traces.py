@@ -123,7 +123,7 @@ def instance_from_trace(
         own = trace.request_class == i
         if not own.any():
             raise TraceError(
-                f"trace: got no request of the class {name!r}, allowed is at least one of each; "
+                f"trace: got no request of the class {name!r}, expected at least one of each; "
                 "widen the window or leave the class's file out"
             )
         rows = own & measured
@@ -257,7 +257,7 @@ def _class_names(paths: list[Path]) -> tuple[str, ...]:
     names = short if telling else stems
     if len(set(names)) < len(names):
         raise TraceError(
-            f"trace: got the file names {stems}, allowed is a name of its own for "
+            f"trace: got the file names {stems}, expected a name of its own for "
             "each file, since it names the class"
         )
     return tuple(names)

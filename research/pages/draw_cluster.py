@@ -6,7 +6,6 @@ Trunk reservation on a dozen GPUs of ``overload``, from the empty cluster on, a 
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -60,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

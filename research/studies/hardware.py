@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_sched_env.evaluation.results import Estimate
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning import FluidPlan, TokenTime, plan
+from llm_sched_env.planning import TPOT, FluidPlan, plan
 from llm_sched_env.planning.linear_program import needs_decode_queue
 from llm_sched_env.planning.service_levels import PLANNED
 from llm_sched_env.presets import resolve_instance
@@ -117,7 +117,7 @@ class HardwareCurves(Study):
             "revenue": result.revenue_rate.mean,
             "share": result.score.mean,
             "tpot": result.tpot.mean,
-            "token time": result.decode_tpot.mean,
+            "TPOT": result.decode_tpot.mean,
         }
         return [row | found]
 
@@ -224,7 +224,7 @@ def changed(instance: str, parameter: str, value: float) -> Instance:
 def planned_token_time(fluid: FluidPlan) -> float:
     """The indicator (45) of a plan, seconds."""
     occupancy = np.array([getattr(fluid, name) for name in PLANNED])
-    return TokenTime(price=0.0).value(fluid.instance, occupancy)
+    return TPOT(price=0.0).value(fluid.instance, occupancy)
 
 
 def slots_for_all(instance: Instance) -> float:
@@ -359,7 +359,7 @@ def _weighting(rows: list[Row]) -> str:
     ratios = {}
     for point in {(row["parameter"], row["value"]) for row in found}:
         parameter, value = point
-        time = column(found, "token time", parameter=parameter, value=value).mean()
+        time = column(found, "TPOT", parameter=parameter, value=value).mean()
         indicator = planned_token_time(plan(changed(INSTANCE, parameter, value)))
         ratios[point] = (indicator / time, indicator, time)
     (parameter, value), (_, indicator, time) = max(ratios.items(), key=lambda item: item[1])

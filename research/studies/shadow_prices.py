@@ -229,9 +229,9 @@ def limited(instance: Instance, level: str, fraction: float) -> Row:
     return {
         "fraction": fraction,
         "limit": limit,
-        "attained": fluid.slis[level].value,
+        "attained": fluid.slos[level].value,
         "share": fluid.revenue_rate / fluid.value,
-        "dual": fluid.slis[level].dual,
+        "dual": fluid.slos[level].dual,
         "left quotient": (fluid.revenue_rate - below) / step,
         "right quotient": (above - fluid.revenue_rate) / step,
         "scale": fluid.value / (free - least),
@@ -243,7 +243,7 @@ def penalised(instance: Instance, level: str, multiple: float) -> Row:
     least, free = attainable(instance, level)
     price = multiple * plan(instance).value / (free - least)
     fluid = _solve(instance, level, price=price)
-    attained = fluid.slis[level].value
+    attained = fluid.slos[level].value
     limit = attained + _ROUNDING * (free - least)
     frontier = _solve(instance, level, limit=limit).revenue_rate
     return {
@@ -260,8 +260,8 @@ def combined(instance: Instance, levels: Sequence[str]) -> Row:
     for level in levels:
         least, free = attainable(instance, level)
         limits.append(SERVICE_LEVELS[level](limit=least + HALF * (free - least)))
-    fluid = plan(instance, slis=limits)
-    duals = {a: fluid.slis[a].dual if a in levels else 0.0 for a in LEVELS}
+    fluid = plan(instance, slos=limits)
+    duals = {a: fluid.slos[a].dual if a in levels else 0.0 for a in LEVELS}
     return {"share": fluid.revenue_rate / fluid.value} | {f"dual {a}": duals[a] for a in LEVELS}
 
 
@@ -285,7 +285,7 @@ def outside(row: Row) -> float:
 
 
 def _solve(instance: Instance, level: str, **setting: float) -> FluidPlan:
-    return plan(instance, slis=[SERVICE_LEVELS[level](**setting)])
+    return plan(instance, slos=[SERVICE_LEVELS[level](**setting)])
 
 
 def _share_at(rows: list[Row], level: str, fraction: float) -> float:

@@ -24,14 +24,14 @@ class Case(NamedTuple):
     Attributes:
         instance: a preset.
         pricing: ``bundled`` or ``separate``.
-        slis: service levels of the plan.
+        slos: service levels of the plan.
         tracking: the policy that should reach it, and the theorem's or section's place.
         other: the policy that should not.
     """
 
     instance: str
     pricing: str
-    slis: tuple[str, ...]
+    slos: tuple[str, ...]
     tracking: str
     place: str
     other: str
@@ -46,10 +46,10 @@ CASES = {
         "Theorem 5.1, Figures 5 and 6",
         "gate-and-route",
     ),
-    "decode fairness and token time": Case(
+    "decode fairness and TPOT": Case(
         "base",
         "bundled",
-        ("decode-fairness@limit=3", "token-time@limit=0.0238"),
+        ("decode-fairness@limit=3", "tpot@limit=0.0238"),
         "sli-aware",
         "Theorem 5.1",
         "gate-and-route",
@@ -86,7 +86,7 @@ class SliConvergence(Study):
                     warmup=warmup,
                     pricing=case.pricing,
                 )
-                | {"slis": list(case.slis)}
+                | {"slos": list(case.slos)}
             }
             for name, case in CASES.items()
             for policy in (case.tracking, case.other)
@@ -165,7 +165,7 @@ class SliConvergence(Study):
         """Cases, sizes, seeds."""
         runs = len({row["seed"] for row in rows})
         cases = "; ".join(
-            f"{name}: `{case.instance}`, {case.pricing}, {', '.join(case.slis) or 'no limits'}"
+            f"{name}: `{case.instance}`, {case.pricing}, {', '.join(case.slos) or 'no limits'}"
             for name, case in CASES.items()
         )
         return (
@@ -179,7 +179,7 @@ class SliConvergence(Study):
 def planned(name: str) -> FluidPlan:
     """The plan of a case."""
     case = CASES[name]
-    return plan(case.instance, case.pricing, slis=case.slis)
+    return plan(case.instance, case.pricing, slos=case.slos)
 
 
 def distances(rows: list[Row], fluid: FluidPlan) -> np.ndarray:
@@ -248,10 +248,10 @@ def _case_claims(rows: list[Row], name: str) -> list[Claim]:
 def _limit_claims(rows: list[Row], name: str, n: int) -> list[Claim]:
     """Whether the limit on decodes is kept in a large cluster."""
     case, fluid = CASES[name], planned(name)
-    if "decode-fairness" not in fluid.slis:
+    if "decode-fairness" not in fluid.slos:
         return []
     solo = _by_class(selected(rows, case=name, policy=case.tracking, n_gpus=n), "y_solo")
-    limit = float(fluid.slis["decode-fairness"].limit or 0.0)
+    limit = float(fluid.slos["decode-fairness"].limit or 0.0)
     return [
         Claim(
             f"The limit on the decode gap, {limit:g} per GPU, is kept in the limit ({name})",
@@ -269,7 +269,7 @@ def _limit_claims(rows: list[Row], name: str, n: int) -> list[Claim]:
 
 def _pool_rounding(sizes: list[int]) -> str:
     """By how much the pool is larger than planned, where a limit holds it down."""
-    name = "decode fairness and token time"
+    name = "decode fairness and TPOT"
     fluid = planned(name)
     excess = ", ".join(
         f"{fluid.pool_size(n) / n / fluid.mixed_fraction - 1.0:.1%} at n = {n}" for n in sizes

@@ -283,7 +283,7 @@ def test_a_resumed_sac_keeps_its_transitions(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [3, None])
-def test_twins_start_like_the_environments_that_they_are_compared_with(seed):
+def test_reference_simulators_start_like_the_environments_that_they_are_compared_with(seed):
     acting, twin = (LLMSchedSB3VecEnv(2, **ENVIRONMENT) for _ in range(2))
     venv = BeyondReference(acting, twin, acting.vector_env.plan_action)
     venv.seed(seed)

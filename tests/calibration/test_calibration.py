@@ -496,7 +496,7 @@ def refused(code: int, out: str, err: str, message: str) -> None:
 
 def test_arrays_that_are_no_measurements_are_refused():
     for tokens, seconds in (([1, 2], [1]), ([], []), ([1], [0]), ([0], [1]), ([1], [np.inf])):
-        with pytest.raises(CalibrationError, match="allowed are as many"):
+        with pytest.raises(CalibrationError, match="expected as many"):
             IterationTimes("g", "m", np.array(tokens), np.array(seconds))
 
 

@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "instance": "overload",
         "n_gpus": 3,
         "horizon": 5.0,
-        "slos": ["token-time@price=3000", "prefill-fairness@price=1"],
+        "slos": ["tpot@price=3000", "prefill-fairness@price=1"],
     },
     EVENT: {"instance": "overload", "n_gpus": 3, "horizon": 2.0},
 }

@@ -93,7 +93,7 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path, trace_of_two_classes):
     assert [r.wall_seconds for r in again] == [r.wall_seconds for r in first]
     assert [r.scores for r in again] == [r.scores for r in run(kept=None)]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
-    for more in ({"seed": 1}, {"pricing": "separate"}, {"slos": ["token-time@price=3000"]}):
+    for more in ({"seed": 1}, {"pricing": "separate"}, {"slos": ["tpot@price=3000"]}):
         count = len(list(tmp_path.iterdir()))
         run(**more)
         assert len(list(tmp_path.iterdir())) == count + 4

@@ -31,9 +31,9 @@ FAST: dict[str, Any] = {"horizon": 200.0, "warmup": 50.0, "replications": 3}
 LEVELS = [
     "prefill-fairness@limit=0.15,price=20",
     {"name": "decode-fairness", "limit": 4.0},
-    "token-time@price=3000",
+    "tpot@price=3000",
 ]
-NAMES = ["prefill-fairness", "decode-fairness", "token-time"]
+NAMES = ["prefill-fairness", "decode-fairness", "tpot"]
 PAGE = (Path(__file__).parents[2] / "docs" / "service_levels.md").read_text(encoding="utf-8")
 
 
@@ -56,33 +56,31 @@ def by_hand(result: lse.Evaluation) -> dict[str, float]:
     return {
         "prefill-fairness": float(np.ptp(x)),
         "decode-fairness": float(np.ptp(result.occupancy["y_solo"])),
-        "token-time": float(seconds / ((slots - 1) * mixed + slots * (1 - mixed))),
+        "tpot": float(seconds / ((slots - 1) * mixed + slots * (1 - mixed))),
     }
 
 
 def test_results_have_what_is_measured_and_what_it_costs() -> None:
     result = lse.evaluate("sli-aware", "base", 20, slos=LEVELS, seed=1, **FAST)
-    fluid = plan("base", slis=LEVELS)
+    fluid = plan("base", slos=LEVELS)
     expected = by_hand(result)
     assert list(result.slos) == NAMES
     for name, level in result.slos.items():
         # In all three replications the same classes have more: the mean of the gaps is the gap.
         assert level.measured.mean == pytest.approx(expected[name], rel=1e-5)
-        assert level.planned == fluid.slis[name].value
+        assert level.planned == fluid.slos[name].value
         low, high = level.measured.ci95
         assert low < level.measured.mean < high
         assert level.penalty.mean == pytest.approx((level.price or 0.0) * level.measured.mean)
-    assert result.slos["token-time"].met is None
+    assert result.slos["tpot"].met is None
     assert result.slos["decode-fairness"].met == (expected["decode-fairness"] <= 4.0)
-    penalties = 20 * expected["prefill-fairness"] + 3000 * expected["token-time"]
+    penalties = 20 * expected["prefill-fairness"] + 3000 * expected["tpot"]
     assert result.objective.mean == pytest.approx(result.revenue_rate.mean - penalties, rel=1e-5)
     assert result.bound == pytest.approx(297.7032, abs=1e-4)
     assert result.score.mean == pytest.approx(result.revenue_rate.mean / result.bound)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["slos"]["prefill-fairness"]["limit"] == 0.15
-    assert (
-        plain["slos"]["token-time"]["measured"]["mean"] == result.slos["token-time"].measured.mean
-    )
+    assert plain["slos"]["tpot"]["measured"]["mean"] == result.slos["tpot"].measured.mean
     assert plain["objective"]["mean"] == result.objective.mean
 
 
@@ -137,13 +135,13 @@ def test_time_per_token_is_slot_time_over_tokens(law: str) -> None:
 
 def test_time_per_token_with_full_slots() -> None:
     """The formula is the mean over slots, tokens see the harmonic mean: fast slots make more."""
-    full = lse.evaluate("gate-and-route", "overload", 50, slos=["token-time@price=0"], **FAST)
+    full = lse.evaluate("gate-and-route", "overload", 50, slos=["tpot@price=0"], **FAST)
     mixed = 15 * full.occupancy["x"].sum()
     solo = 16 * (1 - full.occupancy["x"].sum())
     taus = QWEN_8B_A100.tau_mixed, QWEN_8B_A100.tau_solo
     mean = np.average(taus, weights=[mixed, solo])
     harmonic = 1 / np.average(1 / np.array(taus), weights=[mixed, solo])
-    assert full.slos["token-time"].measured.mean == pytest.approx(mean, rel=1e-3)
+    assert full.slos["tpot"].measured.mean == pytest.approx(mean, rel=1e-3)
     assert full.decode_tpot.mean == pytest.approx(harmonic, rel=0.01)
     assert harmonic < 0.97 * mean
     light = lse.evaluate("gate-and-route", lse.presets.base().scaled(0.5), 50, **FAST)
@@ -286,7 +284,7 @@ def test_over_short_intervals_a_gap_costs_at_least_as_much() -> None:
 def test_reward_terms_add_up() -> None:
     env = gym.make("LLMSched-v0", n_gpus=5, interval=2.0, slos=LEVELS)
     _, info = env.reset(seed=0)
-    assert info["penalties"] == {"prefill-fairness": 0.0, "token-time": 0.0}
+    assert info["penalties"] == {"prefill-fairness": 0.0, "tpot": 0.0}
     assert info["slos"]["prefill-fairness"] == 0.0
     for _ in range(30):
         _, reward, _, _, info = env.step(env.unwrapped.plan_action)
@@ -294,8 +292,8 @@ def test_reward_terms_add_up() -> None:
         assert reward == pytest.approx(total / (5 * 2.0 * 297.7032), rel=1e-6)
         assert type(reward) is float
         assert list(info["slos"]) == NAMES
-        price = info["slos"]["token-time"] * 3000 * 5 * 2.0
-        assert info["penalties"]["token-time"] == pytest.approx(price)
+        price = info["slos"]["tpot"] * 3000 * 5 * 2.0
+        assert info["penalties"]["tpot"] == pytest.approx(price)
 
 
 def test_the_first_info_of_an_episode_is_about_its_start() -> None:
@@ -303,7 +301,7 @@ def test_the_first_info_of_an_episode_is_about_its_start() -> None:
     _, info = env.reset(seed=0)
     state = env.unwrapped.control.batch.state(0)
     assert info["slos"]["decode-fairness"] == np.ptp(state.classes["y_solo"]) / 40
-    assert info["penalties"]["token-time"] == 0.0
+    assert info["penalties"]["tpot"] == 0.0
 
 
 def test_a_limit_alone_is_reported_and_not_punished() -> None:
@@ -360,7 +358,7 @@ def test_every_form_of_the_environment_has_the_same_numbers(mode: str) -> None:
             np.testing.assert_array_equal(mine, other, err_msg=str(step))
         infos = [a[4], b[4]]
         if "final_info" in a[4]:
-            ours, theirs = (info["final_info"]["slos"]["token-time"] for info in infos)
+            ours, theirs = (info["final_info"]["slos"]["tpot"] for info in infos)
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -382,13 +380,13 @@ def test_stable_baselines3_form() -> None:
 @pytest.mark.parametrize(
     ("slos", "message"),
     [
-        ("token-time@limit=1", "a list of service levels"),
-        (["tpot@limit=1"], "service level: got 'tpot'"),
-        (["token-time@limit=1", "token-time@price=1"], "each once"),
-        ([{"name": "token-time", "limit": "low"}], "token-time limit: got 'low'"),
-        ([{"name": "token-time"}], "token-time: got None, expected a limit, a price or both"),
+        ("tpot@limit=1", "a list of service levels"),
+        (["goodput@limit=1"], "service level: got 'goodput'"),
+        (["tpot@limit=1", "tpot@price=1"], "each once"),
+        ([{"name": "tpot", "limit": "low"}], "tpot limit: got 'low'"),
+        ([{"name": "tpot"}], "tpot: got None, expected a limit, a price or both"),
         ([3], "service levels: got 3"),
-        (["token-time@limit=0.02"], "the least attainable"),
+        (["tpot@limit=0.02"], "the least attainable"),
     ],
 )
 def test_bad_service_levels_are_one_clear_line(slos: Any, message: str) -> None:
@@ -422,15 +420,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_evaluate_prints_service_levels(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", "--policy", "sli-aware", "--gpus", "5", "--horizon", "60"]
-    arguments += ["--slo", "prefill-fairness@limit=0.1,price=5", "--slo", "token-time@price=3000"]
+    arguments += ["--slo", "prefill-fairness@limit=0.1,price=5", "--slo", "tpot@price=3000"]
     arguments += ["--slo", "test_slo_attainment:QueueOfFirst@limit=9"]
     plain = json.loads(run(capsys, *arguments, "--json"))
-    assert list(plain["slos"]) == ["prefill-fairness", "token-time", "queue-of-first"]
+    assert list(plain["slos"]) == ["prefill-fairness", "tpot", "queue-of-first"]
     penalties = sum(level["penalty"]["mean"] for level in plain["slos"].values())
     assert plain["objective"]["mean"] == pytest.approx(plain["revenue_rate"]["mean"] - penalties)
     text = run(capsys, *arguments)
     assert "less penalties" in text
-    assert f"{plain['slos']['token-time']['measured']['mean']:.5g}" in text
+    assert f"{plain['slos']['tpot']['measured']['mean']:.5g}" in text
 
 
 def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

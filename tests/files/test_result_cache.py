@@ -24,7 +24,7 @@ FAST = {"horizon": 20.0, "warmup": 5.0}
 @pytest.fixture(scope="module")
 def evaluations():
     """One replication (no interval), a Python policy, service levels with and without a limit."""
-    slos = ["token-time@price=3000", "decode-fairness@limit=4"]
+    slos = ["tpot@price=3000", "decode-fairness@limit=4"]
     return [
         lse.evaluate("token-bucket", "base", 2, replications=1, **FAST),
         lse.evaluate("fluid-mpc", "overload", 2, replications=2, **FAST),

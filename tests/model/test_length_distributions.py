@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_requests import as_stream, drawn_requests, present_requests
-from event_books import Books
+from event_accounting import Books
 from scipy import stats
 
 from llm_sched_env import presets

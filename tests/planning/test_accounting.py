@@ -19,10 +19,10 @@ from llm_sched_env.planning.accounting_program import AccountingProgram
 from llm_sched_env.planning.arrival_paths import expected_arrivals
 from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.fluid_solution import one_group_program
-from llm_sched_env.planning.foreseen_plans import foreseen_plans
 from llm_sched_env.planning.gpu_group import GpuGroup
 from llm_sched_env.planning.horizon_program import HorizonProgram
 from llm_sched_env.planning.linear_program import objective
+from llm_sched_env.planning.look_ahead_plans import look_ahead_plans
 from llm_sched_env.planning.slot_prices import critical_scale, slot_prices
 from llm_sched_env.planning.slot_ranks import slot_bids, slot_ranks
 from llm_sched_env.planning.traffic_bound import WITHIN_STEPS, traffic_bound
@@ -303,9 +303,9 @@ def test_all_that_reads_a_plan_reads_this_one(options):
     assert near.revenue.sum() == pytest.approx(7.0 * fluid.value, rel=0.05)
     path = lse.planning.fluid_path(fluid, 30.0)
     assert np.isfinite(path.occupancy).all()
-    limited = lse.plan(given, slis=["token-time@limit=0.014"])
+    limited = lse.plan(given, slos=["tpot@limit=0.014"])
     assert limited.revenue_rate <= limited.value * (1 + 1e-9)
-    assert limited.slis["token-time"].value <= 0.014 * (1 + 1e-9)
+    assert limited.slos["tpot"].value <= 0.014 * (1 + 1e-9)
     assert limited.value == pytest.approx(fluid.value)
 
 
@@ -313,7 +313,7 @@ def test_plans_of_other_rates_go_by_the_law_itself():
     profile = lse.ArrivalProfile([0.0, 30.0, 60.0], [0.5, 1.5, 0.5])
     classes = tuple(dataclasses.replace(c, arrival_profile=profile) for c in CLASSES)
     given = dataclasses.replace(instance_of(load=0.5), classes=classes).scaled(0.5)
-    plans = foreseen_plans(lse.plan(given), 60.0, 5.0)
+    plans = look_ahead_plans(lse.plan(given), 60.0, 5.0)
     assert len(plans) > 2
     for _, fluid in plans:
         assert fluid.given.hardware == FAST

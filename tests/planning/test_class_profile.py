@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twin_cases import KINDS, general_instance
+from reference_cases import KINDS, general_instance
 
 import llm_sched_env as lse
 from llm_sched_env.model.instance import Instance, Prices

@@ -11,16 +11,16 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.planning import PrefillFairness, TokenTime
+from llm_sched_env.planning import TPOT, PrefillFairness
 from llm_sched_env.planning import cluster as module
 from llm_sched_env.planning.cluster import Cluster
 
-LEVELS = ["token-time@price=3000", {"name": "prefill-fairness", "limit": 0.1}]
+LEVELS = ["tpot@price=3000", {"name": "prefill-fairness", "limit": 0.1}]
 
 
 def test_arguments_of_users_are_resolved() -> None:
     found = Cluster.of("overload", 5, "separate", LEVELS)
-    levels = (TokenTime(price=3000.0), PrefillFairness(limit=0.1))
+    levels = (TPOT(price=3000.0), PrefillFairness(limit=0.1))
     assert found == Cluster(lse.presets.overload(), 5, "separate", levels)
     assert Cluster.of("base", 5) == Cluster.of(lse.presets.base().to_dict(), 5, "bundled", ())
 
@@ -60,7 +60,7 @@ def test_the_plan_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster.of("base", 5, slos=LEVELS)
     assert not solved
     assert cluster.plan is cluster.plan
-    assert cluster.plan.slis.keys() == {"token-time", "prefill-fairness"}
+    assert cluster.plan.slos.keys() == {"tpot", "prefill-fairness"}
     assert cluster.bound(cluster.instance) == lse.plan("base").value > cluster.plan.revenue_rate
     assert pickle.loads(pickle.dumps(cluster)).plan.value == cluster.plan.value
     assert len(solved) == 1

@@ -224,8 +224,8 @@ def test_only_randomized_routing_leads_to_another_split() -> None:
 
 def test_the_randomized_router_leads_to_a_plan_with_service_levels() -> None:
     """Section 5: class-wise solo probabilities, and prefills far from those of the plain plan."""
-    slis = [PrefillFairness(limit=0.1), DecodeFairness(limit=1.0)]
-    fluid = plan("base", slis=slis)
+    slos = [PrefillFairness(limit=0.1), DecodeFairness(limit=1.0)]
+    fluid = plan("base", slos=slos)
     assert np.ptp(fluid.solo_probability) > 0.2
     path = fluid_path(fluid, 3000.0, router="randomized")
     np.testing.assert_allclose(path.occupancy[-1], fluid.occupancy, atol=2e-4)

@@ -19,12 +19,12 @@ from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import (
     PRICINGS,
+    TPOT,
     DecodeFairness,
     FluidPlan,
     Indicator,
     PrefillFairness,
     ServiceLevel,
-    TokenTime,
     plan,
 )
 
@@ -66,19 +66,19 @@ def seconds_per_token(instance: Instance, mixed_fraction: float) -> float:
 
 def test_a_limit_on_the_time_per_token_is_a_limit_on_the_mixed_pool() -> None:
     """2 / (2 - X) <= 1.25 is X <= 0.4; half a request of 2 tokens per second and prefill."""
-    fluid = plan(tiny((1, 1, 10)), slis=[TokenTime(limit=1.25)])
+    fluid = plan(tiny((1, 1, 10)), slos=[TPOT(limit=1.25)])
     assert fluid.x == pytest.approx([0.4])
     assert fluid.revenue_rate == pytest.approx(0.5 * 0.4 * 2)
     # d revenue / dX = 1; d X / d limit = (2 - X)^2 / 2.
-    assert fluid.slis["token-time"].dual == pytest.approx(1.6**2 / 2)
-    assert fluid.slis["token-time"].value == pytest.approx(1.25)
+    assert fluid.slos["tpot"].dual == pytest.approx(1.6**2 / 2)
+    assert fluid.slos["tpot"].value == pytest.approx(1.25)
 
 
 def test_a_price_on_the_time_per_token_is_weighed_against_revenue() -> None:
     """X - price * 2 / (2 - X) is greatest at X = 2 - sqrt(2 price)."""
     free = plan(tiny((1, 1, 10)))
     for price in (0.0, 0.7, 0.9, 1.3, 1.9, 2.5):
-        fluid = plan(tiny((1, 1, 10)), slis=[TokenTime(price=price)])
+        fluid = plan(tiny((1, 1, 10)), slos=[TPOT(price=price)])
         best = min(max(2 - math.sqrt(2 * price), 0.0), free.x[0])
         assert fluid.mixed_fraction == pytest.approx(best, abs=1e-8)
         assert fluid.objective == pytest.approx(
@@ -91,24 +91,24 @@ def test_prefill_fairness_lowers_the_greater_class() -> None:
     """Unlimited x = lambda / mu_p = (0.2, 0.6); a prefill of the second class earns 0.5 * 1.1."""
     instance = tiny((1, 0.1, 0.1), (1, 0.1, 0.3))
     assert plan(instance).x == pytest.approx([0.2, 0.6])
-    fluid = plan(instance, slis=[PrefillFairness(limit=0.1)])
+    fluid = plan(instance, slos=[PrefillFairness(limit=0.1)])
     assert fluid.x == pytest.approx([0.2, 0.3])
     assert fluid.value - fluid.revenue_rate == pytest.approx(0.3 * 0.5 * 1.1)
-    assert fluid.slis["prefill-fairness"].dual == pytest.approx(0.5 * 1.1)
-    low, high = (plan(instance, slis=[PrefillFairness(price=0.55 + e)]) for e in (-0.01, 0.01))
+    assert fluid.slos["prefill-fairness"].dual == pytest.approx(0.5 * 1.1)
+    low, high = (plan(instance, slos=[PrefillFairness(price=0.55 + e)]) for e in (-0.01, 0.01))
     assert low.x == pytest.approx([0.2, 0.6])
     assert high.x == pytest.approx([0.2, 0.2])
-    assert low.slis["prefill-fairness"].penalty == pytest.approx(0.54 * 0.4)
+    assert low.slos["prefill-fairness"].penalty == pytest.approx(0.54 * 0.4)
 
 
 def test_decode_fairness_moves_decodes_to_the_mixed_pool() -> None:
     """Both pools could decode the 0.4 tokens/s: the split is free, so is fairness."""
     instance = tiny((1, 1, 0.1), (1, 1, 0.3))
     assert plan(instance).y_solo == pytest.approx([0.1, 0.3])
-    fluid = plan(instance, slis=[DecodeFairness(limit=0.0)])
+    fluid = plan(instance, slos=[DecodeFairness(limit=0.0)])
     assert fluid.revenue_rate == pytest.approx(fluid.value)
     assert gap(fluid.y_solo) == pytest.approx(0, abs=1e-9)
-    assert fluid.slis["decode-fairness"].dual == pytest.approx(0, abs=1e-9)
+    assert fluid.slos["decode-fairness"].dual == pytest.approx(0, abs=1e-9)
     # The program's own split, and what a router reads off it.
     assert 0.5 * fluid.y_mixed + fluid.y_solo == pytest.approx([0.1, 0.3])
     assert fluid.solo_probability * [0.1, 0.3] == pytest.approx(fluid.y_solo, abs=1e-12)
@@ -117,7 +117,7 @@ def test_decode_fairness_moves_decodes_to_the_mixed_pool() -> None:
 def restated(
     instance: Instance,
     pricing: str,
-    slis: dict[str, ServiceLevel],
+    slos: dict[str, ServiceLevel],
     least: float,
     most: float,
 ) -> float:
@@ -151,7 +151,7 @@ def restated(
         highest, lowest = units[2 * n + 2 * k], units[2 * n + 2 * k + 1]
         rows += [(row - highest, 0.0) for row in of[arriving]]
         rows += [(lowest - row, 0.0) for row in of[arriving]]
-        level = slis.get(name)
+        level = slos.get(name)
         if level is not None and level.limit is not None:
             rows.append((highest - lowest, level.limit))
         if level is not None and level.price is not None:
@@ -198,12 +198,12 @@ def test_any_combination_agrees_with_a_second_program(
 ) -> None:
     """Limits and prices at once; the price of the time per token by brute force over X."""
     free = plan(instance, pricing)
-    slis: dict[str, ServiceLevel] = {}
+    slos: dict[str, ServiceLevel] = {}
     for kind in FAIRNESS:
         now = kind(limit=1).value(instance, planned(free))
         limit, price = data.draw(share), data.draw(share)
         if limit is not None or price is not None:
-            slis[kind.name] = kind(
+            slos[kind.name] = kind(
                 limit=None if limit is None else limit * now,
                 price=None if price is None else price * free.value / (now + 0.01),
             )
@@ -211,33 +211,33 @@ def test_any_combination_agrees_with_a_second_program(
     if data.draw(st.booleans()):
         slow = abs(instance.hardware.tau_mixed - instance.hardware.tau_solo)
         price = data.draw(st.floats(0.05, 3)) * free.value / slow
-        slis["token-time"] = TokenTime(price=price)
+        slos["tpot"] = TPOT(price=price)
     elif instance.hardware.tau_mixed > instance.hardware.tau_solo:
         most = data.draw(st.floats(0.1, 1.0)) * free.mixed_fraction
-        slis["token-time"] = TokenTime(limit=seconds_per_token(instance, most))
-    assume(slis)
-    fluid = plan(instance, pricing, slis=list(slis.values()))
+        slos["tpot"] = TPOT(limit=seconds_per_token(instance, most))
+    assume(slos)
+    fluid = plan(instance, pricing, slos=list(slos.values()))
     assert fluid.revenue_rate <= fluid.value * (1 + 1e-9)
     assert fluid.value == free.value
-    assert list(fluid.slis) == list(slis)
+    assert list(fluid.slos) == list(slos)
     assert fluid.objective == pytest.approx(
-        fluid.revenue_rate - sum(level.penalty for level in fluid.slis.values())
+        fluid.revenue_rate - sum(level.penalty for level in fluid.slos.values())
     )
-    for name, level in fluid.slis.items():
-        assert level.value == pytest.approx(slis[name].value(instance, planned(fluid)), abs=1e-9)
+    for name, level in fluid.slos.items():
+        assert level.value == pytest.approx(slos[name].value(instance, planned(fluid)), abs=1e-9)
         if level.limit is not None:
             assert level.value <= level.limit + 1e-8 * max(1, level.limit)
     if price == 0:
-        best = restated(instance, pricing, slis, 0.0, most)
+        best = restated(instance, pricing, slos, 0.0, most)
         assert fluid.objective == pytest.approx(best, rel=1e-6, abs=1e-6 * fluid.value)
         return
     # What is claimed can be had, and no X of a grid gives more.
     own, near = fluid.mixed_fraction, 1e-7
     paid = price * seconds_per_token(instance, own)
-    attainable = restated(instance, pricing, slis, own - near, own + near) - paid
+    attainable = restated(instance, pricing, slos, own - near, own + near) - paid
     assert fluid.objective <= attainable + 1e-6 * paid
     for x in np.linspace(0, 1, 21):
-        other = restated(instance, pricing, slis, x, x) - price * seconds_per_token(instance, x)
+        other = restated(instance, pricing, slos, x, x) - price * seconds_per_token(instance, x)
         assert other <= fluid.objective + 1e-6 * paid
 
 
@@ -248,27 +248,27 @@ def test_the_dual_of_a_limit_is_the_price_that_leads_to_it(
 ) -> None:
     """Strong duality: no plan gains by leaving the limit and paying the dual for it."""
     free = plan(instance)
-    kind = data.draw(st.sampled_from([*FAIRNESS, TokenTime]))
+    kind = data.draw(st.sampled_from([*FAIRNESS, TPOT]))
     now = kind(limit=1).value(instance, planned(free))
-    least = instance.hardware.tau_solo if kind is TokenTime else 0.0
+    least = instance.hardware.tau_solo if kind is TPOT else 0.0
     limit = least + data.draw(st.floats(0.05, 0.95)) * (now - least)
-    limited = plan(instance, slis=[kind(limit=limit)])
-    dual = limited.slis[kind.name].dual
-    priced = plan(instance, slis=[kind(price=dual)])
+    limited = plan(instance, slos=[kind(limit=limit)])
+    dual = limited.slos[kind.name].dual
+    priced = plan(instance, slos=[kind(price=dual)])
     assert dual >= 0
     assert priced.objective == pytest.approx(limited.revenue_rate - dual * limit, rel=1e-6)
-    assert dual * (limit - limited.slis[kind.name].value) == pytest.approx(0, abs=1e-7 * free.value)
+    assert dual * (limit - limited.slos[kind.name].value) == pytest.approx(0, abs=1e-7 * free.value)
 
 
-@pytest.mark.parametrize("kind", [*FAIRNESS, TokenTime])
+@pytest.mark.parametrize("kind", [*FAIRNESS, TPOT])
 def test_revenue_rises_and_its_slope_falls_with_the_limit(kind: type[ServiceLevel]) -> None:
     free = plan("base")
     now = kind(limit=1).value(free.instance, planned(free))
-    least = free.instance.hardware.tau_solo if kind is TokenTime else 0.0
+    least = free.instance.hardware.tau_solo if kind is TPOT else 0.0
     limits = least + np.linspace(0.02, 1.1, 13) * (now - least)
-    plans = [plan("base", slis=[kind(limit=limit)]) for limit in limits]
+    plans = [plan("base", slos=[kind(limit=limit)]) for limit in limits]
     revenue = np.array([p.revenue_rate for p in plans])
-    duals = np.array([p.slis[kind.name].dual for p in plans])
+    duals = np.array([p.slos[kind.name].dual for p in plans])
     assert (np.diff(revenue) >= -1e-9).all()
     steps = np.diff(revenue) / np.diff(limits)
     # Concave in the limit for fairness, and here for the time per token too, up to its bend.
@@ -300,11 +300,11 @@ def test_a_priced_time_per_token_is_optimal_over_a_fine_grid(hardware: Hardware)
 
     reached = 0
     # As much as can be prefilled when nothing waits for a decode slot.
-    top = plan(instance, slis=[Least(price=1e9)]).mixed_fraction
+    top = plan(instance, slos=[Least(price=1e9)]).mixed_fraction
     grid = np.linspace(0, top * (1 - 1e-9), 40)
-    worth = [plan(instance, slis=[Fraction(limit=x), Least(limit=-x)]).revenue_rate for x in grid]
+    worth = [plan(instance, slos=[Fraction(limit=x), Least(limit=-x)]).revenue_rate for x in grid]
     for price in np.geomspace(1e3, 3e6, 8):
-        fluid = plan(instance, slis=[TokenTime(price=price)])
+        fluid = plan(instance, slos=[TPOT(price=price)])
         brute = [
             w - price * seconds_per_token(instance, x) for w, x in zip(worth, grid, strict=True)
         ]
@@ -318,7 +318,7 @@ def test_findings_of_section_6_4_on_the_base_instance() -> None:
     gaps = {kind: kind(limit=1).value(free.instance, planned(free)) for kind in FAIRNESS}
 
     def kept(kind: type[ServiceLevel], part: float) -> float:
-        fluid = plan("base", slis=[kind(limit=part * gaps[kind])])
+        fluid = plan("base", slos=[kind(limit=part * gaps[kind])])
         return fluid.revenue_rate / fluid.value
 
     # Prefill fairness is dear.
@@ -333,34 +333,34 @@ def test_findings_of_section_6_4_on_the_base_instance() -> None:
     fastest = free.instance.hardware.tau_solo
     assert fastest == pytest.approx(0.022, abs=1e-5)
     duals = [
-        plan("base", slis=[TokenTime(limit=limit)]).slis["token-time"].dual
+        plan("base", slos=[TPOT(limit=limit)]).slos["tpot"].dual
         for limit in (0.0243, 0.0242, 0.024, 0.0225, 0.0222)
     ]
     assert duals == pytest.approx([0, 65868, 90101, 91703, 557012], rel=1e-3)
-    with pytest.raises(PlanError, match=r"token-time limit 0.0219, allowed is a limit >= 0.0220"):
-        plan("base", slis=[TokenTime(limit=0.0219)])
-    nothing = plan("base", slis=[TokenTime(limit=fastest)])
+    with pytest.raises(PlanError, match=r"tpot limit 0.0219, expected a limit >= 0.0220"):
+        plan("base", slos=[TPOT(limit=0.0219)])
+    nothing = plan("base", slos=[TPOT(limit=fastest)])
     assert nothing.revenue_rate == pytest.approx(0, abs=1e-6)
     assert "earns nothing" in nothing.note()
 
 
 def test_without_service_levels_nothing_changes() -> None:
-    free, same = plan("base"), plan("base", slis=[])
+    free, same = plan("base"), plan("base", slos=[])
     assert free.value == free.revenue_rate == free.objective
-    assert free.slis == {}
+    assert free.slos == {}
     assert free.occupancy.tobytes() == same.occupancy.tobytes()
     assert free.to_dict() == same.to_dict()
 
 
 def test_a_slack_limit_leaves_the_plan_as_it_is() -> None:
     free = plan("base")
-    for level in (PrefillFairness(limit=1), TokenTime(limit=1)):
-        fluid = plan("base", slis=[level])
+    for level in (PrefillFairness(limit=1), TPOT(limit=1)):
+        fluid = plan("base", slos=[level])
         assert fluid.occupancy == pytest.approx(free.occupancy)
         # The split is not weighed: one solo probability for all classes.
         assert np.ptp(fluid.solo_probability) == 0
-        assert fluid.slis[level.name].dual == 0
-    fluid = plan("base", slis=[DecodeFairness(limit=100)])
+        assert fluid.slos[level.name].dual == 0
+    fluid = plan("base", slos=[DecodeFairness(limit=100)])
     assert fluid.x == pytest.approx(free.x)
     assert fluid.revenue_rate == pytest.approx(fluid.value)
 
@@ -390,26 +390,26 @@ class ShareOfPrefills(ServiceLevel):
 def test_an_indicator_of_ones_own() -> None:
     overload = presets.overload()
     free = plan(overload)
-    limited = plan(overload, slis=[Waiting(limit=0.9 * free.q_prefill[0])])
+    limited = plan(overload, slos=[Waiting(limit=0.9 * free.q_prefill[0])])
     assert limited.q_prefill[0] == pytest.approx(0.9 * free.q_prefill[0])
     assert limited.revenue_rate < limited.value
     # 1000 tokens per request: not even all GPUs, hardly prefilling, can decode one per second.
-    with pytest.raises(PlanError, match=r"waiting limit 0, allowed is a limit >= \d") as caught:
-        plan(overload, slis=[Waiting(limit=0)])
+    with pytest.raises(PlanError, match=r"waiting limit 0, expected a limit >= \d") as caught:
+        plan(overload, slos=[Waiting(limit=0)])
     least = float(str(caught.value).partition(">= ")[2].partition(",")[0])
-    assert plan(overload, slis=[Waiting(limit=least * 1.001)]).q_prefill[0] < least * 1.0011
+    assert plan(overload, slos=[Waiting(limit=least * 1.001)]).q_prefill[0] < least * 1.0011
 
 
 def test_a_ratio_of_ones_own_can_be_limited_but_not_priced() -> None:
     free = plan("base")
     now = free.x[0] / (free.x.sum() + 0.01)
-    limited = plan("base", slis=[ShareOfPrefills(limit=now / 2)])
+    limited = plan("base", slos=[ShareOfPrefills(limit=now / 2)])
     assert limited.x[0] / (limited.x.sum() + 0.01) == pytest.approx(now / 2)
-    dual = limited.slis["share"].dual
-    step = plan("base", slis=[ShareOfPrefills(limit=now / 2 + 1e-5)])
+    dual = limited.slos["share"].dual
+    step = plan("base", slos=[ShareOfPrefills(limit=now / 2 + 1e-5)])
     assert (step.revenue_rate - limited.revenue_rate) / 1e-5 == pytest.approx(dual, rel=1e-3)
     with pytest.raises(ConfigurationError, match="depends on the sum of x alone; use a limit"):
-        plan("base", slis=[ShareOfPrefills(price=1.0)])
+        plan("base", slos=[ShareOfPrefills(price=1.0)])
 
 
 def test_the_first_limit_that_cannot_be_met_is_named() -> None:
@@ -422,12 +422,12 @@ def test_the_first_limit_that_cannot_be_met_is_named() -> None:
             return Indicator(weights, np.zeros(1))
 
     together = [PrefillFairness(limit=0.0), AtLeast(limit=-0.1)]
-    assert plan("base", slis=together[1:]).mixed_fraction >= 0.1 - 1e-9
+    assert plan("base", slos=together[1:]).mixed_fraction >= 0.1 - 1e-9
     # Equal prefills: neither class more than what arrives of the first, 0.0195 each.
     with pytest.raises(PlanError, match=r"at least limit -0.1, .* >= -0.03899.* the limits befor"):
-        plan("base", slis=together)
-    with pytest.raises(PlanError, match=r"prefill-fairness limit -1, allowed is a limit >= 0, "):
-        plan("base", slis=[PrefillFairness(limit=-1.0)])
+        plan("base", slos=together)
+    with pytest.raises(PlanError, match=r"prefill-fairness limit -1, expected a limit >= 0, "):
+        plan("base", slos=[PrefillFairness(limit=-1.0)])
 
 
 class Misshapen(ServiceLevel):
@@ -454,31 +454,31 @@ class Dividing(ServiceLevel):
     ("make", "message"),
     [
         (PrefillFairness, "prefill-fairness: got None, expected a limit, a price or both"),
-        (lambda: TokenTime(limit=math.nan), "token-time limit: got nan"),
-        (lambda: TokenTime(price=-1), "token-time price: got -1, expected a finite number >= 0"),
+        (lambda: TPOT(limit=math.nan), "tpot limit: got nan"),
+        (lambda: TPOT(price=-1), "tpot price: got -1, expected a finite number >= 0"),
         (lambda: DecodeFairness(limit=False), "decode-fairness limit: got False"),
-        (lambda: plan("base", slis=["token-time"]), "service level: got 'token-time', expected"),
-        (lambda: plan("base", slis="token-time@limit=1"), "a list of service levels"),
-        (lambda: plan("base", slis=7), "service levels: got 7, expected a list of service levels"),
+        (lambda: plan("base", slos=["tpot"]), "service level: got 'tpot', expected"),
+        (lambda: plan("base", slos="tpot@limit=1"), "a list of service levels"),
+        (lambda: plan("base", slos=7), "service levels: got 7, expected a list of service levels"),
         (
-            lambda: plan("base", slis=[7]),
+            lambda: plan("base", slos=[7]),
             "service levels: got 7, expected ServiceLevel objects, texts",
         ),
-        (lambda: plan("base", slis=[{"limit": 1}]), "service levels: got {'limit': 1}, expected"),
-        (lambda: plan("base", slis=[{"name": "tpot"}]), "service level: got 'tpot'"),
+        (lambda: plan("base", slos=[{"limit": 1}]), "service levels: got {'limit': 1}, expected"),
+        (lambda: plan("base", slos=[{"name": "goodput"}]), "service level: got 'goodput'"),
         (
-            lambda: plan("base", slis=[{"name": "token-time", "cap": 1}]),
-            "settings of TokenTime: got {'cap': 1}, expected limit, price",
+            lambda: plan("base", slos=[{"name": "tpot", "cap": 1}]),
+            "settings of TPOT: got {'cap': 1}, expected limit, price",
         ),
-        (lambda: plan("base", slis=["no_module:X@limit=1"]), "package.module:Name; No module"),
-        (lambda: plan("base", slis=["math:pi@limit=1"]), "a subclass of ServiceLevel"),
-        (lambda: plan("base", slis=[Nameless(limit=1)]), "a class with a name"),
+        (lambda: plan("base", slos=["no_module:X@limit=1"]), "package.module:Name; No module"),
+        (lambda: plan("base", slos=["math:pi@limit=1"]), "a subclass of ServiceLevel"),
+        (lambda: plan("base", slos=[Nameless(limit=1)]), "a class with a name"),
         (
-            lambda: plan("base", slis=[TokenTime(limit=1), TokenTime(price=1)]),
-            "token-time twice', expected each once",
+            lambda: plan("base", slos=[TPOT(limit=1), TPOT(price=1)]),
+            "tpot twice', expected each once",
         ),
-        (lambda: plan("base", slis=[Misshapen(limit=1)]), r"weights \(K, 4, 2\)"),
-        (lambda: plan("base", slis=[Dividing(limit=1)]), "one that is always > 0"),
+        (lambda: plan("base", slos=[Misshapen(limit=1)]), r"weights \(K, 4, 2\)"),
+        (lambda: plan("base", slos=[Dividing(limit=1)]), "one that is always > 0"),
     ],
 )
 def test_service_levels_that_cannot_be_are_rejected(make: Any, message: str) -> None:
@@ -497,17 +497,17 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         printed = capsys.readouterr()
         return stop.value.code, text, printed.out or printed.err
 
-    code, text, out = run("prefill-fairness@limit=0.1,price=5", "token-time@price=3000")
+    code, text, out = run("prefill-fairness@limit=0.1,price=5", "tpot@price=3000")
     plain = json.loads(out)
     assert code == 0
-    assert plain["slis"]["prefill-fairness"]["value"] == pytest.approx(0.1)
-    assert plain["slis"]["token-time"]["price"] == 3000
-    penalties = sum(level["penalty"] for level in plain["slis"].values())
+    assert plain["slos"]["prefill-fairness"]["value"] == pytest.approx(0.1)
+    assert plain["slos"]["tpot"]["price"] == 3000
+    penalties = sum(level["penalty"] for level in plain["slos"].values())
     assert plain["objective"] == pytest.approx(plain["revenue_rate"] - penalties)
     assert plain["value"] == pytest.approx(297.7032, abs=1e-4)
-    assert "service level token-time: 0.0" in text
-    for wrong in ("token-time", "tpot@limit=1", "token-time@limit=x", "token-time@cap=1"):
+    assert "service level tpot: 0.0" in text
+    for wrong in ("tpot", "goodput@limit=1", "tpot@limit=x", "tpot@cap=1"):
         code, text, out = run(wrong)
         assert (code, text) == (2, "")
         assert "expected" in out
-    assert "least attainable" in " ".join(run("token-time@limit=0.02")[2].split())
+    assert "least attainable" in " ".join(run("tpot@limit=0.02")[2].split())

@@ -110,3 +110,9 @@ def test_new_names_warn_of_nothing():
         warnings.simplefilter("error")
         assert function(new=1) == function(1) == 1
     assert function.__name__ == "function"
+
+
+def test_former_classes_and_service_levels():
+    assert warned("TPOT", lambda: lse.TokenTime)[0] is lse.TPOT
+    plan, _ = warned("tpot", lambda: lse.plan("base", slos=["token-time@limit=0.03"]))
+    assert list(plan.slos) == ["tpot"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from twin_cases import RULES, general_instance, rule_name, tie_instance, tie_stream
+from reference_cases import RULES, general_instance, rule_name, tie_instance, tie_stream
 
 import llm_sched_env as lse
 from llm_sched_env.baselines.event_rules import ROUTERS, EventRule
@@ -138,7 +138,7 @@ def assert_same_result(ours: Evaluation, theirs: Evaluation) -> None:
     [
         ("trunk-reservation", {"pricing": "separate"}),  # some prefills precede decodes
         ("trunk-reservation", {"pricing": "separate", "instance": "dolly15k"}),
-        ("sli-aware", {"slos": ["prefill-fairness@limit=0.05", "token-time@price=3000"]}),
+        ("sli-aware", {"slos": ["prefill-fairness@limit=0.05", "tpot@price=3000"]}),
     ],
 )
 def test_evaluation_with_other_plans(name: str, more: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def test_classes_of_full_lines_are_served_in_proportion_to_their_weights(pool: s
 
 def distance(policy: str, fluid: FluidPlan, n_gpus: int, pricing: str = "bundled") -> float:
     """Sum over classes and pools of |y - y*|, decodes per GPU."""
-    slos = [DecodeFairness(limit=level.limit) for level in fluid.slis.values()]
+    slos = [DecodeFairness(limit=level.limit) for level in fluid.slos.values()]
     result = lse.evaluate(
         policy, fluid.instance, n_gpus, pricing=pricing, slos=slos,
         horizon=400.0, warmup=100.0, replications=2, seed=1,
@@ -85,7 +85,7 @@ def distance(policy: str, fluid: FluidPlan, n_gpus: int, pricing: str = "bundled
 
 def test_sli_aware_tracks_the_decodes_of_its_plan_by_class() -> None:
     """6.2: of the split of a plan with service levels gate-and-route knows nothing."""
-    fluid = plan("base", slis=[DecodeFairness(limit=3.8)])
+    fluid = plan("base", slos=[DecodeFairness(limit=3.8)])
     near = [distance("sli-aware", fluid, n) for n in (20, 500)]
     far = [distance("gate-and-route", fluid, n) for n in (20, 500)]
     assert near[1] < 0.55
@@ -164,7 +164,7 @@ def test_bad_weights_are_one_clear_line(weights: np.ndarray | None) -> None:
 
 
 def test_weights_are_the_plans_completions_in_each_pool() -> None:
-    fluid = plan("base", slis=[DecodeFairness(limit=3.8)])
+    fluid = plan("base", slos=[DecodeFairness(limit=3.8)])
     solo, mixed = fluid.decode_weights
     instance = fluid.instance
     np.testing.assert_allclose(solo + mixed, instance.arrival_rates * fluid.admission_fraction)

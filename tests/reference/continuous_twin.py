@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from twin import Event, Gpu, Request, Twin
+from reference_simulator import Event, Gpu, ReferenceSimulator, Request
 
 
-class ContinuousTwin(Twin):
+class ContinuousTwin(ReferenceSimulator):
     """Iterations of a GPU are found anew from its requests whenever time passes."""
 
     def _possible_events(self) -> Iterator[Event]:

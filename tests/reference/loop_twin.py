@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from twin import Event, Gpu, Request, Twin
+from reference_simulator import Event, Gpu, ReferenceSimulator, Request
 
 # A boundary comes before what else happens at its time: completions follow from it.
 BOUNDARY = -1
@@ -27,7 +27,7 @@ class Iteration:
     requests: list[Request] = field(default_factory=list)
 
 
-class LoopTwin(Twin):
+class LoopTwin(ReferenceSimulator):
     """The twin for whole iterations, which starts of requests wait for."""
 
     def run(self, until: float, controls=None) -> None:  # type: ignore[no-untyped-def]

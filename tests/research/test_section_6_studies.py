@@ -12,7 +12,7 @@ import pytest
 
 import llm_sched_env as lse
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
-from llm_sched_env.planning import DecodeFairness, PrefillFairness, TokenTime, plan
+from llm_sched_env.planning import TPOT, DecodeFairness, PrefillFairness, plan
 from llm_sched_env.presets import base, dolly15k, overload
 from research.framework.row_selection import column, selected
 from research.setups.changed_instances import with_classes, with_hardware
@@ -27,7 +27,7 @@ from research.studies import (
 )
 from research.studies.workload_effects import planned_classes
 
-PREFILL, DECODE, TIME = "prefill-fairness", "decode-fairness", "token-time"
+PREFILL, DECODE, TIME = "prefill-fairness", "decode-fairness", "tpot"
 
 
 def one_class(prompt: float, output: float) -> Instance:
@@ -70,10 +70,10 @@ def test_half_the_prefill_gap_costs_prefills_of_the_class_that_earns_least_per_s
 def test_shadow_prices_are_derivatives_of_the_value(level, fraction):
     """By a central difference in steps a thousand times those of the study."""
     row = shadow_prices.limited(base(), level, fraction)
-    kinds = {PREFILL: PrefillFairness, DECODE: DecodeFairness, TIME: TokenTime}
+    kinds = {PREFILL: PrefillFairness, DECODE: DecodeFairness, TIME: TPOT}
     step = 1e-3 * row["limit"] if level != TIME else 2e-6
     values = [
-        plan("base", slis=[kinds[level](limit=row["limit"] + h)]).revenue_rate
+        plan("base", slos=[kinds[level](limit=row["limit"] + h)]).revenue_rate
         for h in (-step, step)
     ]
     assert row["dual"] == pytest.approx((values[1] - values[0]) / (2 * step), rel=1e-3, abs=1e-6)
@@ -92,8 +92,8 @@ def test_the_price_of_the_time_per_token_ends_in_a_closed_form(make):
     instance = make()
     end = shadow_prices.price_of_time_at_its_end(instance)
     just_above = instance.hardware.tau_solo * (1 + 1e-6)
-    fluid = plan(instance, slis=[TokenTime(limit=just_above)])
-    assert fluid.slis[TIME].dual == pytest.approx(end, rel=1e-4)
+    fluid = plan(instance, slos=[TPOT(limit=just_above)])
+    assert fluid.slos[TIME].dual == pytest.approx(end, rel=1e-4)
     # Revenue starts at 0 there, so it is the price times the way.
     way = just_above - instance.hardware.tau_solo
     assert fluid.revenue_rate == pytest.approx(end * way, rel=1e-4)
@@ -266,11 +266,11 @@ def test_distances_from_a_plan_are_relative_and_by_class():
 
 
 def test_the_cases_are_what_they_are_for():
-    for name in ("decode fairness", "decode fairness and token time"):
+    for name in ("decode fairness", "decode fairness and TPOT"):
         fluid = sli_convergence.planned(name)
-        assert fluid.slis[DECODE].value == pytest.approx(fluid.slis[DECODE].limit)
+        assert fluid.slos[DECODE].value == pytest.approx(fluid.slos[DECODE].limit)
         assert fluid.q_decode.max() == 0
-    assert fluid.slis[TIME].dual > 0
+    assert fluid.slos[TIME].dual > 0
     assert sli_convergence.planned("decodes that wait").q_decode.min() > 1
 
 
@@ -289,5 +289,5 @@ def test_shadow_prices_through_the_command_line(run, run_research, tmp_path):
     row = next(row for row in rows if (row["level"], row["fraction"]) == (TIME, "0.5"))
     code, text, _ = run("plan", "--slo", f"{TIME}@limit={row['limit']}", "--json")
     found = json.loads(text)
-    assert found["slis"][TIME]["dual"] == float(row["dual"])
+    assert found["slos"][TIME]["dual"] == float(row["dual"])
     assert found["revenue_rate"] / found["value"] == float(row["share"])

@@ -19,14 +19,14 @@ TESTS = Path(__file__).parents[1]
 # The twin drives every rule through growth of records, ties, KV limits and changing rates.
 WITH_BOUNDS = [
     "simulation/test_engine.py",
-    "simulation/test_twin.py",
-    "simulation/test_event_books.py",
+    "simulation/test_reference_simulator.py",
+    "simulation/test_event_accounting.py",
     "simulation/test_corrected_rule.py::test_without_weights_it_is_trunk_reservation",
     "simulation/test_corrected_rule.py::test_rows_with_networks_of_their_own_run_as_if_alone",
 ]
-WITH_BOUNDS_SUBSET = "not test_twin or (beyond and kv and decode-first)"
+WITH_BOUNDS_SUBSET = "not test_reference_simulator or (beyond and kv and decode-first)"
 INTERPRETED = [
-    "simulation/test_twin.py::test_same_log_beyond_the_markov_model",
+    "simulation/test_reference_simulator.py::test_same_log_beyond_the_markov_model",
     "simulation/test_engine.py::test_recorded_stream_is_served_and_billed_by_its_own_tokens",
     "simulation/test_engine.py::test_zero_token_requests_pass_through",
     "simulation/test_engine.py::test_snapshot_restores_the_future",

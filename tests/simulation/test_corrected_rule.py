@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from corrected_twin import CorrectedTwin
-from twin_cases import assert_same_log, general_instance
+from corrected_reference_simulator import CorrectedReferenceSimulator
+from reference_cases import assert_same_log, general_instance
 
 import llm_sched_env as lse
 from llm_sched_env.agents.learned_rule import corrected_rule
@@ -73,9 +73,11 @@ class Case:
         simulation.run(self.horizon)
         return simulation.events().tobytes()
 
-    def twin(self, network: RankCorrection, pools: str, seed: int = 3) -> CorrectedTwin:
+    def twin(
+        self, network: RankCorrection, pools: str, seed: int = 3
+    ) -> CorrectedReferenceSimulator:
         fluid, n = self.plan, self.n_gpus
-        return CorrectedTwin(
+        return CorrectedReferenceSimulator(
             network,
             class_profile(fluid, n),
             instance_of(self.name, self.slots),

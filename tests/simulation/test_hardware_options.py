@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from event_books import Books
+from event_accounting import Books
 from scipy import stats
 
 from llm_sched_env import presets

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from event_books import OCCUPANCIES, Books
+from event_accounting import OCCUPANCIES, Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_paths import instances, streams

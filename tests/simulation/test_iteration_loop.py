@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from continuous_twin import ContinuousTwin
 from loop_twin import LoopTwin
-from twin import Twin
-from twin_cases import RULES, assert_same_log, rule_name
+from reference_cases import RULES, assert_same_log, rule_name
+from reference_simulator import ReferenceSimulator
 
 from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance, Prices, RequestClass
@@ -68,7 +68,11 @@ def whole_tokens(seed: int) -> RequestStream:
 
 
 def assert_same_events(
-    twin_class: type[Twin], hardware: Hardware, rule: DispatchRule, stream: RequestStream, seed: int
+    twin_class: type[ReferenceSimulator],
+    hardware: Hardware,
+    rule: DispatchRule,
+    stream: RequestStream,
+    seed: int,
 ) -> None:
     instance = instance_on(hardware)
     pool = 2 if rule.pools == "static" else N_GPUS

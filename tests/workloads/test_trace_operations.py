@@ -106,7 +106,7 @@ def test_merged_traces_join_classes_by_name(burst: Path) -> None:
         ({"arrival_time": [0.0, np.nan]}, "go back"),
         ({"arrival_time": [-1.0, 1.0]}, "go back"),
         ({"arrival_time": [1.0]}, "different lengths"),
-        ({"request_class": [0, 1]}, "got the classes 0 to 1, allowed is 0 to 0"),
+        ({"request_class": [0, 1]}, "got the classes 0 to 1, expected 0 to 0"),
         ({"prompt_tokens": [1.0, -1.0]}, "token counts"),
         ({"output_tokens": [1.0, np.inf]}, "token counts"),
         ({"class_names": ("a", "a")}, "each name once"),
@@ -144,7 +144,7 @@ def test_a_saved_trace_replays_to_the_same_result(tmp_path: Path) -> None:
 
 def test_a_kept_instance_must_be_named_and_have_the_classes(burst: Path) -> None:
     for instance, trace, message in (
-        ("base", burst, r"got the classes \['burst'\], allowed is decode-heavy, prefill-heavy"),
+        ("base", burst, r"got the classes \['burst'\], expected decode-heavy, prefill-heavy"),
         (None, burst, r"^instance: got None"),
         ("azure2023", burst, r"^instance: got 'azure2023'"),
         ("base", None, r"^`match_trace=False` needs a trace"),

@@ -86,7 +86,7 @@ class DispatchRule:
         adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
     foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
         gives it the plan of the mean rates of so many seconds from now on, once a second
-        (planning/foreseen_plans.py). None keeps one plan, that of the long-run rates.
+        (planning/look_ahead_plans.py). None keeps one plan, that of the long-run rates.
     """
 
     gate: str = "occupancy"

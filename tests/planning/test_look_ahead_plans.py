@@ -14,7 +14,7 @@ from llm_sched_env.model.arrival_rates import ArrivalProfile
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.planning import plan
-from llm_sched_env.planning.foreseen_plans import foreseen_plans
+from llm_sched_env.planning.look_ahead_plans import look_ahead_plans
 from llm_sched_env.policies.rolling_horizon import parameters_of_plan, plan_changes, run_under_plans
 from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
@@ -51,7 +51,7 @@ def mean_ahead(profile: ArrivalProfile | None, start: float, ahead: float) -> fl
 def test_every_second_has_the_plan_of_the_mean_rates_ahead(kv_tokens: int | None) -> None:
     instance = tides(HAT, PAUSE, kv_tokens=kv_tokens)
     fitting = fitting_requests(instance).arrival_rates
-    plans = foreseen_plans(plan(instance), 120.0, 10.0)
+    plans = look_ahead_plans(plan(instance), 120.0, 10.0)
     starts = [start for start, _ in plans]
     assert starts[0] == 0.0
     assert (np.diff(starts) > 0).all()
@@ -70,7 +70,7 @@ def test_requests_that_fit_are_not_cut_twice() -> None:
     """A plan at the mean rates is the fixed one, whether or not there is a KV limit."""
     instance = tides(ArrivalProfile((0.0, 50.0), (1.0, 1.0)), HAT, kv_tokens=3000)
     fixed = plan(instance)
-    for _, foreseen in foreseen_plans(fixed, 60.0, 5.0):
+    for _, foreseen in look_ahead_plans(fixed, 60.0, 5.0):
         for name in ("prompt_tokens", "output_tokens", "patience_rates"):
             np.testing.assert_array_equal(
                 getattr(foreseen.instance, name), getattr(fixed.instance, name)
@@ -81,10 +81,10 @@ def test_requests_that_fit_are_not_cut_twice() -> None:
 def test_where_nothing_is_foreseen_the_plan_is_the_fixed_one() -> None:
     for instance in (presets.base(), presets.resolve_instance("bursts")):
         fixed = plan(instance)
-        assert foreseen_plans(fixed, 100.0, 10.0) == ((0.0, fixed),)
+        assert look_ahead_plans(fixed, 100.0, 10.0) == ((0.0, fixed),)
         assert plan_changes(FORESIGHTED, fixed, 5, 100.0) == ()
-    levels = plan(tides(HAT, None), slis=["token-time@limit=0.03"])
-    assert foreseen_plans(levels, 100.0, 10.0) == ((0.0, levels),)
+    levels = plan(tides(HAT, None), slos=["tpot@limit=0.03"])
+    assert look_ahead_plans(levels, 100.0, 10.0) == ((0.0, levels),)
     assert plan_changes(TRUNK, plan(tides(HAT, None)), 5, 100.0) == ()
 
 
@@ -117,7 +117,7 @@ def test_an_evaluation_sets_each_plan_at_its_time(gate: str, pricing: str) -> No
             # The measured seconds are no whole periods: who came before is not paid.
             simulation.reset_metrics(pay_earlier_arrivals=False)
         simulation.run(float(second))
-        in_force = [p for start, p in foreseen_plans(fixed, 80.0, 7.0) if start <= second][-1]
+        in_force = [p for start, p in look_ahead_plans(fixed, 80.0, 7.0) if start <= second][-1]
         simulation.batch.replan(
             in_force.controls(n_gpus),
             in_force.instance.arrival_rates,

@@ -10,8 +10,7 @@ from operator import itemgetter
 
 import numpy as np
 import pytest
-from twin import Twin
-from twin_cases import (
+from reference_cases import (
     KINDS,
     RULES,
     TICK,
@@ -21,6 +20,7 @@ from twin_cases import (
     tie_instance,
     tie_stream,
 )
+from reference_simulator import ReferenceSimulator
 
 from llm_sched_env import presets
 from llm_sched_env.model.slot_ranks import SlotRanks
@@ -87,7 +87,7 @@ def test_same_log_under_the_plan(rule: DispatchRule, name: str, n_gpus: int) -> 
     seed, order = np.random.SeedSequence([n_gpus, 11]), ranks(fluid.instance.n_classes)
     lots = weights(fluid.instance.n_classes)
     horizon = ARRIVALS / (n_gpus * float(fluid.instance.arrival_rates.sum()))
-    twin = Twin(fluid.instance, rule, controls, n_gpus, seed, None, order, lots)
+    twin = ReferenceSimulator(fluid.instance, rule, controls, n_gpus, seed, None, order, lots)
     twin.run(horizon)
     simulation = Simulation(
         fluid.instance,
@@ -119,7 +119,7 @@ def test_same_log_when_controls_change(rule: DispatchRule) -> None:
     lots = weights(instance.n_classes)
     rng = np.random.default_rng(6)
     controls = random_controls(instance.n_classes, n_gpus, rng)
-    twin = Twin(instance, rule, controls, n_gpus, seed, None, order, lots)
+    twin = ReferenceSimulator(instance, rule, controls, n_gpus, seed, None, order, lots)
     simulation = Simulation(
         instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
     )
@@ -155,7 +155,7 @@ def test_same_log_beyond_the_markov_model(rule: DispatchRule, kind: str) -> None
     controls[-1] = 2.0  # solo and mixed GPUs
     seed, order, lots = np.random.SeedSequence(9), ranks(3), weights(3)
     horizon = 0.6 * ARRIVALS / (n_gpus * float(instance.arrival_rates.sum()))
-    twin = Twin(instance, rule, controls, n_gpus, seed, None, order, lots)
+    twin = ReferenceSimulator(instance, rule, controls, n_gpus, seed, None, order, lots)
     twin.run(horizon)
     simulation = Simulation(
         instance, rule, controls, n_gpus, seed, log_events=LOG_ENTRIES, ranks=order, weights=lots
@@ -201,7 +201,7 @@ def count_ties(events: np.ndarray) -> Counter[str]:
 def test_same_log_with_ties(rule: DispatchRule, patience_rate: float) -> None:
     instance, stream = tie_instance(patience_rate), tie_stream()
     seed, order, lots = np.random.SeedSequence(8), ranks(3), weights(3)
-    twin = Twin(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream, order, lots)
+    twin = ReferenceSimulator(instance, rule, TIE_CONTROLS, TIE_GPUS, seed, stream, order, lots)
     simulation = Simulation(
         instance,
         rule,

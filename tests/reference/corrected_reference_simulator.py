@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from twin import Gpu, Request, Twin, _tokens
+from reference_simulator import Gpu, ReferenceSimulator, Request, _tokens
 
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.model.priority_network import (
@@ -28,13 +28,13 @@ from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.slot_ranks import slot_ranks
 
 
-class CorrectedTwin(Twin):
+class CorrectedReferenceSimulator(ReferenceSimulator):
     """One cluster under trunk reservation with corrected ranks.
 
     Args:
         network: the correction.
         profile: what it is told about the classes.
-        *arguments: of :class:`Twin`, likewise by name.
+        *arguments: of :class:`ReferenceSimulator`, likewise by name.
 
     Attributes:
         closest: the smallest distance between two numbers that were compared to decide. As long as

@@ -34,7 +34,7 @@ class PlanInForce(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def foreseen_plans(fixed: FluidPlan, horizon: float, ahead: float) -> tuple[PlanInForce, ...]:
+def look_ahead_plans(fixed: FluidPlan, horizon: float, ahead: float) -> tuple[PlanInForce, ...]:
     """The plans of a run, each with its start; the first starts at 0.
 
     Without profiles, or with service levels, whose weights were chosen for one plan, it is the
@@ -46,7 +46,7 @@ def foreseen_plans(fixed: FluidPlan, horizon: float, ahead: float) -> tuple[Plan
         ahead: seconds over which a profile is averaged.
     """
     instance = fixed.given
-    if fixed.slis or all(c.arrival_profile is None for c in instance.classes):
+    if fixed.slos or all(c.arrival_profile is None for c in instance.classes):
         return (PlanInForce(0.0, fixed),)
     starts = PERIOD_SECONDS * np.arange(max(1, math.ceil(horizon / PERIOD_SECONDS)))
     steps = np.round(np.log(np.maximum(_multipliers(instance, starts, ahead), _LEAST)) / _FACTOR)

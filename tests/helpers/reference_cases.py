@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from twin import Twin
+from reference_simulator import ReferenceSimulator
 
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
@@ -38,7 +38,7 @@ PARTS = product(GATES, ROUTERS, POOLS, (False, True))
 RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
 
 
-def assert_same_log(simulation: Simulation, twin: Twin, at_least: int) -> None:
+def assert_same_log(simulation: Simulation, twin: ReferenceSimulator, at_least: int) -> None:
     """Kinds, requests and GPUs are equal, times up to rounding."""
     events = simulation.events()
     columns = zip(*twin.log, strict=True)

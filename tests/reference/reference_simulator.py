@@ -155,7 +155,7 @@ class Gpu:
         return self.decodes + ([self.prefill] if self.prefill else [])
 
 
-class Twin:
+class ReferenceSimulator:
     """One cluster under a dispatch rule; the arguments are those of ``Simulation``.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from event_books import OCCUPANCIES, Books
+from event_accounting import OCCUPANCIES, Books
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from sample_paths import instances, streams
