@@ -11,6 +11,7 @@ import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, FluidPlan, ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
@@ -42,6 +43,8 @@ class IntervalArguments(TypedDict, total=False):
     Args:
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
         pricing: ``bundled`` (default) or ``separate``.
+        revenue: which completed requests are paid for: ``all`` (default), or ``goodput``: those
+            that met the deadlines of their class, whole and at completion under either pricing.
         interval: seconds an action is held, default 1.
         horizon: seconds per episode, default 300.
         gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
@@ -59,6 +62,7 @@ class IntervalArguments(TypedDict, total=False):
 
     instance: Instance | str | Path | dict[str, Any]
     pricing: str
+    revenue: str
     interval: float
     horizon: float
     gate: str
@@ -76,6 +80,7 @@ class IntervalConfiguration:
     instance: Instance
     n_gpus: int
     pricing: str
+    revenue: str
     interval: float
     horizon: float
     gate: str
@@ -91,6 +96,7 @@ class IntervalConfiguration:
         instance: Instance | str | Path | dict[str, Any] = "base",
         n_gpus: int = 20,
         pricing: str = "bundled",
+        revenue: str = "all",
         interval: float = 1.0,
         horizon: float = 300.0,
         gate: str = "token-bucket",
@@ -104,6 +110,7 @@ class IntervalConfiguration:
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
         router = renamed_choice("router", router, _FORMER_NAMES)
         require_choice("pricing", pricing, PRICINGS)
+        require_choice("revenue", revenue, REVENUES)
         require_choice("gate", gate, _GATE_NAMES)
         require_choice("router", router, tuple(_ROUTERS))
         require_choice("pools", pools, _POOLS)
@@ -117,6 +124,7 @@ class IntervalConfiguration:
             instance=resolve_instance(instance),
             n_gpus=n_gpus,
             pricing=pricing,
+            revenue=revenue,
             interval=float(interval),
             horizon=float(horizon),
             gate=gate,

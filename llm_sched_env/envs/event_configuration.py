@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
 from llm_sched_env.errors import ConfigurationError, checked_integer
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.presets import resolve_instance
@@ -23,6 +24,8 @@ class EventArguments(TypedDict, total=False):
     Args:
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
         pricing: ``bundled`` (default) or ``separate``.
+        revenue: which completed requests are paid for: ``all`` (default), or ``goodput``: those
+            that met the deadlines of their class, whole and at completion under either pricing.
         horizon: seconds per episode, default 300.
         router: ``agent`` (default): the agent sends each decode to a solo or a mixed GPU;
             ``randomized``: the plan's probability assigns each finished prefill to solo or mixed
@@ -36,6 +39,7 @@ class EventArguments(TypedDict, total=False):
 
     instance: Instance | str | Path | dict[str, Any]
     pricing: str
+    revenue: str
     horizon: float
     router: str
     pools: str
@@ -50,6 +54,7 @@ class EventConfiguration:
     instance: Instance
     n_gpus: int
     pricing: str
+    revenue: str
     horizon: float
     rule: EventDispatch
     wake_interval: float | None
@@ -61,6 +66,7 @@ class EventConfiguration:
         instance: Instance | str | Path | dict[str, Any] = "base",
         n_gpus: int = 20,
         pricing: str = "bundled",
+        revenue: str = "all",
         horizon: float = 300.0,
         router: str = "agent",
         pools: str = "static",
@@ -69,6 +75,7 @@ class EventConfiguration:
     ) -> EventConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         require_choice("pricing", pricing, PRICINGS)
+        require_choice("revenue", revenue, REVENUES)
         require_choice("start", start, STARTS)
         require_seconds("horizon", horizon)
         if wake_interval is not None:
@@ -81,6 +88,7 @@ class EventConfiguration:
             instance=resolve_instance(instance),
             n_gpus=checked_integer("n_gpus", n_gpus),
             pricing=pricing,
+            revenue=revenue,
             horizon=float(horizon),
             rule=EventDispatch(router, pools),
             wake_interval=None if wake_interval is None else float(wake_interval),

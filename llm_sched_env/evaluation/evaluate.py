@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
@@ -24,6 +25,7 @@ from llm_sched_env.evaluation.slo_attainment import (
     slo_attainment,
 )
 from llm_sched_env.evaluation.versions import versions
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, ServiceLevel, plan
 from llm_sched_env.planning.service_level_names import checked_service_levels
@@ -55,6 +57,7 @@ def evaluate(
     n_gpus: int = 20,
     *,
     pricing: str = "bundled",
+    revenue: str = "all",
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
@@ -80,9 +83,12 @@ def evaluate(
             :class:`DispatchRule`, or an object with ``reset`` and ``act``.
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
             With a trace it gives hardware, prices and, if it has the trace's classes by name or
-            as many in their order, patience; means and rates are the trace's.
+            as many in their order, patience and deadlines; means and rates are the trace's.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
+        revenue: ``all`` completed requests are paid for, or ``goodput``: only those that met the
+            deadlines of their class, prompt and output at completion under either pricing. R*
+            and the plan stay those of the pricing, so the bound holds for both.
         slos: service-level objectives, as in :func:`llm_sched_env.plan`: the plan with them steers
             the policy, and the result has what is measured of them. The score stays a share of R*.
         horizon: simulated seconds, warm-up included; default the whole trace, or 900 and, with
@@ -125,6 +131,8 @@ def evaluate(
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
+    if revenue not in REVENUES:
+        raise ConfigurationError("revenue", revenue, one_of(REVENUES))
     seed = checked_integer("seed", seed, least=0)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)
@@ -156,6 +164,7 @@ def evaluate(
         billing,
         levels,
         measured.pays_earlier_arrivals,
+        revenue,
     )
     if executor is None:
         ran = runs.replicate(run, replications, jobs)
@@ -184,7 +193,8 @@ def _summarize(
     estimate = partial(Estimate.of, requests_given=measured.requests_given)
     metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
-    scores = rates[run.pricing] / bound
+    paid = np.array([m.revenue_rate(run.pricing, run.revenue) for m in metrics])
+    scores = paid / bound
     indicators = measured_indicators(run.slos, run.fluid_plan.instance, metrics)
     penalties = penalty_rates(run.slos, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
@@ -212,10 +222,10 @@ def _summarize(
         bound_of=measured.bound_of,
         requests_given=measured.requests_given,
         score=estimate(scores),
-        revenue_rate=estimate(rates[run.pricing]),
+        revenue_rate=estimate(paid),
         bundled_revenue_rate=estimate(rates["bundled"]),
         separate_revenue_rate=estimate(rates["separate"]),
-        objective=estimate(rates[run.pricing] - penalties),
+        objective=estimate(paid - penalties),
         decode_tpot=estimate(np.array([decode_tpot(run.instance, m) for m in metrics])),
         slos=slo_attainment(run.slos, run.fluid_plan, indicators),
         scores=tuple(scores.tolist()),
@@ -231,6 +241,8 @@ def _summarize(
         versions=versions("gymnasium"),
         note=run.fluid_plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
+        revenue=run.revenue,
+        goodput_rate=estimate(np.array([m.revenue_rate(run.pricing, "goodput") for m in metrics])),
     )
 
 
@@ -247,7 +259,9 @@ def _class_result(
         name=run.instance.classes[i].name,
         inside=int(sum(m.inside[i] for m in metrics)),
         throughput=counts["completed"] / gpu_seconds,
-        revenue_rate=float(sum(m.revenue(run.pricing)[i] for m in metrics)) / gpu_seconds,
+        revenue_rate=float(sum(m.revenue(run.pricing, run.revenue)[i] for m in metrics))
+        / gpu_seconds,
+        deadlines=DeadlineAttainment.measured(metrics, i) if run.instance.has_deadlines else None,
         **counts,
         **latencies,
     )

@@ -25,7 +25,7 @@ from llm_sched_env.evaluation.measurement import (
     measured_trace,
 )
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
-from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.state.layout import RequestStream
 from llm_sched_env.workloads.traces import (
@@ -189,25 +189,31 @@ def _check_planned_on(*, match_trace: bool, billing: str | None) -> None:
 def _matched(
     instance: InstanceLike, trace: Trace, n_gpus: int, seconds: tuple[float, float] | None
 ) -> Instance:
-    """The instance of a trace's requests, with hardware, prices and patience of another.
+    """The instance of a trace's requests, with hardware, prices, patience and deadlines of another.
 
     If the trace gives the patience of its requests, rates follow from these.
     """
     hardware, prices, patience = QWEN_8B_A100, PAPER_PRICES, np.array([PATIENCE_RATE])
-    name = "trace"
+    name, own = "trace", list[RequestClass]()
     if instance == "azure2023":
         name = "azure2023"
     elif instance is not None:
         given = resolve_instance(instance)
         hardware, prices, name = given.hardware, given.prices, f"{given.name} (trace)"
-        by_name = {c.name: c.patience_rate for c in given.classes}
+        by_name = {c.name: c for c in given.classes}
         if by_name.keys() >= set(trace.class_names):
-            patience = np.array([by_name[name] for name in trace.class_names])
+            own = [by_name[name] for name in trace.class_names]
         elif given.n_classes == len(trace.class_names):
-            patience = given.patience_rates
+            own = list(given.classes)
+        if own:
+            patience = np.array([c.patience_rate for c in own])
     if (rates := given_patience_rates(trace, trace.duration)) is not None:
         patience = np.array(rates)
     matched = instance_from_trace(
         trace, n_gpus, patience.tolist(), hardware, prices, seconds=seconds
     )
+    if own:
+        pairs = zip(matched.classes, own, strict=True)
+        classes = tuple(dataclasses.replace(c, deadlines=o.deadlines) for c, o in pairs)
+        matched = dataclasses.replace(matched, classes=classes)
     return dataclasses.replace(matched, name=name)

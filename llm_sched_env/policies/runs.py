@@ -53,11 +53,12 @@ class Run:
     billing: str | None
     slos: tuple[ServiceLevel, ...]
     pays_earlier_arrivals: bool
+    revenue: str
 
     @property
     def cluster(self) -> dict[str, Any]:
         """Arguments of every environment's configuration."""
-        shared = ("instance", "n_gpus", "pricing", "horizon")
+        shared = ("instance", "n_gpus", "pricing", "revenue", "horizon")
         return {name: getattr(self, name) for name in shared}
 
     @property
