@@ -12,7 +12,6 @@ from research.setups.deadline_runs import (
     HORIZON,
     INSTANCE,
     RUNS,
-    RUNS_IN_PYTHON,
     SEED,
     SIZES,
     WARMUP,
@@ -52,7 +51,6 @@ def main(cache: str | None = None) -> None:
         horizon=f"{HORIZON:g}",
         warmup=f"{WARMUP:g}",
         runs=RUNS,
-        runs_in_python=RUNS_IN_PYTHON,
         seed=SEED,
     )
     write_whole(DOCS / "deadlines.md", page)

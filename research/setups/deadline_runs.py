@@ -13,13 +13,10 @@ from llm_sched_env.evaluation.results import Estimate, Evaluation
 from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 INSTANCE = "chat-deadlines"
 SIZES = (5, 20, 200)
-SEED, HORIZON, WARMUP = 0, 1200.0, 300.0
-RUNS, RUNS_IN_PYTHON = 8, 2
-"""Replications of compiled rules, and of policies in Python, which take a hundred times as long."""
+SEED, HORIZON, WARMUP, RUNS = 0, 1200.0, 300.0, 8
 RESULTS = Path(__file__).parents[1] / "results" / "deadlines.csv"
 Row = dict[str, Any]
 
@@ -30,33 +27,22 @@ def measure(cache: Path | None = None) -> list[Row]:
     Args:
         cache: folder of finished evaluations, which are not run again.
     """
-    rows: list[Row] = []
-    workloads = [ComparedWorkload(INSTANCE, n) for n in SIZES]
-    for name in registered_policies():
-        competitor = Competitor(name, name)
-        results = compare(
-            workloads,
-            [competitor],
-            revenue="goodput",
-            horizon=HORIZON,
-            warmup=WARMUP,
-            replications=_runs_of(name),
-            seed=SEED,
-            cache=cache,
-        )
-        for label, result in results:
-            rows += _rows(label, result)
-    return rows
-
-
-def _runs_of(name: str) -> int:
-    compiled = isinstance(registered_policies()[name].make(), DispatchRule)
-    return RUNS if compiled else RUNS_IN_PYTHON
+    results = compare(
+        [ComparedWorkload(INSTANCE, n) for n in SIZES],
+        [Competitor(name, name) for name in registered_policies()],
+        revenue="goodput",
+        horizon=HORIZON,
+        warmup=WARMUP,
+        replications=RUNS,
+        seed=SEED,
+        cache=cache,
+    )
+    return [row for label, result in results for row in _rows(label, result)]
 
 
 def _rows(label: str, result: Evaluation) -> Iterator[Row]:
     """Of one evaluation: all classes together, then each."""
-    run = {"policy": label, "n_gpus": result.n_gpus, "replications": result.replications}
+    run = {"policy": label, "n_gpus": result.n_gpus}
     every = result.bundled_revenue_rate
     money = _interval("goodput", result.score) | {"all_revenue": every.mean / result.bound}
     found = [(c.name, c.deadlines) for c in result.classes]
