@@ -43,7 +43,10 @@ def main(cache: str | None = None) -> None:
     rows = read_results()
     template = (Path(__file__).parent / "deadlines_page.md").read_text(encoding="utf-8")
     page = template.format(
+        instance=INSTANCE,
+        largest=SIZES[-1],
         classes=_classes(),
+        finding=_finding(rows),
         bound=f"{plan(resolve_instance(INSTANCE)).value:.2f}",
         goodput=_goodput(rows),
         attainment=_attainment(rows),
@@ -92,6 +95,25 @@ def _policies(rows: Rows) -> list[str]:
 def _row(rows: Rows, policy: str, n_gpus: int, name: str) -> dict[str, str]:
     wanted = (policy, str(n_gpus), name)
     return next(row for row in rows if (row["policy"], row["n_gpus"], row["class"]) == wanted)
+
+
+def _finding(rows: Rows) -> str:
+    """What the tables say, in words."""
+    every = float(_row(rows, "trunk-reservation", SHOWN_SIZE, "all")["all_revenue"])
+    goodput = {
+        policy: f"{100 * float(_row(rows, policy, SHOWN_SIZE, 'all')['goodput']):.0f}%"
+        for policy in _policies(rows)
+    }
+    chat, summaries = (_row(rows, _FIRST[0], SHOWN_SIZE, name) for name in class_names())
+    in_time, left = float(chat["good"]), float(summaries["abandoned"])
+    best = max(goodput, key=lambda p: float(_row(rows, p, SHOWN_SIZE, "all")["goodput"]))
+    return (
+        "More arrives than can be served, so somebody must wait too long or leave. At "
+        f"n = {SHOWN_SIZE} `trunk-reservation` would earn {every:.0%} of R* if all were paid, but {goodput['trunk-reservation']} of it is from good requests: it "
+        "serves the summaries, which earn more, and lets chats wait. `fcfs-immediate` has "
+        f"{goodput['fcfs-immediate']}. `earliest-deadline-first` has {goodput[_FIRST[0]]}, since "
+        f"{in_time:.0%} of its chats are in time; {left:.0%} of the summaries abandon. The most at this size, {goodput[best]}, is of `{best}`."
+    )
 
 
 def _goodput(rows: Rows) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 from llm_sched_env.evaluation.deadline_attainment import REASONS
+from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.results import Estimate, Evaluation
 from llm_sched_env.files.atomic import write_rows
-from llm_sched_env.policies.registry import registered_policies
+from llm_sched_env.policies.registry import registered_policies, resolve_policy
 from llm_sched_env.presets import resolve_instance
 
 INSTANCE = "chat-deadlines"
@@ -29,13 +30,16 @@ def measure(cache: Path | None = None) -> list[Row]:
     """
     results = compare(
         [ComparedWorkload(INSTANCE, n) for n in SIZES],
-        [Competitor(name, name) for name in registered_policies()],
+        # Rules, not their names: results of names are not kept.
+        [Competitor(*resolve_policy(name)) for name in registered_policies()],
         revenue="goodput",
         horizon=HORIZON,
         warmup=WARMUP,
         replications=RUNS,
         seed=SEED,
+        executor=Executor(),
         cache=cache,
+        on_result=print,
     )
     return [row for label, result in results for row in _rows(label, result)]
 

@@ -46,7 +46,7 @@ def test_limits_of_classes() -> None:
 def test_an_instance_file_gives_them_as_a_table(tmp_path: Path) -> None:
     text = """
         name = "chat"
-        hardware = { alpha = 0.0174, beta = 6.2e-5, gamma = 45.45, chunk_tokens = 256, batch_slots = 16 }
+        hardware = "h100-llama3-8b-b32"
         prices = { prefill = 0.1, decode = 0.2 }
         [[classes]]
         name = "chat"
@@ -84,5 +84,5 @@ def test_bad_deadlines_of_a_file_are_one_line(given: Any, message: str) -> None:
 
 
 def test_a_class_takes_deadlines_only() -> None:
-    with pytest.raises(ConfigurationError, match="deadlines: got 2.0, expected a Deadlines"):
+    with pytest.raises(ConfigurationError, match="expected a Deadlines"):
         with_deadlines(2.0, None)  # type: ignore[arg-type]

@@ -27,9 +27,7 @@ def test_every_registered_policy_has_its_rows() -> None:
 @pytest.mark.parametrize("policy", ["earliest-deadline-first", "fcfs-immediate"])
 def test_a_row_is_what_a_run_gives(policy: str) -> None:
     (row,) = (
-        r
-        for r in read_results()
-        if (r["policy"], r["n_gpus"], r["class"]) == (policy, "5", "all")
+        r for r in read_results() if (r["policy"], r["n_gpus"], r["class"]) == (policy, "5", "all")
     )
     result = lse.evaluate(
         policy,
