@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 from llm_sched_env.files.atomic import write_whole
@@ -99,21 +100,22 @@ def _row(rows: Rows, policy: str, n_gpus: int, name: str) -> dict[str, str]:
 
 def _finding(rows: Rows) -> str:
     """What the tables say, in words."""
-    every = float(_row(rows, "trunk-reservation", SHOWN_SIZE, "all")["all_revenue"])
-    goodput = {
-        policy: f"{100 * float(_row(rows, policy, SHOWN_SIZE, 'all')['goodput']):.0f}%"
-        for policy in _policies(rows)
-    }
+    own = {policy: _row(rows, policy, SHOWN_SIZE, "all") for policy in _policies(rows)}
+    goodput = {policy: f"{float(row['goodput']):.0%}" for policy, row in own.items()}
+    best = max(own, key=lambda policy: float(own[policy]["goodput"]))
     chat, summaries = (_row(rows, _FIRST[0], SHOWN_SIZE, name) for name in class_names())
+    every = float(own["trunk-reservation"]["all_revenue"])
     in_time, left = float(chat["good"]), float(summaries["abandoned"])
-    best = max(goodput, key=lambda p: float(_row(rows, p, SHOWN_SIZE, "all")["goodput"]))
-    return (
-        "More arrives than can be served, so somebody must wait too long or leave. At "
-        f"n = {SHOWN_SIZE} `trunk-reservation` would earn {every:.0%} of R* if all were paid, but {goodput['trunk-reservation']} of it is from good requests: it "
-        "serves the summaries, which earn more, and lets chats wait. `fcfs-immediate` has "
-        f"{goodput['fcfs-immediate']}. `earliest-deadline-first` has {goodput[_FIRST[0]]}, since "
-        f"{in_time:.0%} of its chats are in time; {left:.0%} of the summaries abandon. The most at this size, {goodput[best]}, is of `{best}`."
+    text = (
+        f"More arrives than can be served, so somebody must wait too long or leave. At n = "
+        f"{SHOWN_SIZE} `trunk-reservation` would earn {every:.0%} of R* if every completed request "
+        f"were paid, but good requests bring {goodput['trunk-reservation']}: it serves all "
+        "summaries, which earn more a slot, and lets chats wait. `fcfs-immediate` has "
+        f"{goodput['fcfs-immediate']}. `earliest-deadline-first` has {goodput[_FIRST[0]]}: "
+        f"{in_time:.0%} of its chats are in time, and {left:.0%} of the summaries abandon. The "
+        f"most at this size, {goodput[best]}, is of `{best}`."
     )
+    return textwrap.fill(text, 118, break_on_hyphens=False)
 
 
 def _goodput(rows: Rows) -> str:
