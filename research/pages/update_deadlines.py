@@ -102,7 +102,7 @@ def _finding(rows: Rows) -> str:
     """What the tables say, in words."""
     own = {policy: _row(rows, policy, SHOWN_SIZE, "all") for policy in _policies(rows)}
     goodput = {policy: f"{float(row['goodput']):.0%}" for policy, row in own.items()}
-    best = max(own, key=lambda policy: float(own[policy]["goodput"]))
+    best = _best(rows)
     chat, summaries = (_row(rows, _FIRST[0], SHOWN_SIZE, name) for name in class_names())
     every = float(own["trunk-reservation"]["all_revenue"])
     in_time, left = float(chat["good"]), float(summaries["abandoned"])
@@ -110,12 +110,18 @@ def _finding(rows: Rows) -> str:
         f"More arrives than can be served, so somebody must wait too long or leave. At n = "
         f"{SHOWN_SIZE} `trunk-reservation` would earn {every:.0%} of R* if every completed request "
         f"were paid, but good requests bring {goodput['trunk-reservation']}: it serves all "
-        "summaries, which earn more a slot, and lets chats wait. `fcfs-immediate` has "
+        "summaries, as the plan does, and lets chats wait. `fcfs-immediate` has "
         f"{goodput['fcfs-immediate']}. `earliest-deadline-first` has {goodput[_FIRST[0]]}: "
         f"{in_time:.0%} of its chats are in time, and {left:.0%} of the summaries abandon. The "
         f"most at this size, {goodput[best]}, is of `{best}`."
     )
     return textwrap.fill(text, 118, break_on_hyphens=False)
+
+
+def _best(rows: Rows) -> str:
+    """The policy of the greatest goodput at the size shown."""
+    policies = _policies(rows)
+    return max(policies, key=lambda p: float(_row(rows, p, SHOWN_SIZE, "all")["goodput"]))
 
 
 def _goodput(rows: Rows) -> str:
@@ -136,7 +142,7 @@ def _with_interval(row: dict[str, str]) -> str:
 def _attainment(rows: Rows) -> str:
     header = ["policy", "class", *_REASONS.values()]
     lines = []
-    for policy in _FIRST:
+    for policy in dict.fromkeys((*_FIRST, _best(rows))):
         for name in class_names():
             row = _row(rows, policy, SHOWN_SIZE, name)
             lines.append([f"`{policy}`", name, *(f"{float(row[part]):.1%}" for part in _REASONS)])
