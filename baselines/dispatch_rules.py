@@ -98,6 +98,13 @@ STATIC_PRIORITY = _registered(
     "this project",
 )
 
+EARLIEST_DEADLINE_FIRST = _registered(
+    DispatchRule(gate="earliest-deadline", router="coupled", pools="dynamic"),
+    "fcfs-immediate that admits the request whose first token is due first (deadlines)",
+    "this project",
+    "EDF",
+)
+
 __getattr__ = renamed_attributes(
     globals(), CREDIT_GATE="TOKEN_BUCKET", CREDIT_GATE_STATIC="TOKEN_BUCKET_STATIC"
 )

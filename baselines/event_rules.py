@@ -90,6 +90,7 @@ class EventRule:
         solo, mixed = instance.full_batch_seconds
         self._mixed_is_faster = mixed <= solo
         self._n_classes = instance.n_classes
+        self._ttft_deadlines = instance.deadlines[0]
         self._slots = n_gpus * instance.hardware.batch_slots
         self._unlimited = plan.admission_fraction >= 1.0 - _ROUNDING
         self._credit = np.where(self._credit_rates > 0.0, self.rule.credit_cap, 0.0)
@@ -206,6 +207,8 @@ class EventRule:
             return self._class_by_credit(waiting, info)
         if self.rule.gate == "fcfs":
             return self._oldest(waiting, info)
+        if self.rule.gate == "earliest-deadline":
+            return self._first_due(waiting, info)
         return self._class_by_priority(waiting, info)
 
     def _free_slots(self, info: Info) -> int:
@@ -214,6 +217,12 @@ class EventRule:
     def _oldest(self, classes: list[int], info: Info) -> int:
         ranks = info["head_ranks"][_PREFILL_HEADS]
         return min(classes, key=lambda i: ranks[i], default=-1)
+
+    def _first_due(self, classes: list[int], info: Info) -> int:
+        """The head whose first token is due first; ties, and classes without deadline, by age."""
+        ranks = info["head_ranks"][_PREFILL_HEADS]
+        due = info["head_arrivals"] + self._ttft_deadlines
+        return min(classes, key=lambda i: (due[i], ranks[i]), default=-1)
 
     def _class_by_occupancy(self, waiting: list[int], info: Info) -> int:
         """Smallest X_i / x_i*; ties, up to rounding, by the largest Q_i - n q_i*."""

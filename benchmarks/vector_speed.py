@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from llm_sched_env.benchmarks.rounds import Spread, Work, pinned, ratio_spread, speeds
 from llm_sched_env.envs.actions import apply_actions
 from llm_sched_env.envs.interval_env import LLMSchedEnv
-from llm_sched_env.envs.observation_kernels import read_clusters
+from llm_sched_env.envs.observation_kernels import BUNDLED, read_clusters
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
@@ -158,7 +158,7 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
                 )
                 read_clusters(
                     states,
-                    yes,
+                    BUNDLED,
                     1.0,
                     revenue,
                     arrived,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llm_sched_env.evaluation.evaluate import evaluate
     from llm_sched_env.evaluation.results import Evaluation
     from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+    from llm_sched_env.model.deadlines import Deadlines
     from llm_sched_env.model.hardware import Hardware, load_hardware
     from llm_sched_env.model.instance import Instance, Prices, RequestClass
     from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
@@ -49,6 +50,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 _HOMES = {
     "ArrivalModulation": "llm_sched_env.model.arrival_rates",
     "ArrivalProfile": "llm_sched_env.model.arrival_rates",
+    "Deadlines": "llm_sched_env.model.deadlines",
     "DecodeFairness": "llm_sched_env.planning",
     "DispatchRule": "llm_sched_env.simulation.scheduling.rules",
     "Evaluation": "llm_sched_env.evaluation.results",
@@ -83,6 +85,7 @@ __all__ = [
     "TPOT",
     "ArrivalModulation",
     "ArrivalProfile",
+    "Deadlines",
     "DecodeFairness",
     "DispatchRule",
     "Evaluation",

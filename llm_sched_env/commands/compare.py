@@ -16,6 +16,7 @@ from llm_sched_env.commands.options import (
     PricingOption,
     RayAddressOption,
     ReplicationsOption,
+    RevenueOption,
     SeedOption,
     SloOption,
     TraceOption,
@@ -48,6 +49,7 @@ from llm_sched_env.evaluation.comparison import (
 )
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.policies.registry import resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
@@ -82,6 +84,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Cluster sizes of the replay, its speed in proportion.")
         ] = "2,5,20",
         pricing: PricingOption = "bundled",
+        revenue: RevenueOption = "all",
         slo: SloOption = None,
         sli: FormerSloOption = None,
         horizon: Annotated[
@@ -104,7 +107,7 @@ def register(app: typer.Typer) -> None:
         require_extra("report", "matplotlib", "plotly")
         from llm_sched_env.evaluation.report import write_figure, write_page
 
-        _check_runs(pricing, horizon, warmup, replications, seed)
+        _check_runs(pricing, revenue, horizon, warmup, replications, seed)
         workloads = _workloads(instance, gpus, trace_paths(trace), trace_gpus)
         competitors, notes = _competitors(policies, agents, {s.instance for s in workloads})
         check_runs(workloads, competitors)
@@ -117,6 +120,7 @@ def register(app: typer.Typer) -> None:
                 workloads,
                 competitors,
                 pricing=pricing,
+                revenue=revenue,
                 slos=objectives(slo, sli),
                 horizon=horizon,
                 warmup=warmup,
@@ -142,13 +146,20 @@ def register(app: typer.Typer) -> None:
 
 
 def _check_runs(
-    pricing: str, horizon: float | None, warmup: float | None, replications: int, seed: int
+    pricing: str,
+    revenue: str,
+    horizon: float | None,
+    warmup: float | None,
+    replications: int,
+    seed: int,
 ) -> None:
     """What every evaluation will ask, asked before the folder is made."""
     horizon = DEFAULT_HORIZON if horizon is None else horizon
     warmup = 0.0 if warmup is None else warmup
     if pricing not in PRICINGS:
         raise ConfigurationError("--pricing", pricing, one_of(PRICINGS))
+    if revenue not in REVENUES:
+        raise ConfigurationError("--revenue", revenue, one_of(REVENUES))
     if not is_finite_number(horizon, positive=True):
         raise ConfigurationError("--horizon", horizon, "a finite number of seconds > 0")
     if not is_finite_number(warmup) or warmup >= horizon:

@@ -17,6 +17,7 @@ from llm_sched_env.commands.options import (
     PricingOption,
     RayAddressOption,
     ReplicationsOption,
+    RevenueOption,
     SeedOption,
     SloOption,
     TraceOption,
@@ -32,10 +33,12 @@ from llm_sched_env.commands.several_policies import (
     chosen_policies,
     print_results,
     run_all,
+    share_text,
 )
 from llm_sched_env.commands.static_priority import PriorityOption, ReserveOption, with_order
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.deadline_attainment import REASONS
 from llm_sched_env.evaluation.evaluate import evaluate as run
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.results import Evaluation
@@ -63,6 +66,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         gpus: Annotated[int, typer.Option(help="Cluster size n.")] = 20,
         pricing: PricingOption = "bundled",
+        revenue: RevenueOption = "all",
         slo: SloOption = None,
         sli: FormerSloOption = None,
         horizon: Annotated[
@@ -106,6 +110,7 @@ def register(app: typer.Typer) -> None:
             instance=instance,
             n_gpus=gpus,
             pricing=pricing,
+            revenue=revenue,
             slos=objectives(slo, sli),
             replications=replications,
             seed=seed,
@@ -132,7 +137,7 @@ def print_evaluation(result: Evaluation) -> None:
     print_lines(
         f"{result.policy} on {result.instance}, {result.n_gpus} GPUs: score "
         f"{result.score.mean:.4f}{interval} of R* = {result.bound:.4f} "
-        f"({result.pricing}), {result.replications} x {result.horizon:g} s, "
+        f"({result.paid_for}), {result.replications} x {result.horizon:g} s, "
         f"warm-up {result.warmup:g} s, seed {result.seed}"
     )
     print_lines(result.coverage)
@@ -157,6 +162,8 @@ def print_evaluation(result: Evaluation) -> None:
             for c in result.classes
         ],
     )
+    if result.deadlines is not None:
+        _print_deadlines(result)
     if result.slos:
         _print_service_levels(result)
     print_lines(
@@ -166,6 +173,25 @@ def print_evaluation(result: Evaluation) -> None:
     if result.decision_milliseconds:
         cost = result.decision_milliseconds
         print_lines(f"a decision takes {cost.median:.2f} ms (median), {cost.p99:.2f} ms (p99)")
+
+
+def _print_deadlines(result: Evaluation) -> None:
+    """The share of the requests of each class that was good, and why the others were not."""
+    columns = ("late first token", "slow tokens", "late and slow", "abandoned", "rejected")
+    found = [(c.name, c.deadlines) for c in result.classes]
+    print_table(
+        ("class", "decided", "good", *columns),
+        [
+            (
+                name,
+                f"{of.decided:,}",
+                *(share_text(of.share(part)) for part in ("good", *REASONS)),
+            )
+            for name, of in [*found, ("all", result.deadlines)]
+            if of is not None
+        ],
+        title="deadlines, shares of the requests completed, abandoned or rejected",
+    )
 
 
 def _print_service_levels(result: Evaluation) -> None:

@@ -25,6 +25,9 @@ InstancesOption = Annotated[
     str, typer.Option("--instance", help="Presets or instance files, comma-separated.")
 ]
 PricingOption = Annotated[str, typer.Option(help="bundled or separate.")]
+RevenueOption = Annotated[
+    str, typer.Option(help="all, or goodput: pay only requests that met their class's deadlines.")
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams, >= 0.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 TraceOption = Annotated[

@@ -14,6 +14,7 @@ from llm_sched_env.commands.options import (
     BillingOption,
     JsonOption,
     PricingOption,
+    RevenueOption,
     SeedOption,
     print_note,
 )
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Hardware, prices and patience: azure2023, a preset, a file.")
         ] = "azure2023",
         pricing: PricingOption = "bundled",
+        revenue: RevenueOption = "all",
         horizon: Annotated[
             float | None, typer.Option(help="Seconds to replay (default: until the last arrival).")
         ] = None,
@@ -87,6 +89,7 @@ def register(app: typer.Typer) -> None:
             instance=instance,
             n_gpus=gpus,
             pricing=pricing,
+            revenue=revenue,
             replications=1,
             seed=seed,
             trace=reading.load(traces),

@@ -118,6 +118,7 @@ def print_results(
 def _print_table(results: list[Evaluation]) -> None:
     first = results[0]
     columns = ["policy", "score", "revenue", *(["objective"] if first.slos else [])]
+    columns += ["good"] if first.deadlines is not None else []
     print_table(
         (*columns, "TTFT p99", "TPOT p99", "abandoned"),
         [
@@ -126,15 +127,16 @@ def _print_table(results: list[Evaluation]) -> None:
                 _with_interval(result.score),
                 f"{result.revenue_rate.mean:.2f}",
                 *([f"{result.objective.mean:.2f}"] if first.slos else []),
+                *([share_text(of.attainment)] if (of := result.deadlines) is not None else []),
                 *(_number(v) for v in (result.ttft.p99, result.tpot.p99)),
-                _share(result.abandoned["share"]),
+                share_text(result.abandoned["share"]),
             )
             for result in results
         ],
     )
     print_lines(
         f"{first.instance}, {first.n_gpus} GPUs: score in shares of R* = {first.bound:.4f} "
-        f"({first.pricing}), revenue per GPU and second, latencies in s; ± is half a 95% interval",
+        f"({first.paid_for}), revenue per GPU and second, latencies in s; ± is half a 95% interval",
         f"{first.replications} x {first.horizon:g} s, warm-up {first.warmup:g} s, "
         f"seed {first.seed}",
         next((r for r in results if math.isfinite(r.score.ci95[0])), first).coverage,
@@ -151,5 +153,6 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+def share_text(value: float | None) -> str:
+    """A share in percent, or a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.2%}"

@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.deadline_outcomes import DeadlineOutcomes
 from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.observation_kernels import BUNDLED, GOODPUT, SEPARATE
 from llm_sched_env.simulation.events.metrics import reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -32,15 +34,20 @@ class ClusterReport:
         observations: float32, shape (N, F).
         rewards: shape (N,); 0 where no step was made.
         terms: revenue of the step by prompt and output, currency, shape (N, 2).
+        outcomes: completed requests of the step that were good, had a late first token, or had
+            slow tokens, int64, shape (N, 3, I), rows DEADLINE_COUNTS; None without deadlines.
     """
 
     observations: np.ndarray
     rewards: np.ndarray
     terms: np.ndarray
+    outcomes: np.ndarray | None
 
     def forget_step(self, k: int) -> None:
         """Cluster k has begun a new episode: it has earned nothing yet; its reward stays."""
         self.terms[k] = 0.0
+        if self.outcomes is not None:
+            self.outcomes[k] = 0
 
 
 Configuration = TypeVar("Configuration", bound=IntervalConfiguration | EventConfiguration)
@@ -72,7 +79,10 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         # The parts that are not controlled stay at the plan, whose ranks are there already.
         self.batch.controls[:, : len(self._plan_controls)] = self._plan_controls
         self._origin = np.zeros(batch.n_clusters)
-        self._bundled = self.cluster.pricing == "bundled"
+        self._scheme = BUNDLED if self.cluster.pricing == "bundled" else SEPARATE
+        if configuration.revenue == "goodput":
+            self._scheme = GOODPUT
+        self._outcomes = DeadlineOutcomes(batch) if batch.instance.has_deadlines else None
         self._billed = np.zeros((batch.n_clusters, 2))
         self._revenue = np.zeros((batch.n_clusters, 2))
         self._scratch = self.empty_report()
@@ -110,11 +120,12 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
     def _read(self, report: Report, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and have earned since the last step."""
 
-    def _empty_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Observations, rewards and terms of an empty report."""
+    def _empty_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Observations, rewards, terms and outcomes of an empty report."""
         n = self.batch.n_clusters
         shape = (n, *(self.observation_space.shape or ()))
-        return np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2))
+        outcomes = None if self._outcomes is None else self._outcomes.none()
+        return np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)), outcomes
 
     def start(
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
@@ -147,6 +158,8 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         """What cluster k earns counts from now on."""
         self._read(self._scratch, k, k + 1)
         self._billed[k] = self._revenue[k]
+        if self._outcomes is not None:
+            self._outcomes.begin(k)
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan, ServiceLevel
 from llm_sched_env.planning.cluster import Cluster
@@ -41,6 +42,8 @@ class IntervalArguments(TypedDict, total=False):
     Args:
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
         pricing: ``bundled`` (default) or ``separate``.
+        revenue: which completed requests are paid for: ``all`` (default), or ``goodput``: those
+            that met the deadlines of their class, whole and at completion under either pricing.
         interval: seconds an action is held, default 1.
         horizon: seconds per episode, default 300.
         gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
@@ -58,6 +61,7 @@ class IntervalArguments(TypedDict, total=False):
 
     instance: Instance | str | Path | dict[str, Any]
     pricing: str
+    revenue: str
     interval: float
     horizon: float
     gate: str
@@ -73,6 +77,7 @@ class IntervalConfiguration:
     """Validated :class:`IntervalArguments`."""
 
     cluster: Cluster
+    revenue: str
     interval: float
     horizon: float
     gate: str
@@ -87,6 +92,7 @@ class IntervalConfiguration:
         instance: Instance | str | Path | dict[str, Any] = "base",
         n_gpus: int = 20,
         pricing: str = "bundled",
+        revenue: str = "all",
         interval: float = 1.0,
         horizon: float = 300.0,
         gate: str = "token-bucket",
@@ -99,6 +105,7 @@ class IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
         router = renamed_choice("router", router, _FORMER_NAMES)
+        require_choice("revenue", revenue, REVENUES)
         require_choice("gate", gate, _GATE_NAMES)
         require_choice("router", router, tuple(_ROUTERS))
         require_choice("pools", pools, _POOLS)
@@ -109,6 +116,7 @@ class IntervalConfiguration:
             raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
             cluster=Cluster.of(instance, n_gpus, pricing, slos),
+            revenue=revenue,
             interval=float(interval),
             horizon=float(horizon),
             gate=gate,

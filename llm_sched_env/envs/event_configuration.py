@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.scheduling.rules import EventDispatch
@@ -22,6 +23,8 @@ class EventArguments(TypedDict, total=False):
     Args:
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
         pricing: ``bundled`` (default) or ``separate``.
+        revenue: which completed requests are paid for: ``all`` (default), or ``goodput``: those
+            that met the deadlines of their class, whole and at completion under either pricing.
         horizon: seconds per episode, default 300.
         router: ``agent`` (default): the agent sends each decode to a solo or a mixed GPU;
             ``randomized``: the plan's probability assigns each finished prefill to solo or mixed
@@ -35,6 +38,7 @@ class EventArguments(TypedDict, total=False):
 
     instance: Instance | str | Path | dict[str, Any]
     pricing: str
+    revenue: str
     horizon: float
     router: str
     pools: str
@@ -47,6 +51,7 @@ class EventConfiguration:
     """Validated :class:`EventArguments`."""
 
     cluster: Cluster
+    revenue: str
     horizon: float
     rule: EventDispatch
     wake_interval: float | None
@@ -58,6 +63,7 @@ class EventConfiguration:
         instance: Instance | str | Path | dict[str, Any] = "base",
         n_gpus: int = 20,
         pricing: str = "bundled",
+        revenue: str = "all",
         horizon: float = 300.0,
         router: str = "agent",
         pools: str = "static",
@@ -65,6 +71,7 @@ class EventConfiguration:
         start: str = "empty",
     ) -> EventConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
+        require_choice("revenue", revenue, REVENUES)
         require_choice("start", start, STARTS)
         require_seconds("horizon", horizon)
         if wake_interval is not None:
@@ -75,6 +82,7 @@ class EventConfiguration:
                 )
         return cls(
             cluster=Cluster.of(instance, n_gpus, pricing),
+            revenue=revenue,
             horizon=float(horizon),
             rule=EventDispatch(router, pools),
             wake_interval=None if wake_interval is None else float(wake_interval),

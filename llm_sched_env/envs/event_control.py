@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
+from llm_sched_env.envs.deadline_outcomes import outcome_info
 from llm_sched_env.envs.decision_space import action_count, checked_decisions
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.observation import event_observation_space
@@ -30,6 +31,8 @@ class DecisionReport(ClusterReport):
         counts: requests at each station; int64, shape (N, 5, I).
         head_ranks: for the request that each action other than "wait" would take, how many
             classes have an older one, I where there is none; int64, shape (N, 3, I).
+        head_arrivals: when the head of each prefill queue arrived, seconds since the start, inf
+            where nobody waits; shape (N, I).
     """
 
     times: np.ndarray
@@ -38,6 +41,7 @@ class DecisionReport(ClusterReport):
     masks: np.ndarray
     counts: np.ndarray
     head_ranks: np.ndarray
+    head_arrivals: np.ndarray
 
     def forget_step(self, k: int) -> None:
         """Cluster k has begun a new episode."""
@@ -111,6 +115,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
             masks=np.zeros((n, self.n_actions), np.int8),
             counts=np.zeros((n, len(OCCUPANCIES), n_classes), np.int64),
             head_ranks=np.zeros((n, 3, n_classes), np.int64),
+            head_arrivals=np.full((n, n_classes), np.inf),
         )
 
     def action_masks(self) -> np.ndarray:
@@ -147,6 +152,8 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         self._finished = self.batch.decide(actions, self._until)
         self._read(report, 0, n)
         self._billed[:] = self._revenue
+        if self._outcomes is not None:
+            self._outcomes.take(report.outcomes, 0, n)
         # Time without a decision at its end counts on.
         self._decided_at = np.where(self._finished, self._decided_at, report.times)
 
@@ -154,7 +161,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         """Write what clusters first..last-1 show, and have earned since the last decision."""
         read_decisions(
             self.batch.states,
-            self._bundled,
+            self._scheme,
             self._reward_scale,
             self._billed,
             self._decided_at,
@@ -168,6 +175,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
             report.masks,
             report.counts,
             report.head_ranks,
+            report.head_arrivals,
             first,
             last,
         )
@@ -189,12 +197,16 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
     def info(self, k: int, report: DecisionReport) -> dict[str, Any]:
         """The ``info`` of cluster k, in addition to its observation."""
         prompt, output = report.terms[k].tolist()
-        return {
+        info: dict[str, Any] = {
             "time": float(report.times[k]),
             "elapsed_seconds": float(report.elapsed[k]),
             "revenue": {"prompt": prompt, "output": output},
             "action_mask": report.masks[k],
             "counts": report.counts[k],
             "head_ranks": report.head_ranks[k],
+            "head_arrivals": report.head_arrivals[k],
             "events": int(report.events[k]),
         }
+        if report.outcomes is not None:
+            info["deadlines"] = outcome_info(report.outcomes[k])
+        return info

@@ -54,6 +54,7 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     many seconds to earn. The sum over an episode / horizon is its score.
     ``info["elapsed_seconds"]`` is the time since the last decision, for learners of average
     reward or of discounts by time; ``info["revenue"]`` has the terms in currency.
+    ``revenue="goodput"`` and ``info["deadlines"]`` are as in ``LLMSched-v0``.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum); the first decision is at once, even if

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
+from llm_sched_env.envs.deadline_outcomes import outcome_infos
 from llm_sched_env.envs.decision_space import DecisionSpaces, action_names
 from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
@@ -88,7 +89,10 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
             "action_mask": report.masks.copy(),
             "counts": report.counts.copy(),
             "head_ranks": report.head_ranks.copy(),
+            "head_arrivals": report.head_arrivals.copy(),
             "events": report.events.copy(),
         }
+        if report.outcomes is not None:
+            values["deadlines"] = outcome_infos(report.outcomes)
         every = np.ones(self.num_envs, np.bool_)
         return values | {f"_{name}": every for name in values}

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.deadline_outcomes import outcome_info
 from llm_sched_env.envs.interval_slos import IntervalLevels, LevelReport
 from llm_sched_env.envs.observation import observation_space
 from llm_sched_env.envs.observation_kernels import read_clusters
@@ -134,6 +135,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             self._read(report, first, last)
             self._billed[first:last] = self._revenue[first:last]
             self._counted[first:last] = self._arrived[first:last]
+            if self._outcomes is not None:
+                self._outcomes.take(report.outcomes, first, last)
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and what has happened since the last interval.
@@ -142,7 +145,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         """
         read_clusters(
             self.batch.states,
-            self._bundled,
+            self._scheme,
             self._reward_scale,
             self._billed,
             self._counted,
@@ -185,6 +188,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             "arrivals": report.arrivals[k].copy(),
             "counts": self.counts()[k],
         }
+        if report.outcomes is not None:
+            info["deadlines"] = outcome_info(report.outcomes[k])
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():
                 info[name] = {level: float(numbers[k]) for level, numbers in values.items()}

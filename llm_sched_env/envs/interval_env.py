@@ -71,7 +71,10 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     ``info["time"]`` the seconds since the start. With changing arrival rates, mean rewards over
     whole periods are the score. With service levels the reward is revenue less their penalties on
     the same scale; ``info["slos"]`` has what each comes to in the interval (time averages) and
-    ``info["penalties"]`` what each with a price costs, in currency.
+    ``info["penalties"]`` what each with a price costs, in currency. With ``revenue="goodput"``
+    only requests that met the deadlines of their class are paid, at completion; where the instance
+    has deadlines, ``info["deadlines"]`` counts by class the completed requests of the interval that
+    were ``good``, and those with a late first token (``late_ttft``) or slow ones (``late_tpot``).
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``

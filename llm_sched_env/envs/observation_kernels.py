@@ -17,6 +17,8 @@ from llm_sched_env.simulation.events.decisions import is_possible, queue_of_acti
 from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
 from llm_sched_env.simulation.state.layout import N_AVAILABLE_SETS, EngineState
 
+BUNDLED, SEPARATE, GOODPUT = range(3)
+"""What is paid for, and when: all requests under either pricing, or good ones at completion."""
 HEAD_AGE_SCALE = 10.0
 """Seconds that a head has waited when its age is shown as 1/2: mean patience in the paper."""
 
@@ -55,17 +57,21 @@ def _observe_stations(
 
 
 @compiled
-def _revenue_of_cluster(states: EngineState, k: int, bundled: bool) -> tuple[float, float]:
+def _revenue_of_cluster(states: EngineState, k: int, scheme: int) -> tuple[float, float]:
     """Currency since the last reset of metrics, by its terms prompt and output.
 
     Bundled charging (22) bills both when the decode completes, separate charging (23) the
-    prompt when the prefill completes.
+    prompt when the prefill completes. Goodput bills both at the completion of a good request.
     """
     prompt, output = 0.0, 0.0
     for i in range(states.totals.shape[1]):
         totals = states.totals[k, i]
+        if scheme == GOODPUT:
+            output += totals.good_decode_revenue
+            prompt += totals.good_revenue - totals.good_decode_revenue
+            continue
         output += totals.decode_revenue
-        if bundled:
+        if scheme == BUNDLED:
             prompt += totals.bundled_revenue - totals.decode_revenue
         else:
             prompt += totals.prefill_revenue
@@ -76,7 +82,7 @@ def _revenue_of_cluster(states: EngineState, k: int, bundled: bool) -> tuple[flo
 def _bill(
     states: EngineState,
     k: int,
-    bundled: bool,
+    scheme: int,
     reward_scale: float,
     billed: np.ndarray,
     revenue: np.ndarray,
@@ -84,7 +90,7 @@ def _bill(
     rewards: np.ndarray,
 ) -> None:
     """What cluster k has earned so far and since the last step; arguments as read_clusters."""
-    prompt, output = _revenue_of_cluster(states, k, bundled)
+    prompt, output = _revenue_of_cluster(states, k, scheme)
     revenue[k, 0] = prompt
     revenue[k, 1] = output
     terms[k, 0] = prompt - billed[k, 0]
@@ -95,7 +101,7 @@ def _bill(
 @entry_point
 def read_clusters(
     states: EngineState,
-    bundled: bool,
+    scheme: int,
     reward_scale: float,
     billed: np.ndarray,
     counted: np.ndarray,
@@ -112,7 +118,7 @@ def read_clusters(
 
     Args:
         states: stacked clusters.
-        bundled: which charging.
+        scheme: BUNDLED, SEPARATE or GOODPUT.
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
         counted: arrivals up to the last interval, int64, shape (N, I).
@@ -132,7 +138,7 @@ def read_clusters(
             observations[k, 5 * n_classes + i] = _credit_now(states, k, i)
             arrived[k, i] = states.totals[k, i].arrived
             arrivals[k, i] = arrived[k, i] - counted[k, i]
-        _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)
+        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
 
 
 @compiled
@@ -149,11 +155,16 @@ def _is_older(state: EngineState, queue: int, other: int) -> Any:
 
 @compiled
 def _observe_heads(
-    state: EngineState, observation: np.ndarray, mask: np.ndarray, ranks: np.ndarray
+    state: EngineState,
+    observation: np.ndarray,
+    mask: np.ndarray,
+    ranks: np.ndarray,
+    arrivals: np.ndarray,
 ) -> None:
     """Ages and ranks of the requests that the actions take, and which actions are possible."""
     n_classes = len(state.classes)
     mask[0] = 1
+    arrivals[:] = np.inf
     for action in range(1, 1 + 3 * n_classes):
         mask[action] = is_possible(state, action)
         queue = queue_of_action(state, action)
@@ -165,6 +176,8 @@ def _observe_heads(
             continue
         record = state.requests[state.waiting[head].request]
         since = record.arrival_time if part == 0 else record.first_token_time
+        if part == 0:
+            arrivals[i] = since
         age = max(0.0, state.clock[0].time - since)
         observation[action - 1] = age / (HEAD_AGE_SCALE + age)
         rank = 0
@@ -177,7 +190,7 @@ def _observe_heads(
 @entry_point
 def read_decisions(
     states: EngineState,
-    bundled: bool,
+    scheme: int,
     reward_scale: float,
     billed: np.ndarray,
     decided_at: np.ndarray,
@@ -191,6 +204,7 @@ def read_decisions(
     masks: np.ndarray,
     counts: np.ndarray,
     head_ranks: np.ndarray,
+    head_arrivals: np.ndarray,
     first: int,
     last: int,
 ) -> None:
@@ -198,7 +212,7 @@ def read_decisions(
 
     Args:
         states: stacked clusters.
-        bundled: which charging.
+        scheme: BUNDLED, SEPARATE or GOODPUT.
         reward_scale: reward per currency, 1 / (n * R*).
         billed: revenue by prompt and output up to the last decision, currency, shape (N, 2).
         decided_at: time of the last decision, seconds, shape (N,).
@@ -213,6 +227,8 @@ def read_decisions(
         counts: receives the requests at each station; int64, shape (N, 5, I).
         head_ranks: receives, for the request that each action would take, how many classes have
             an older one, I where there is none; int64, shape (N, 3, I).
+        head_arrivals: receives when the head of each prefill queue arrived, seconds since the
+            start, inf where nobody waits; shape (N, I).
         first: the first cluster.
         last: one past the last cluster.
     """
@@ -220,7 +236,7 @@ def read_decisions(
     for k in range(first, last):
         _observe_stations(states, k, observations[k], 8 * n_classes)
         heads = observations[k, 5 * n_classes : 8 * n_classes]
-        _observe_heads(cluster_row(states, k), heads, masks[k], head_ranks[k])
+        _observe_heads(cluster_row(states, k), heads, masks[k], head_ranks[k], head_arrivals[k])
         for i in range(n_classes):
             own = states.classes[k, i]
             counts[k, 0, i] = own.q_prefill
@@ -231,4 +247,4 @@ def read_decisions(
         times[k] = states.clock[k, 0].time
         elapsed[k] = times[k] - decided_at[k]
         events[k] = states.clock[k, 0].events
-        _bill(states, k, bundled, reward_scale, billed, revenue, terms, rewards)
+        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
 from llm_sched_env.envs.configuration import IntervalArguments, IntervalConfiguration
+from llm_sched_env.envs.deadline_outcomes import outcome_infos
 from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.plugins.deprecated_names import renamed_arguments
@@ -84,6 +85,8 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
             "counts": self.control.counts(),
             "_counts": every,
         }
+        if report.outcomes is not None:
+            infos |= {"deadlines": outcome_infos(report.outcomes), "_deadlines": every}
         if report.levels is not None:
             for name, values in self.control.level_terms(report.levels).items():
                 infos[name] = {level: numbers.copy() for level, numbers in values.items()}

@@ -101,6 +101,7 @@ def compare(
     competitors: Sequence[Competitor],
     *,
     pricing: str = "bundled",
+    revenue: str = "all",
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
@@ -119,6 +120,7 @@ def compare(
         workloads: the rows.
         competitors: the columns.
         pricing: and the other arguments up to ``seed``: as in :func:`llm_sched_env.evaluate`.
+        revenue: ``all`` or ``goodput``.
         slos: service levels.
         horizon: simulated seconds, warm-up included; default 1200 and, with arrival profiles, as
             many more as make the measured seconds whole periods.
@@ -144,6 +146,7 @@ def compare(
     pairs = list(_pairs(workloads, competitors))
     settings = {
         "pricing": pricing,
+        "revenue": revenue,
         "slos": checked_service_levels(slos),
         "replications": replications,
         "seed": seed,
@@ -257,7 +260,7 @@ def rows(results: Sequence[tuple[str, Evaluation]]) -> list[dict[str, Any]]:
             "ttft_p99": result.ttft.p99,
             "tpot_p99": result.tpot.p99,
             "abandoned_share": result.abandoned["share"],
-            "pricing": result.pricing,
+            "pricing": result.paid_for,
             "horizon": result.horizon,
             "warmup": result.warmup,
             "replications": result.replications,
@@ -287,8 +290,8 @@ def settings_notes(results: Sequence[tuple[str, Evaluation]]) -> list[str]:
         times += "".join(f" ({name}: {horizon:g} s)" for name, horizon in others.items())
         times += "; traces: whole, none" if len(drawn) < len(results) else ""
     how = (
-        f"{first.pricing} pricing, {first.replications} replications of {times}, seed {first.seed};"
-        " ± is half a 95% interval."
+        f"{first.paid_for} pricing, {first.replications} replications of {times}, "
+        f"seed {first.seed}; ± is half a 95% interval."
     )
     by_instance: dict[str, dict[int, Evaluation]] = {}
     for _, result in results:

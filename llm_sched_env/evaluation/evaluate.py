@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import checked_integer
+from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
@@ -24,9 +25,9 @@ from llm_sched_env.evaluation.slo_attainment import (
     slo_attainment,
 )
 from llm_sched_env.evaluation.versions import versions
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, ServiceLevel
-from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.deprecated_names import renamed_arguments
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.runs import (
@@ -55,6 +56,7 @@ def evaluate(
     n_gpus: int = 20,
     *,
     pricing: str = "bundled",
+    revenue: str = "all",
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
     horizon: float | None = None,
     warmup: float | None = None,
@@ -80,9 +82,12 @@ def evaluate(
             :class:`DispatchRule`, or an object with ``reset`` and ``act``.
         instance: preset name, instance file, plain data or :class:`Instance`; default ``base``.
             With a trace it gives hardware, prices and, if it has the trace's classes by name or
-            as many in their order, patience; means and rates are the trace's.
+            as many in their order, patience and deadlines; means and rates are the trace's.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
+        revenue: ``all`` completed requests are paid for, or ``goodput``: only those that met the
+            deadlines of their class, prompt and output at completion under either pricing. R*
+            and the plan stay those of the pricing, so the bound holds for both.
         slos: service-level objectives, as in :func:`llm_sched_env.plan`: the plan with them steers
             the policy, and the result has what is measured of them. The score stays a share of R*.
         horizon: simulated seconds, warm-up included; default the whole trace, or 900 and, with
@@ -122,6 +127,8 @@ def evaluate(
     started = time.perf_counter()
     replications = checked_integer("replications", replications)
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
+    if revenue not in REVENUES:
+        raise ConfigurationError("revenue", revenue, one_of(REVENUES))
     seed = checked_integer("seed", seed, least=0)
     name, resolved = resolve_policy(policy)
     runs = runs_of(resolved)
@@ -149,6 +156,7 @@ def evaluate(
         served.stream(measured.horizon),
         billing,
         measured.pays_earlier_arrivals,
+        revenue,
     )
     if executor is None:
         ran = runs.replicate(run, replications, jobs)
@@ -178,7 +186,8 @@ def _summarize(
     estimate = partial(Estimate.of, requests_given=measured.requests_given)
     metrics, thinking = ran.metrics, ran.decision_seconds
     rates = {p: np.array([m.revenue_rate(p) for m in metrics]) for p in PRICINGS}
-    scores = rates[pricing] / bound
+    paid = np.array([m.revenue_rate(pricing, run.revenue) for m in metrics])
+    scores = paid / bound
     indicators = measured_indicators(cluster, metrics)
     penalties = penalty_rates(cluster.slos, indicators).sum(axis=0)
     occupancy = {o: np.array([m.occupancy[o] for m in metrics]) for o in OCCUPANCIES}
@@ -206,17 +215,17 @@ def _summarize(
         bound_of=measured.bound_of,
         requests_given=measured.requests_given,
         score=estimate(scores),
-        revenue_rate=estimate(rates[pricing]),
+        revenue_rate=estimate(paid),
         bundled_revenue_rate=estimate(rates["bundled"]),
         separate_revenue_rate=estimate(rates["separate"]),
-        objective=estimate(rates[pricing] - penalties),
+        objective=estimate(paid - penalties),
         decode_tpot=estimate(np.array([decode_tpot(instance, m) for m in metrics])),
         slos=slo_attainment(cluster, indicators),
         scores=tuple(scores.tolist()),
         occupancy={o: v.mean(axis=0) for o, v in occupancy.items()},
         occupancy_standard_error=error,
         classes=tuple(
-            _class_result(cluster, metrics, histograms, sums, i) for i in range(instance.n_classes)
+            _class_result(run, metrics, histograms, sums, i) for i in range(instance.n_classes)
         ),
         **pooled,
         events=sum(m.events for m in metrics),
@@ -225,12 +234,15 @@ def _summarize(
         versions=versions("gymnasium"),
         note=cluster.plan.note(),
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
+        revenue=run.revenue,
+        goodput_rate=estimate(np.array([m.revenue_rate(pricing, "goodput") for m in metrics])),
     )
 
 
 def _class_result(
-    cluster: Cluster, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
+    run: Run, metrics: list[Metrics], histograms: np.ndarray, sums: np.ndarray, i: int
 ) -> ClassResult:
+    cluster = run.cluster
     counts: dict[str, Any] = {n: int(sum(m.counts[n][i] for m in metrics)) for n in COUNTS}
     gpu_seconds = sum(m.gpu_seconds for m in metrics)
     latencies: dict[str, Any] = {
@@ -241,7 +253,11 @@ def _class_result(
         name=cluster.instance.classes[i].name,
         inside=int(sum(m.inside[i] for m in metrics)),
         throughput=counts["completed"] / gpu_seconds,
-        revenue_rate=float(sum(m.revenue(cluster.pricing)[i] for m in metrics)) / gpu_seconds,
+        revenue_rate=float(sum(m.revenue(cluster.pricing, run.revenue)[i] for m in metrics))
+        / gpu_seconds,
+        deadlines=(
+            DeadlineAttainment.measured(metrics, i) if cluster.instance.has_deadlines else None
+        ),
         **counts,
         **latencies,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.plugins.deprecated_names import renamed_attributes, renamed_property
 from llm_sched_env.simulation.events.metrics import Latency, plain_latency
 
@@ -87,7 +88,8 @@ class ClassResult:
 
     initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode + inside, where
     ``initial`` counts the requests present when the warm-up ended and ``rejected`` those that
-    need more KV tokens than a GPU has.
+    need more KV tokens than a GPU has. ``deadlines`` says how many were good, and why the others
+    were not; None where no class of the instance has deadlines.
     """
 
     name: str
@@ -105,10 +107,14 @@ class ClassResult:
     ttft: Latency
     tpot: Latency
     e2e: Latency
+    deadlines: DeadlineAttainment | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Plain data; ``deadlines`` only where the instance has any."""
         plain = asdict(self)
+        plain.pop("deadlines")
+        if self.deadlines is not None:
+            plain["deadlines"] = self.deadlines.to_dict()
         for name in ("ttft", "tpot", "e2e"):
             plain[name] = plain_latency(getattr(self, name))
         return plain
@@ -123,6 +129,8 @@ class Evaluation:
         instance: the instance's name.
         n_gpus: cluster size.
         pricing: ``bundled`` or ``separate``, of ``revenue_rate``, ``score`` and ``bound``.
+        revenue: which requests are paid for in ``revenue_rate``, ``score`` and ``objective``:
+            ``all``, or ``goodput``: good ones, at completion under either pricing.
         bound: R* of the requests and seconds that are measured.
         bound_of: which these are, in words that follow "R* of".
         requests_given: whether all replications have the same requests, those of a trace.
@@ -131,6 +139,7 @@ class Evaluation:
         objective: revenue rate less the penalties of the service levels.
         bundled_revenue_rate: equation (22).
         separate_revenue_rate: equation (23).
+        goodput_rate: revenue of the good requests; without deadlines all completed ones are.
         occupancy: time averages by station, each of shape (I,).
         occupancy_standard_error: their standard errors over replications.
         slos: what each service-level objective came to, by name.
@@ -185,6 +194,8 @@ class Evaluation:
     versions: dict[str, str]
     note: str = ""
     decision_milliseconds: DecisionTime | None = None
+    revenue: str = "all"
+    goodput_rate: Estimate | None = None
 
     slis = renamed_property("slis", "slos")
     token_time = renamed_property("token_time", "decode_tpot")
@@ -224,6 +235,17 @@ class Evaluation:
         return {"prefill_queue": prefill, "decode_queue": decode, "share": share}
 
     @property
+    def deadlines(self) -> DeadlineAttainment | None:
+        """How many requests of all classes were good; None without deadlines."""
+        found = [c.deadlines for c in self.classes if c.deadlines is not None]
+        return DeadlineAttainment.together(found) if found else None
+
+    @property
+    def paid_for(self) -> str:
+        """What is paid for, in words: the pricing, or goodput and the pricing of R*."""
+        return self.pricing if self.revenue == "all" else f"goodput, R* {self.pricing}"
+
+    @property
     def requests(self) -> dict[str, int]:
         """The account of every request: arrived, completed, rejected, abandoned, inside."""
         names = ("initial", "arrived", "completed", "rejected", "inside")
@@ -232,7 +254,7 @@ class Evaluation:
         return {**counts, "abandoned": lost["prefill_queue"] + lost["decode_queue"]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, one JSON object."""
+        """Plain data, one JSON object; what deadlines add only where there are any."""
         estimates = (
             "score",
             "revenue_rate",
@@ -273,7 +295,18 @@ class Evaluation:
             ),
             "versions": self.versions,
             "note": self.note,
+            **self._deadline_entries(),
         }
+
+    def _deadline_entries(self) -> dict[str, Any]:
+        """What deadlines, and being paid for goodput, add to the plain data."""
+        entries: dict[str, Any] = {}
+        if self.deadlines is not None or self.revenue != "all":
+            entries["revenue"] = self.revenue
+        if self.deadlines is not None and self.goodput_rate is not None:
+            entries["goodput_rate"] = self.goodput_rate.to_dict()
+            entries["deadlines"] = self.deadlines.to_dict()
+        return entries
 
 
 __getattr__ = renamed_attributes(globals(), MeasuredLevel="SloAttainment")

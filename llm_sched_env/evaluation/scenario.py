@@ -25,7 +25,7 @@ from llm_sched_env.evaluation.measurement import (
     measured_trace,
 )
 from llm_sched_env.model.catalog import PATIENCE_RATE
-from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import RequestStream
@@ -99,16 +99,20 @@ class ReplayedTrace:
         return self.trace.until(horizon).stream
 
     def _instance_of(self, trace: Trace, seconds: tuple[float, float] | None) -> Instance:
-        """The instance of a trace's requests, with the cluster's hardware, prices and patience.
+        """The instance of a trace's requests, on the cluster's hardware and at its prices.
 
-        If the trace gives the patience of its requests, rates follow from these.
+        Classes that are the cluster's, by name or in their order, have its patience and deadlines;
+        if the trace gives the patience of its requests, rates follow from these.
         """
         given, patience = self.cluster.instance, np.array([PATIENCE_RATE])
-        by_name = {c.name: c.patience_rate for c in given.classes}
+        own = list[RequestClass]()
+        by_name = {c.name: c for c in given.classes}
         if by_name.keys() >= set(trace.class_names):
-            patience = np.array([by_name[name] for name in trace.class_names])
+            own = [by_name[name] for name in trace.class_names]
         elif given.n_classes == len(trace.class_names):
-            patience = given.patience_rates
+            own = list(given.classes)
+        if own:
+            patience = np.array([c.patience_rate for c in own])
         if (rates := given_patience_rates(trace, trace.duration)) is not None:
             patience = np.array(rates)
         matched = instance_from_trace(
@@ -119,6 +123,10 @@ class ReplayedTrace:
             given.prices,
             seconds=seconds,
         )
+        if own:
+            pairs = zip(matched.classes, own, strict=True)
+            classes = tuple(dataclasses.replace(c, deadlines=o.deadlines) for c, o in pairs)
+            matched = dataclasses.replace(matched, classes=classes)
         return dataclasses.replace(matched, name=self.name)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.hardware import Hardware, load_hardware
 from llm_sched_env.model.hardware_presets import hardware_path
 from llm_sched_env.model.length_distributions import (
@@ -23,7 +24,7 @@ from llm_sched_env.model.length_distributions import (
 from llm_sched_env.model.length_moments import mean_whole_chunks
 from llm_sched_env.model.plain_tables import check_number, checked_table, plain_table
 
-__all__ = ["Hardware", "Instance", "Prices", "RequestClass", "load_hardware"]
+__all__ = ["Deadlines", "Hardware", "Instance", "Prices", "RequestClass", "load_hardware"]
 
 
 def _require_name(field: str, got: Any) -> None:
@@ -49,6 +50,7 @@ class RequestClass:
         prefill_iterations: mean iterations of a prefill under whole chunks, where it does not
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
         decode_iterations: mean iterations of a decode under whole iterations, likewise.
+        deadlines: what a completed request must keep to be good; None: every one is.
 
     Example:
         >>> chat = RequestClass(
@@ -69,6 +71,7 @@ class RequestClass:
     observed_lengths: ObservedLengths | None = None
     prefill_iterations: float | None = None
     decode_iterations: float | None = None
+    deadlines: Deadlines | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -100,6 +103,8 @@ class RequestClass:
         for name in ("prefill_iterations", "decode_iterations"):
             if getattr(self, name) is not None:
                 check_number(self, name, at + name)
+        if self.deadlines is not None and not isinstance(self.deadlines, Deadlines):
+            raise ConfigurationError(at + "deadlines", self.deadlines, "a Deadlines")
 
     def _check_observed(self, at: str) -> None:
         observed = self.observed_lengths
@@ -234,6 +239,18 @@ class Instance:
         return self._per_class("patience_rate")
 
     @property
+    def has_deadlines(self) -> bool:
+        """Whether any class has deadlines."""
+        return any(c.deadlines is not None for c in self.classes)
+
+    @property
+    def deadlines(self) -> np.ndarray:
+        """Greatest good TTFT, s, and TPOT, s per token, inf without a bound; shape (2, I)."""
+        free = (np.inf, np.inf)
+        limits = [free if c.deadlines is None else c.deadlines.limits for c in self.classes]
+        return np.array(limits, dtype=float).T
+
+    @property
     def prefill_rates(self) -> np.ndarray:
         """Prefill rates mu_p, 1/s; shape (I,)."""
         _, mixed = self.full_batch_seconds
@@ -354,4 +371,7 @@ def _request_class(data: Any, where: str) -> RequestClass:
     if fields.get("arrival_profile") is not None:
         table = checked_table(fields["arrival_profile"], ArrivalProfile, f"{where} arrival_profile")
         fields["arrival_profile"] = ArrivalProfile(**table)
+    if fields.get("deadlines") is not None:
+        table = checked_table(fields["deadlines"], Deadlines, f"{where} deadlines")
+        fields["deadlines"] = Deadlines(**table)
     return RequestClass(**fields)

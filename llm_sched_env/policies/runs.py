@@ -49,6 +49,7 @@ class Run:
     stream: RequestStream | None
     billing: str | None
     pays_earlier_arrivals: bool
+    revenue: str
 
     @property
     def mechanics(self) -> dict[str, Any]:

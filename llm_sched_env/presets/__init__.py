@@ -10,12 +10,14 @@ from llm_sched_env.model.catalog import (
 )
 from llm_sched_env.presets.named import (
     CHANGING_PRESETS,
+    DEADLINE_PRESETS,
     MEASURED_PRESETS,
     NAMED_INSTANCES,
     PRESETS,
     TRACE_ARRIVAL_RATE,
     azure2023,
     base,
+    chat_deadlines,
     dolly15k,
     h100_chat,
     overload,
@@ -24,6 +26,7 @@ from llm_sched_env.presets.named import (
 
 __all__ = [
     "CHANGING_PRESETS",
+    "DEADLINE_PRESETS",
     "MEASURED_PRESETS",
     "NAMED_INSTANCES",
     "PAPER_PRICES",
@@ -34,6 +37,7 @@ __all__ = [
     "TRACE_ARRIVAL_RATE",
     "azure2023",
     "base",
+    "chat_deadlines",
     "dolly15k",
     "h100_chat",
     "overload",

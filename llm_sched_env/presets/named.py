@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.instance import (
     Hardware,
     Instance,
@@ -132,6 +133,27 @@ def h100_chat() -> Instance:
     )
 
 
+def chat_deadlines() -> Instance:
+    """Interactive chat whose first token is due in a second, beside summaries that may wait.
+
+    On the paper's hardware, 4% above capacity: not every request can be good, so it matters who
+    goes first. Whoever waits for a summary is more patient.
+    """
+    chat = Deadlines(ttft_seconds=1.0, tpot_seconds=0.05)
+    summaries = Deadlines(ttft_seconds=20.0)
+    return Instance(
+        "chat-deadlines",
+        (
+            RequestClass("chat", 300.0, 400.0, 1.4, PATIENCE_RATE, deadlines=chat),
+            RequestClass("summaries", 3000.0, 300.0, 0.5, 0.02, deadlines=summaries),
+        ),
+        QWEN_8B_A100,
+        PAPER_PRICES,
+    )
+
+
+DEADLINE_PRESETS: dict[str, Callable[[], Instance]] = {"chat-deadlines": chat_deadlines}
+"""Presets whose classes have deadlines."""
 MEASURED_PRESETS: dict[str, Callable[[], Instance]] = {"h100-chat": h100_chat}
 """Presets on measured hardware."""
 CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
@@ -145,7 +167,7 @@ CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
     "peaks": lambda: time_varying.peaks(dolly15k().scaled(0.6), "peaks"),
 }
 """Presets whose arrival rates change (time_varying.py); their mean rates set plan and R*."""
-NAMED_INSTANCES = {**PRESETS, **MEASURED_PRESETS, **CHANGING_PRESETS}
+NAMED_INSTANCES = {**PRESETS, **MEASURED_PRESETS, **DEADLINE_PRESETS, **CHANGING_PRESETS}
 """All presets that need no file."""
 
 

@@ -12,6 +12,7 @@ from reference_simulator import ReferenceSimulator
 from llm_sched_env import presets
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
@@ -74,11 +75,11 @@ def general_instance(kind: str) -> Instance:
     day = ArrivalProfile((0.0, 10.0, 10.0, 25.0), (0.2, 3.0, 0.0, 1.0))
     observed = LengthDistribution("empirical", values=(100.0, 200.0, 900.0))
     fixed = LengthDistribution("deterministic")
+    slow, fast = Deadlines(ttft_seconds=6.0), Deadlines(ttft_seconds=1.0, tpot_seconds=0.05)
+    profile = day if kind == "day" else None
     classes = (
-        RequestClass("a", 400.0, 500.0, 0.6, 0.1, prompts, outputs),
-        RequestClass(
-            "b", 1500.0, 200.0, 0.6, 0.0, outputs, prompts, day if kind == "day" else None
-        ),
+        RequestClass("a", 400.0, 500.0, 0.6, 0.1, prompts, outputs, deadlines=slow),
+        RequestClass("b", 1500.0, 200.0, 0.6, 0.0, outputs, prompts, profile, deadlines=fast),
         RequestClass("c", 400.0, 60.0, 0.4, 0.3, *((observed, fixed) if kind == "lengths" else ())),
     )
     bursts = ArrivalModulation(
@@ -93,10 +94,17 @@ KINDS = ("lengths", "affine", "kv", "day")
 
 
 def tie_instance(patience_rate: float) -> Instance:
-    """A prefill takes one tick; a class that is admitted to 1/8 earns a credit in four ticks."""
+    """A prefill takes one tick; a class that is admitted to 1/8 earns a credit in four ticks.
+
+    A first token of the first class is due two ticks after one of the second, one of the third
+    whenever it comes.
+    """
+    due = (Deadlines(4 * TICK), Deadlines(2 * TICK), Deadlines(tpot_seconds=TICK))
     classes = tuple(
-        RequestClass(name, 512.0, 32.0, arrival_rate=8.0, patience_rate=patience_rate)
-        for name in ("limited", "limited-too", "unlimited")
+        RequestClass(
+            name, 512.0, 32.0, arrival_rate=8.0, patience_rate=patience_rate, deadlines=own
+        )
+        for name, own in zip(("limited", "limited-too", "unlimited"), due, strict=True)
     )
     hardware = Hardware(alpha=2.0**-6, beta=2.0**-14, gamma=64.0, chunk_tokens=256, batch_slots=4)
     return Instance("ties", classes, hardware, Prices(0.1, 0.2))

@@ -451,6 +451,11 @@ class ReferenceSimulator:
         def rank(i: int) -> tuple[float, tuple[float, int]]:
             return -self._rank(i), age(i)
 
+        def due(i: int) -> tuple[float, tuple[float, int]]:
+            deadlines = self.instance.classes[i].deadlines
+            bound = deadlines.ttft_seconds if deadlines is not None else None
+            return (math.inf if bound is None else age(i)[0] + bound), age(i)
+
         waiting = [i for i in self.classes if self.queues[i]]
         if self.rule.gate == "strict-occupancy":
             full = [
@@ -473,6 +478,7 @@ class ReferenceSimulator:
             "credit": age,
             "largest-credit": credit,
             "fcfs": age,
+            "earliest-deadline": due,
             "static-priority": lambda i: self._order().index(self.instance.classes[i].name),
         }[self.rule.gate]
         return min(waiting, key=first, default=None)  # type: ignore[arg-type]

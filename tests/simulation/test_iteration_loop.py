@@ -11,6 +11,7 @@ from loop_twin import LoopTwin
 from reference_cases import RULES, assert_same_log, rule_name
 from reference_simulator import ReferenceSimulator
 
+from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance, Prices, RequestClass
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
@@ -41,8 +42,8 @@ HARDWARE = {
     ),
 }
 CLASSES = (
-    RequestClass("chat", 300.0, 40.0, 1.0, 0.4),
-    RequestClass("code", 900.0, 20.0, 1.0, 0.0),
+    RequestClass("chat", 300.0, 40.0, 1.0, 0.4, deadlines=Deadlines(ttft_seconds=3.0)),
+    RequestClass("code", 900.0, 20.0, 1.0, 0.0, deadlines=Deadlines(ttft_seconds=0.5)),
     RequestClass("short", 100.0, 8.0, 1.0, 0.2),
 )
 
@@ -101,6 +102,7 @@ some_rules = pytest.mark.parametrize(
     [
         DispatchRule("fcfs", "coupled", "dynamic"),
         DispatchRule("fcfs", "solo-first", "dynamic", prefill_first=True),
+        DispatchRule("earliest-deadline", "coupled", "dynamic"),
         DispatchRule("credit", "randomized", "static"),
         DispatchRule("bid-price", "bid-price", "dynamic"),
     ],

@@ -13,6 +13,7 @@ import numpy as np
 
 from llm_sched_env.simulation.events.arrivals import fill_request, schedule_next_arrival
 from llm_sched_env.simulation.events.completion_tree import next_completion_time, next_gpu
+from llm_sched_env.simulation.events.good_requests import count_good
 from llm_sched_env.simulation.events.patience_heap import first_deadline
 from llm_sched_env.simulation.events.statistics import count_latency, log_event
 from llm_sched_env.simulation.events.waiting import join_queue, leave_queue, start_patience
@@ -116,11 +117,13 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     if not settings.bill_own_tokens:
         prompt, output = state.parameters[i].prompt_tokens, state.parameters[i].output_tokens
     decode_bill = settings.decode_price * output
+    bill = settings.prefill_price * prompt + decode_bill
+    if record.arrival_time < state.clock[0].paid_from:
+        bill = decode_bill = 0.0
     totals.completed += 1
     totals.output_tokens += record.output_tokens
-    if record.arrival_time >= state.clock[0].paid_from:
-        totals.decode_revenue += decode_bill
-        totals.bundled_revenue += settings.prefill_price * prompt + decode_bill
+    totals.decode_revenue += decode_bill
+    totals.bundled_revenue += bill
     e2e = time - record.arrival_time
     # A request of less than one token (exponential lengths) counts as one.
     tpot = (time - record.first_token_time) / max(1.0, record.output_tokens)
@@ -128,6 +131,8 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     totals.tpot_sum += tpot
     count_latency(state, E2E, i, e2e)
     count_latency(state, TPOT, i, tpot)
+    ttft = record.first_token_time - record.arrival_time
+    count_good(state, i, ttft, tpot, bill, decode_bill)
     log_event(state, log, time, DECODE_END, record.index, gpu)
     _release(state, request)
 

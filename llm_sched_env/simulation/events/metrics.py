@@ -10,6 +10,7 @@ import numpy as np
 from llm_sched_env.simulation.state.layout import (
     CLASS_TOTALS,
     COUNTS,
+    DEADLINE_COUNTS,
     E2E,
     HISTOGRAM_BINS,
     LOWEST_EXPONENT,
@@ -46,7 +47,9 @@ class Metrics:
     Revenue is that of all requests, or only of those that arrived since ``start``, as
     :func:`reset_metrics` was told.
     By class, initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode +
-    inside.
+    inside. ``deadline_counts`` has the completed requests that were good, and those whose first
+    token was late (``late_ttft``) or whose tokens were slow (``late_tpot``), some of them both;
+    ``good_revenue`` is what the good ones earn at completion.
     Arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
@@ -56,12 +59,14 @@ class Metrics:
     end: float
     occupancy: dict[str, np.ndarray]
     counts: dict[str, np.ndarray]
+    deadline_counts: dict[str, np.ndarray]
     inside: np.ndarray
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
     bundled_revenue: np.ndarray
     prefill_revenue: np.ndarray
     decode_revenue: np.ndarray
+    good_revenue: np.ndarray
     latency_counts: np.ndarray
     latency_sums: np.ndarray
     events: int
@@ -71,15 +76,20 @@ class Metrics:
         """Measured time of all GPUs together, the denominator of every rate."""
         return self.n_gpus * (self.end - self.start)
 
-    def revenue(self, pricing: str) -> np.ndarray:
-        """Revenue by class, in currency: bundled (22) or separate (23); shape (I,)."""
+    def revenue(self, pricing: str, revenue: str = "all") -> np.ndarray:
+        """Revenue by class, in currency: bundled (22) or separate (23); shape (I,).
+
+        Of all requests, or ``goodput``: of good ones, at completion under either pricing.
+        """
+        if revenue == "goodput":
+            return self.good_revenue
         if pricing == "bundled":
             return self.bundled_revenue
         return self.prefill_revenue + self.decode_revenue
 
-    def revenue_rate(self, pricing: str) -> float:
+    def revenue_rate(self, pricing: str, revenue: str = "all") -> float:
         """Revenue per GPU and second."""
-        return float(self.revenue(pricing).sum()) / self.gpu_seconds
+        return float(self.revenue(pricing, revenue).sum()) / self.gpu_seconds
 
 
 def read_metrics(state: EngineState) -> Metrics:
@@ -98,12 +108,14 @@ def read_metrics(state: EngineState) -> Metrics:
         end=end,
         occupancy=occupancy,
         counts={name: totals[name].copy() for name in COUNTS},
+        deadline_counts={name: totals[name].copy() for name in DEADLINE_COUNTS},
         inside=np.sum([classes[name] for name in OCCUPANCIES], axis=0),
         prompt_tokens=totals["prompt_tokens"].copy(),
         output_tokens=totals["output_tokens"].copy(),
         bundled_revenue=totals["bundled_revenue"].copy(),
         prefill_revenue=totals["prefill_revenue"].copy(),
         decode_revenue=totals["decode_revenue"].copy(),
+        good_revenue=totals["good_revenue"].copy(),
         latency_counts=state.histograms.copy(),
         latency_sums=np.array([totals[f"{name}_sum"] for name in LATENCIES]),
         events=int(clock["events"]),

@@ -7,6 +7,7 @@ import numpy as np
 from llm_sched_env.simulation.runtime.compiled import compiled
 from llm_sched_env.simulation.scheduling.rules import (
     CREDIT_GATE,
+    EARLIEST_DEADLINE_GATE,
     FCFS_GATE,
     LARGEST_CREDIT_GATE,
     PRIORITY_GATE,
@@ -113,6 +114,21 @@ def _class_by_age(state: EngineState) -> int:
 
 
 @compiled
+def _class_by_deadline(state: EngineState) -> int:
+    """The head whose first token is due first; ties, and classes without a deadline, by age."""
+    best = -1
+    best_due = np.inf
+    for i in range(len(state.classes)):
+        if state.classes[i].q_prefill == 0:
+            continue
+        head = state.requests[state.waiting[state.queues[i].head].request]
+        due = head.arrival_time + state.parameters[i].ttft_deadline
+        if best < 0 or due < best_due or (due == best_due and longer_waiting(state, i, best)):
+            best, best_due = i, due
+    return best
+
+
+@compiled
 def free_slots(state: EngineState) -> int:
     """Slots of the cluster without a request in service."""
     free = len(state.gpus) * state.settings[0].batch_slots
@@ -145,6 +161,8 @@ def choose_class(state: EngineState, time: float) -> int:
     gate = state.settings[0].gate
     if gate == FCFS_GATE:
         return _class_by_age(state)
+    if gate == EARLIEST_DEADLINE_GATE:
+        return _class_by_deadline(state)
     if gate == PRIORITY_GATE:
         return _class_by_priority(state)
     if gate in (CREDIT_GATE, LARGEST_CREDIT_GATE):

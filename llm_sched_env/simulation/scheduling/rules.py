@@ -16,7 +16,8 @@ from llm_sched_env.model.priority_network import RankCorrection
     LARGEST_CREDIT_GATE,
     FCFS_GATE,
     PRIORITY_GATE,
-) = range(6)
+    EARLIEST_DEADLINE_GATE,
+) = range(7)
 (
     SOLO_FIRST_ROUTER,
     RANDOMIZED_ROUTER,
@@ -38,6 +39,7 @@ GATES = {
     "bid-price": PRIORITY_GATE,
     "decode-per-prompt": PRIORITY_GATE,
     "static-priority": PRIORITY_GATE,
+    "earliest-deadline": EARLIEST_DEADLINE_GATE,
 }
 ROUTERS = {
     "solo-first": SOLO_FIRST_ROUTER,
@@ -66,7 +68,9 @@ class DispatchRule:
         ``bid-price``: the class of the highest bid price of those whose reserve of free slots of
         the cluster is there (trunk reservation);
         ``decode-per-prompt``: the largest D/P (section 4.2);
-        ``static-priority``: the first class of ``priority`` that waits and whose reserve is free.
+        ``static-priority``: the first class of ``priority`` that waits and whose reserve is free;
+        ``earliest-deadline``: the head whose first token is due first, at its arrival plus the
+        ``ttft_seconds`` of its class; classes without that deadline come last, by arrival.
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
         probability, one line per pool), ``weighted-randomized`` (the same, but a line per pool
         and class, of which a free slot picks one by the plan's weights: section 13),

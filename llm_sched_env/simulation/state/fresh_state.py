@@ -79,6 +79,7 @@ def fresh_state(
     parameters["patience_rate"] = instance.patience_rates
     parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
     parameters["prefill_rate"] = served.prefill_rates
+    parameters["ttft_deadline"], parameters["tpot_deadline"] = instance.deadlines
     return states
 
 

@@ -82,6 +82,8 @@ CLASS_PARAMETERS = np.dtype(
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
         ("prefill_rate", _f8),  # mu_p, 1/s
+        ("ttft_deadline", _f8),  # greatest good TTFT, s; inf: no bound
+        ("tpot_deadline", _f8),  # ... TPOT, s per token
         ("decode_priority", _f8),  # router bid-price: of waiting decodes; greater goes first
         ("decode_reserve", _f8),  # ... free slots of the cluster without which they wait
         ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
@@ -138,13 +140,17 @@ COUNTS = (
     "abandoned_decode",
 )
 
+# Of the completed requests; one may be late in both ways.
+DEADLINE_COUNTS = ("good", "late_ttft", "late_tpot")
+
 # An area is -sum(change * time) since the last reset; with the current count it gives the
 # time integral without touching the other classes (metrics.py).
 CLASS_TOTALS = np.dtype(
     [(f"{name}_area", _f8) for name in OCCUPANCIES]
-    + [(name, _i8) for name in COUNTS]
+    + [(name, _i8) for name in (*COUNTS, *DEADLINE_COUNTS)]
     + [("prompt_tokens", _f8), ("output_tokens", _f8)]  # of finished prefills and decodes
     + [("bundled_revenue", _f8), ("prefill_revenue", _f8), ("decode_revenue", _f8)]
+    + [("good_revenue", _f8), ("good_decode_revenue", _f8)]  # of good requests, at completion
     + [("ttft_sum", _f8), ("tpot_sum", _f8), ("e2e_sum", _f8)]
 )
 

@@ -1,0 +1,77 @@
+"""Every registered policy on the preset with deadlines: what it earns, and who is good."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
+from llm_sched_env.evaluation.deadline_attainment import REASONS
+from llm_sched_env.evaluation.executor import Executor
+from llm_sched_env.evaluation.results import Estimate, Evaluation
+from llm_sched_env.files.atomic import write_rows
+from llm_sched_env.policies.registry import registered_policies, resolve_policy
+from llm_sched_env.presets import resolve_instance
+
+INSTANCE = "chat-deadlines"
+SIZES = (5, 20, 200)
+SEED, HORIZON, WARMUP, RUNS = 0, 1200.0, 300.0, 8
+RESULTS = Path(__file__).parents[1] / "results" / "deadlines.csv"
+Row = dict[str, Any]
+
+
+def measure(cache: Path | None = None) -> list[Row]:
+    """Run everything: a row a policy and size, then one for each class.
+
+    Args:
+        cache: folder of finished evaluations, which are not run again.
+    """
+    results = compare(
+        [ComparedWorkload(INSTANCE, n) for n in SIZES],
+        # Rules, not their names: results of names are not kept.
+        [Competitor(*resolve_policy(name)) for name in registered_policies()],
+        revenue="goodput",
+        horizon=HORIZON,
+        warmup=WARMUP,
+        replications=RUNS,
+        seed=SEED,
+        executor=Executor(),
+        cache=cache,
+        on_result=print,
+    )
+    return [row for label, result in results for row in _rows(label, result)]
+
+
+def _rows(label: str, result: Evaluation) -> Iterator[Row]:
+    """Of one evaluation: all classes together, then each."""
+    run = {"policy": label, "n_gpus": result.n_gpus}
+    every = result.bundled_revenue_rate
+    money = _interval("goodput", result.score) | {"all_revenue": every.mean / result.bound}
+    found = [(c.name, c.deadlines) for c in result.classes]
+    for name, of in [("all", result.deadlines), *found]:
+        assert of is not None
+        shares = {part: of.share(part) for part in ("good", *REASONS)}
+        yield run | {"class": name, **(money if name == "all" else {}), **shares}
+
+
+def _interval(name: str, estimate: Estimate) -> Row:
+    low, high = estimate.ci95
+    return {name: estimate.mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def write_results(rows: list[Row], path: Path = RESULTS) -> None:
+    """Write them as CSV, floats in full."""
+    write_rows(path, list(rows[0]), rows)
+
+
+def read_results(path: Path = RESULTS) -> list[dict[str, str]]:
+    """The rows of the file, as texts."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def class_names() -> list[str]:
+    """Of the preset."""
+    return [c.name for c in resolve_instance(INSTANCE).classes]
