@@ -535,12 +535,13 @@ def test_groups_share_their_requests_also_without_a_seed(seeded):
     if seeded:
         env.seed(0)
     env.reset()
+    seen = [[], [], [], []]
     for _ in range(12):  # beyond the end of the first episodes
-        infos = env.step(idle(INTERVAL, 4))[-1]
-        arrivals = [info["arrivals"].tolist() for info in infos]
-        assert arrivals[0] == arrivals[1]
-        assert arrivals[2] == arrivals[3]
-        assert arrivals[0] != arrivals[2]
+        for own, info in zip(seen, env.step(idle(INTERVAL, 4))[-1], strict=True):
+            own.append(info["arrivals"].tolist())
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert seen[0] != seen[2]
 
 
 # Pictures and Gymnasium's wrappers
