@@ -35,6 +35,7 @@ _ELSEWHERE = {
     "commands",
     "files",
     "plugins",
+    "validation",
     "policies/timing.py",
     "evaluation/comparison.py",
     "evaluation/executor.py",

@@ -60,6 +60,7 @@ def test_every_run_has_a_folder_and_its_steps(whole):
     assert weights(whole[0].checkpoint) != weights(whole[1].checkpoint)
 
 
+@pytest.mark.extended
 def test_a_run_of_one_part_is_what_train_gives(tmp_path):
     run = swept([small(200)], tmp_path / "sweep", part=200)[0]
     assert weights(run.checkpoint) == weights(train(small(200), tmp_path / "train"))
@@ -85,6 +86,7 @@ def test_a_run_that_was_killed_before_its_last_evaluation_is_finished(tmp_path):
     assert run.next_target() is None
 
 
+@pytest.mark.extended
 def test_a_stopped_sweep_goes_on_to_the_same_agents(whole, tmp_path):
     configurations = [run.configuration for run in whole]
 
@@ -101,6 +103,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_agents(whole, tmp_path):
         assert weights(run.checkpoint) == weights(uninterrupted.checkpoint)
 
 
+@pytest.mark.extended
 def test_more_steps_continue_a_run_and_other_settings_are_another(tmp_path):
     first = swept([small(100)], tmp_path)[0]
     more = swept([small(250)], tmp_path)[0]

@@ -57,6 +57,7 @@ def load_policy_of(checkpoint):
     return TrainedPolicy(checkpoint)
 
 
+@pytest.mark.extended
 def test_all_runs_at_events_earn_what_evaluate_gives_one_by_one(tmp_path):
     configuration = variant("event").configuration(
         lse.presets.overload().to_dict(),

@@ -220,7 +220,9 @@ def test_no_rule_beats_the_optimum(pricing):
         (small(3, load=2.0), 1, "bundled", 20, 0),
         (small(2, load=2.0), 2, "bundled", 20, 0),
         (impatient(small(3, load=1.0, gamma=12.0), 1.0), 1, "bundled", 6, 8),
-        (impatient(small(3, load=0.8), 0.5), 1, "separate", 9, 8),
+        pytest.param(
+            *(impatient(small(3, load=0.8), 0.5), 1, "separate", 9, 8), marks=pytest.mark.extended
+        ),
         (bursty(impatient(small(3), 0.4)), 1, "bundled", 20, 0),
     ],
     ids=["one GPU", "two GPUs", "faster beside a prefill", "separate", "bursts"],

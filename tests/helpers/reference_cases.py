@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from typing import Any
+from zlib import crc32
 
 import numpy as np
+import pytest
 from reference_simulator import ReferenceSimulator
 
 from llm_sched_env import presets
@@ -37,6 +39,34 @@ def rule_or_none(*parts: Any) -> DispatchRule | None:
 
 PARTS = product(GATES, ROUTERS, POOLS, (False, True))
 RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
+
+
+def _core() -> list[DispatchRule]:
+    """Rules in which every gate meets all pools, and every router all pools and priorities."""
+    seen: set[tuple[Any, ...]] = set()
+    chosen = []
+    # In an order that mixes gates and routers, and is always the same.
+    for rule in sorted(RULES, key=lambda rule: crc32(rule_name(rule).encode())):
+        parts = {
+            (rule.gate, rule.pools),
+            (rule.gate, rule.prefill_first),
+            (rule.router, rule.pools, rule.prefill_first),
+        }
+        if not parts <= seen:
+            chosen.append(rule)
+            seen |= parts
+    return chosen
+
+
+CORE_RULES = _core()
+
+
+def each_rule(rules: list[DispatchRule] = RULES) -> pytest.MarkDecorator:
+    """Parametrize a test by rules; those beyond the core run in ``make test-all``."""
+    marks = {rule: () if rule in CORE_RULES else (pytest.mark.extended,) for rule in rules}
+    return pytest.mark.parametrize(
+        "rule", [pytest.param(rule, marks=marks[rule]) for rule in rules], ids=rule_name
+    )
 
 
 def assert_same_log(simulation: Simulation, twin: ReferenceSimulator, at_least: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_cases import RULES, general_instance, rule_name, tie_instance, tie_stream
+from reference_cases import RULES, each_rule, general_instance, tie_instance, tie_stream
 
 import llm_sched_env as lse
 from llm_sched_env.baselines.event_rules import ROUTERS, EventRule
@@ -77,28 +77,24 @@ def assert_same_log(rule: DispatchRule, instance: Instance, horizon: float, **mo
 
 
 @pytest.mark.parametrize("name", ["base", "overload", "dolly15k"])
-@pytest.mark.parametrize("rule", EXACT, ids=rule_name)
+@each_rule(EXACT)
 def test_same_log(rule: DispatchRule, name: str) -> None:
     assert_same_log(rule, lse.presets.PRESETS[name](), 30.0)
 
 
-@pytest.mark.parametrize("rule", EXACT, ids=rule_name)
+@each_rule(EXACT)
 def test_same_log_from_the_plan_beyond_the_markov_model(rule: DispatchRule) -> None:
     assert_same_log(rule, general_instance("affine"), 30.0, start="plan")
 
 
-@pytest.mark.parametrize("rule", EXACT, ids=rule_name)
+@each_rule(EXACT)
 def test_same_log_with_ties(rule: DispatchRule) -> None:
     """Recorded requests of equal lengths on ticks: completions and arrivals coincide."""
     assert_same_log(rule, tie_instance(0.5), 20.0, stream=tie_stream())
 
 
-@pytest.mark.parametrize(
-    "rule",
-    # A randomized router that places first tries a head without room twice an event: other draws.
-    [rule for rule in EXACT if rule.router != "randomized" or rule.prefill_first],
-    ids=rule_name,
-)
+# A randomized router that places first tries a head without room twice an event: other draws.
+@each_rule([rule for rule in EXACT if rule.router != "randomized" or rule.prefill_first])
 def test_same_log_with_little_room_for_tokens(rule: DispatchRule) -> None:
     assert_same_log(rule, general_instance("kv"), 30.0)
 

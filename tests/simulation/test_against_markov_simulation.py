@@ -133,7 +133,7 @@ def standard_error(estimate: Estimate, replications: int) -> float:
     return half_width / float(t.ppf(0.975, replications - 1))
 
 
-CORE = {"overloaded, few slots, prefill dear", "critically loaded, few slots"}
+CORE = {"critically loaded, few slots"}
 """What ``make test`` compares; the others differ in patience and load."""
 
 

@@ -71,6 +71,7 @@ def test_with_bounds_checks(tmp_path):
     assert list(tmp_path.iterdir())  # compiled anew, not read from another cache
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_without_compilation(tmp_path):
     run_tests(INTERPRETED, INTERPRETED_SUBSET, {"NUMBA_DISABLE_JIT": "1"}, tmp_path)

@@ -214,6 +214,7 @@ def test_engine_agrees_with_the_exact_chain(case: Case) -> None:
 # The chains themselves.
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_chain_loses_nobody_and_balances(case: Case) -> None:
     """The balances of the fluid programs hold for stationary means, and so does their bound."""

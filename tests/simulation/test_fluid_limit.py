@@ -162,6 +162,7 @@ def test_time_averages_approach_the_fluid_as_one_over_the_root_of_n(regime: Regi
     assert slope(gaps[:, busy].sum(axis=-1)) == LAW_OF_AVERAGES
 
 
+@pytest.mark.extended
 def test_full_places_are_full_up_to_a_few_requests() -> None:
     """State-space collapse: prefills sit at their targets, solo slots are full, at every size."""
     slots = OVERLOADED.instance.hardware.batch_slots * (1.0 - POOL)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from event_accounting import Books
+from reference_cases import each_rule
 from scipy import stats
 
 from llm_sched_env import presets
@@ -318,7 +319,7 @@ def with_patience(rate: float, kv_tokens: int | None) -> Instance:
     return on(dataclasses.replace(base, classes=classes), kv_tokens=kv_tokens)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@each_rule(RULES)
 def test_all_that_fit_are_served_in_the_end_and_all_others_rejected(rule: DispatchRule) -> None:
     instance, stream = with_patience(0.0, KV), random_stream()
     fits = stream.prompt_tokens + stream.output_tokens <= KV
@@ -334,7 +335,7 @@ def test_all_that_fit_are_served_in_the_end_and_all_others_rejected(rule: Dispat
     assert (cluster.state.kv_reserved == 0.0).all()
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@each_rule(RULES)
 def test_a_limit_that_never_binds_changes_nothing(rule: DispatchRule) -> None:
     stream = random_stream(rate=40.0)
     free, wide = (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from continuous_twin import ContinuousTwin
 from loop_twin import LoopTwin
-from reference_cases import RULES, assert_same_log, rule_name
+from reference_cases import assert_same_log, each_rule, rule_name
 from reference_simulator import ReferenceSimulator
 
 from llm_sched_env.model.deadlines import Deadlines
@@ -92,7 +92,7 @@ def assert_same_events(
     assert_same_log(engine, twin, at_least=3 * REQUESTS)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=rule_name)
+@each_rule()
 def test_same_events_for_every_rule(rule: DispatchRule) -> None:
     assert_same_events(LoopTwin, KV_AWARE, rule, whole_tokens(1), seed=5)
 
