@@ -17,6 +17,7 @@ from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
 from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.model.length_distributions import LengthDistribution
+from llm_sched_env.policies.registry import registered_policies
 from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state.layout import RequestStream
@@ -42,17 +43,21 @@ RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
 
 
 def _core() -> list[DispatchRule]:
-    """Rules in which every gate meets all pools, and every router all pools and priorities."""
+    """Registered rules, and more: gates meet all pools, routers all pools and priorities."""
+    made = (entry.make() for entry in registered_policies().values())
+    registered = {rule_name(rule) for rule in made if isinstance(rule, DispatchRule)}
     seen: set[tuple[Any, ...]] = set()
     chosen = []
-    # In an order that mixes gates and routers, and is always the same.
-    for rule in sorted(RULES, key=lambda rule: crc32(rule_name(rule).encode())):
+    # After the registered ones an order that mixes gates and routers, and is always the same.
+    for rule in sorted(
+        RULES, key=lambda rule: (rule_name(rule) not in registered, crc32(rule_name(rule).encode()))
+    ):
         parts = {
             (rule.gate, rule.pools),
             (rule.gate, rule.prefill_first),
             (rule.router, rule.pools, rule.prefill_first),
         }
-        if not parts <= seen:
+        if rule_name(rule) in registered or not parts <= seen:
             chosen.append(rule)
             seen |= parts
     return chosen
