@@ -164,7 +164,7 @@ def calibrate(
     weights: str = "relative",
     tolerance: float = TOLERANCE,
 ) -> Calibration:
-    """Fit alpha, beta, gamma and the affine law to measured iteration times.
+    r"""Fit alpha, beta, gamma and the affine law to measured iteration times.
 
     Args:
         times: iterations, or the path of a CSV of them, or of a profile of Vidur's.
@@ -181,6 +181,17 @@ def calibrate(
     Raises:
         CalibrationError: for a file or iterations that cannot be used.
         ConfigurationError: for an option that is not allowed.
+
+    Example:
+        >>> import tempfile
+        >>> rows = ["device,model,tokens_in_iteration,seconds"]
+        >>> rows += [f"gpu,llm,{b},{0.01 + 1e-4 * max(0, b - 64)}" for b in range(1, 1025, 8)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "times.csv"
+        ...     _ = file.write_text("\n".join(rows))
+        ...     found = calibrate(file)
+        >>> round(found.line.beta.value, 6)
+        0.0001
     """
     chunk_tokens = checked_integer("chunk_tokens", chunk_tokens)
     require_tolerance(tolerance)

@@ -67,10 +67,9 @@ def _print(calibration: LogCalibration) -> None:
         f"{hardware.chunk_tokens}, B {hardware.batch_slots}, "
         f"{'padded' if calibration.padded_chunks else 'exact'} chunks"
     )
-    modes = (("solo", calibration.fit.solo), ("mixed", calibration.fit.mixed))
     if hardware.iteration_law != "affine":
         rows = []
-        for mode, fit in modes:
+        for mode, fit in calibration.modes:
             for name, value in fit.coefficients.items():
                 factor, unit = _UNITS.get(name, _OTHER_UNIT)
                 rows.append((f"{mode} {name}", f"{factor * value:.5g}", unit))

@@ -15,6 +15,8 @@ import numpy as np
 from llm_sched_env.simulation.engine import cluster_row
 from llm_sched_env.simulation.events.decisions import is_possible, queue_of_action
 from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.scheduling.class_lines import waits_longer
+from llm_sched_env.simulation.scheduling.gates import longer_waiting
 from llm_sched_env.simulation.state.layout import N_AVAILABLE_SETS, EngineState
 
 BUNDLED, SEPARATE, GOODPUT = range(3)
@@ -144,13 +146,9 @@ def read_clusters(
 @compiled
 def _is_older(state: EngineState, queue: int, other: int) -> Any:
     """Whether the head of a queue came there before the head of another of its kind."""
-    a = state.requests[state.waiting[state.queues[queue].head].request]
-    b = state.requests[state.waiting[state.queues[other].head].request]
     if queue < len(state.classes):
-        since, other_since = a.arrival_time, b.arrival_time
-    else:
-        since, other_since = float(a.prefilled_event), float(b.prefilled_event)
-    return since < other_since or (since == other_since and a.index < b.index)
+        return longer_waiting(state, queue, other)
+    return waits_longer(state, queue, other)
 
 
 @compiled

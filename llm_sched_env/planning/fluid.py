@@ -50,6 +50,12 @@ def plan(
     Raises:
         ConfigurationError: for a pricing that does not exist or service levels that cannot be.
         PlanError: if no revenue can be earned, a limit cannot be met or the solver fails.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> fluid = lse.plan("base")
+        >>> round(fluid.value, 2)  # R*, per GPU and second
+        297.7
     """
     given = resolve_instance(instance)
     if pricing not in PRICINGS:

@@ -36,6 +36,12 @@ class FluidPath:
         y_mixed: decodes beside a running prefill.
         y_solo: decodes without one, those of the mixed pool included.
         switches: seconds at which a regime of prefills or decodes began, shape (R,).
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> path = lse.fluid_path(lse.plan("base"), horizon=30.0)
+        >>> path.x.shape == (len(path.times), 2)
+        True
     """
 
     times: np.ndarray
@@ -92,6 +98,12 @@ def fluid_path(
     Raises:
         ConfigurationError: for an argument that is not allowed, or a start beyond (12)-(14).
         PlanError: if the integration fails.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> path = lse.fluid_path(lse.plan("base"), horizon=30.0)
+        >>> float(path.times[-1])
+        30.0
     """
     if not is_finite_number(horizon, positive=True):
         raise ConfigurationError("horizon", horizon, "a finite number of seconds > 0")

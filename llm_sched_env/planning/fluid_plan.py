@@ -51,6 +51,12 @@ class FluidPlan:
             and, per KV token and second, ``mixed_memory`` and ``solo_memory``.
         slos: per service level, by name, what is attained, its penalty and its shadow price.
         unstable_classes: names of classes whose queue grows without bound under this plan.
+
+    Example:
+        >>> import llm_sched_env as lse
+        >>> fluid = lse.plan("overload")
+        >>> fluid.admission_fraction.round(2).tolist()  # of the decode-heavy class a fifth
+        [0.22, 1.0]
     """
 
     instance: Instance

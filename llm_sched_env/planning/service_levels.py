@@ -82,6 +82,19 @@ class ServiceLevel(ABC):
 
     Raises:
         ConfigurationError: for neither, or for what is no such number.
+
+    Example:
+        >>> class Prefills(ServiceLevel):
+        ...     name = "prefills"
+        ...
+        ...     def indicator(self, instance):  # x of all classes
+        ...         weights = np.zeros((1, len(PLANNED), instance.n_classes))
+        ...         weights[0, PLANNED.index("x")] = 1.0
+        ...         return Indicator(weights, np.zeros(1))
+        >>> from llm_sched_env.planning import plan
+        >>> limited = plan("base", slos=[Prefills(limit=0.2)])
+        >>> round(float(limited.x.sum()), 6)
+        0.2
     """
 
     limit: float | None = None
@@ -110,6 +123,12 @@ class PrefillFairness(ServiceLevel):
     """Greatest difference of prefills in service, ``max_ij x_i - x_j`` per GPU; (43), (46).
 
     Over the classes that arrive: one that does not needs no service.
+
+    Example:
+        >>> from llm_sched_env.planning import plan
+        >>> equal = plan("base", slos=[PrefillFairness(limit=0.1)])
+        >>> bool(np.ptp(equal.x) <= 0.1 + 1e-9)
+        True
     """
 
     name = "prefill-fairness"
@@ -123,6 +142,12 @@ class DecodeFairness(ServiceLevel):
     """Greatest difference of solo decodes, ``max_ij y_s,i - y_s,j`` per GPU; (44), (47).
 
     Over the classes that arrive: one that does not needs no service.
+
+    Example:
+        >>> from llm_sched_env.planning import plan
+        >>> equal = plan("base", slos=[DecodeFairness(limit=1.0)])
+        >>> bool(np.ptp(equal.y_solo) <= 1.0 + 1e-9)
+        True
     """
 
     name = "decode-fairness"
@@ -136,6 +161,12 @@ class TPOT(ServiceLevel):
     """Mean time per output token over all decode slots, seconds; (45), (48).
 
     With X = sum x: ``[tau_mix (B-1) X + (1/gamma) B (1-X)] / [(B-1) X + B (1-X)]``.
+
+    Example:
+        >>> from llm_sched_env.planning import plan
+        >>> fast = plan("base", slos=[TPOT(limit=0.0235)])
+        >>> fast.revenue_rate < fast.value  # what the limit costs
+        True
     """
 
     name = "tpot"

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning.class_profile import class_profile
 from llm_sched_env.planning.look_ahead_plans import look_ahead_plans
 from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
-from llm_sched_env.simulation.simulation import SimulationBatch
+from llm_sched_env.simulation.simulation import Simulation, SimulationBatch
 
 
 def parameters_of_plan(rule: DispatchRule, plan: FluidPlan, n_gpus: int) -> dict[str, Any]:
@@ -22,6 +23,26 @@ def parameters_of_plan(rule: DispatchRule, plan: FluidPlan, n_gpus: int) -> dict
         "weights": plan.decode_weights,
         "profile": None if rule.correction is None else class_profile(plan, n_gpus),
     }
+
+
+def planned_simulation(
+    instance: Instance,
+    rule: DispatchRule,
+    plan: FluidPlan,
+    n_gpus: int,
+    seed: np.random.SeedSequence,
+    **options: Any,
+) -> Simulation:
+    """A simulation of an instance whose rule goes by a plan; ``options`` are the simulation's."""
+    return Simulation(
+        instance,
+        rule,
+        plan.controls(n_gpus),
+        n_gpus,
+        seed,
+        **options,
+        **parameters_of_plan(rule, plan, n_gpus),
+    )
 
 
 class PlanChange(NamedTuple):

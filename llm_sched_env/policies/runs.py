@@ -21,12 +21,11 @@ from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import note_place, user_code
 from llm_sched_env.policies.loaded_code import load_control, load_engine
 from llm_sched_env.policies.registry import PythonPolicy
-from llm_sched_env.policies.rolling_horizon import parameters_of_plan, plan_changes, run_under_plans
+from llm_sched_env.policies.rolling_horizon import plan_changes, planned_simulation, run_under_plans
 from llm_sched_env.policies.timing import Span, timed
 from llm_sched_env.simulation.events.metrics import Metrics
 from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state.fresh_state import cluster_bytes
 from llm_sched_env.simulation.state.layout import HISTOGRAM_BINS, N_LATENCIES, RequestStream
 from llm_sched_env.simulation.state.memory import require_memory
@@ -137,15 +136,14 @@ class CompiledRuns:
 
     def _measured(self, run: Run, replication: int) -> tuple[Metrics, Span]:
         n_gpus, fixed = run.cluster.n_gpus, run.cluster.plan
-        simulation = Simulation(
+        simulation = planned_simulation(
             run.cluster.instance,
             self.rule,
-            fixed.controls(n_gpus),
+            fixed,
             n_gpus,
             run.seed_of(replication),
             stream=run.stream,
             billing=run.billing,
-            **parameters_of_plan(self.rule, fixed, n_gpus),
         )
         changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
         spans: list[Span] = []

@@ -12,13 +12,12 @@ from llm_sched_env.model.instance import Prices
 from llm_sched_env.planning import plan
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.rolling_horizon import (
-    parameters_of_plan,
     plan_changes,
+    planned_simulation,
     run_under_plans,
 )
 from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
-from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state import layout
 from llm_sched_env.validation.served_run import ABANDONED, COMPLETED, INSIDE, ServedRun
 from llm_sched_env.workloads.traces import given_patience_rates, instance_from_trace
@@ -62,15 +61,14 @@ def simulated_run(
         trace, n_gpus, patience, hardware, prices, seconds=(0.0, horizon)
     )
     fluid_plan = plan(instance)
-    simulation = Simulation(
+    simulation = planned_simulation(
         instance,
         rule,
-        fluid_plan.controls(n_gpus),
+        fluid_plan,
         n_gpus,
         replication_seed(seed, 0),
         stream=trace.stream,
         log_events=_EVENTS_PER_REQUEST * len(trace),
-        **parameters_of_plan(rule, fluid_plan, n_gpus),
     )
     run_under_plans(simulation.batch, plan_changes(rule, fluid_plan, n_gpus, horizon), 0.0, horizon)
     return _told_by(simulation.events(), measured)

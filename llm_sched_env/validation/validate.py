@@ -77,6 +77,24 @@ def validate(
     Raises:
         TraceError: for a file that is no measured run, naming file and line.
         ConfigurationError: for an argument that is not allowed.
+
+    Example:
+        >>> import numpy as np
+        >>> from llm_sched_env.validation.served_run import COMPLETED
+        >>> served = ServedRun(
+        ...     class_names=("chat",),
+        ...     arrival_time=np.array([0.0, 0.5]),
+        ...     request_class=np.zeros(2, int),
+        ...     prompt_tokens=np.array([300.0, 80.0]),
+        ...     output_tokens=np.array([40.0, 20.0]),
+        ...     patience_seconds=np.full(2, 30.0),
+        ...     outcome=np.array([COMPLETED, COMPLETED]),
+        ...     prefill_start=np.array([0.0, 0.5]),
+        ...     first_token=np.array([0.02, 0.52]),
+        ...     end=np.array([0.4, 0.7]),
+        ... )
+        >>> validate(served, "h100-llama3-8b-b32").simulated.completed
+        2
     """
     n_gpus = checked_integer("n_gpus", n_gpus)
     if not isinstance(measured, ServedRun):
@@ -85,7 +103,7 @@ def validate(
         hardware = load_hardware(hardware)
     horizon = _checked_horizon(horizon, measured)
     shown = measured.until(horizon)
-    run = simulated_run(shown, hardware, n_gpus, policy, horizon, prices, seed).until(horizon)
+    run = simulated_run(shown, hardware, n_gpus, policy, horizon, prices, seed)
     told, found = (RunFigures.of(each, horizon, n_gpus, prices) for each in (shown, run))
     return Validation(shown, run, told, found, horizon, n_gpus)
 

@@ -73,6 +73,11 @@ class Trace:
 
     Raises:
         TraceError: for arrays that are no stream of requests.
+
+    Example:
+        >>> trace = Trace(("chat",), [0.0, 1.5, 2.0], [0, 0, 0], [300, 80, 120], [50, 400, 20])
+        >>> trace.window(1.0, 4.0).duration
+        3.0
     """
 
     class_names: tuple[str, ...]

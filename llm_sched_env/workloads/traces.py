@@ -39,7 +39,7 @@ def load_traces(
     time_unit: str | Mapping[str, str] | None = None,
     classes_by: str | None = None,
 ) -> Trace:
-    """Read files of any known format, recognized by their headers, and merge them by time.
+    r"""Read files of any known format, recognized by their headers, and merge them by time.
 
     Time 0 is the first arrival of all files; files in the canonical schema keep their own.
 
@@ -57,6 +57,16 @@ def load_traces(
         TraceError: naming file and line, for a file that is missing, empty or malformed, or whose
             timestamps could be in two units.
         ConfigurationError: for an option that is not allowed or that a file does not have.
+
+    Example:
+        >>> import tempfile
+        >>> row = "arrival_seconds,class,prompt_tokens,output_tokens\n0.5,chat,300,50\n"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "requests.csv"
+        ...     _ = file.write_text(row)
+        ...     trace = load_traces(file)
+        >>> trace.class_names
+        ('chat',)
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from event_accounting import Books
-from reference_cases import each_rule
+from reference_cases import RULES, each_rule
 from scipy import stats
 
 from llm_sched_env import presets
@@ -19,7 +19,7 @@ from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClas
 from llm_sched_env.model.length_distributions import LengthDistribution
 from llm_sched_env.planning import plan
 from llm_sched_env.planning.slot_ranks import slot_ranks
-from llm_sched_env.simulation.scheduling.rules import GATES, POOLS, ROUTERS, DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import Simulation
 from llm_sched_env.simulation.state.layout import (
     ARRIVE,
@@ -33,17 +33,6 @@ from llm_sched_env.simulation.state.layout import (
 
 COUPLED = DispatchRule("fcfs", "coupled", "dynamic")
 SOLO_FIRST = DispatchRule("fcfs", "solo-first", "dynamic")
-
-
-def rule_or_none(*parts: Any) -> DispatchRule | None:
-    try:
-        return DispatchRule(*parts)
-    except ConfigurationError:
-        return None
-
-
-PARTS = product(GATES, ROUTERS, POOLS, (False, True))
-RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
 
 
 def on(instance: Instance, **fields: Any) -> Instance:

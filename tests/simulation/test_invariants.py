@@ -12,16 +12,13 @@ import pytest
 from event_accounting import OCCUPANCIES, Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_cases import RULES
 from sample_paths import instances, streams
 
 from llm_sched_env import presets
-from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.planning import PRICINGS, plan
 from llm_sched_env.simulation.scheduling.rules import (
-    GATES,
-    POOLS,
-    ROUTERS,
     ROUTERS_BY_PROBABILITY,
     DispatchRule,
 )
@@ -33,16 +30,6 @@ from llm_sched_env.simulation.state.layout import (
     RequestStream,
 )
 
-
-def rule_or_none(*parts: Any) -> DispatchRule | None:
-    try:
-        return DispatchRule(*parts)
-    except ConfigurationError:
-        return None
-
-
-PARTS = product(GATES, ROUTERS, POOLS, (False, True))
-RULES = [rule for parts in PARTS if (rule := rule_or_none(*parts)) is not None]
 # Where no free slot may be left that somebody waits for.
 WORK_CONSERVING = [
     DispatchRule("fcfs", "coupled", "dynamic"),

@@ -24,8 +24,9 @@ import math
 
 import numpy as np
 
+from llm_sched_env.simulation.gpu.iteration_seconds import seconds_by_requests
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
-from llm_sched_env.simulation.state.layout import AFFINE, KV_AWARE, EngineState
+from llm_sched_env.simulation.state.layout import KV_AWARE, EngineState
 
 # An iteration that ends within this share of an iteration has ended: rounding of times.
 _AT_BOUNDARY = 1e-6
@@ -43,24 +44,18 @@ def decode_iterations(state: EngineState, output_tokens: float) -> float:
 def set_load_speed(state: EngineState, gpu: int) -> None:
     """Set the growth and the seconds of iterations at the clock value of the record."""
     settings, record, load = state.settings[0], state.gpus[gpu], state.loads[gpu]
-    mixed = record.prefill_request >= 0
     decodes, kv, growth = np.float64(record.decodes), load.kv_tokens, 0.0
-    if settings.law == KV_AWARE:
-        if mixed:
-            chunk = load.chunk_tokens
-            per_prompt = settings.mixed_prompt + settings.mixed_context * load.cached_tokens
-            seconds = settings.mixed_seconds + settings.mixed_decode * decodes
-            seconds += settings.mixed_kv * kv + per_prompt * chunk
-            growth = settings.mixed_kv * decodes + settings.mixed_context * chunk * chunk
-        else:
-            seconds = settings.solo_seconds + settings.solo_decode * decodes + settings.solo_kv * kv
-            growth = settings.solo_kv * decodes
-    elif settings.law == AFFINE:
-        tokens = decodes + (settings.chunk_tokens if mixed else 0.0)
-        above = max(0.0, tokens - settings.flat_tokens)
-        seconds = settings.solo_seconds + settings.token_seconds * above
+    if settings.law != KV_AWARE:
+        seconds = seconds_by_requests(state, gpu)
+    elif record.prefill_request >= 0:
+        chunk = load.chunk_tokens
+        per_prompt = settings.mixed_prompt + settings.mixed_context * load.cached_tokens
+        seconds = settings.mixed_seconds + settings.mixed_decode * decodes
+        seconds += settings.mixed_kv * kv + per_prompt * chunk
+        growth = settings.mixed_kv * decodes + settings.mixed_context * chunk * chunk
     else:
-        seconds = settings.mixed_seconds if mixed else settings.solo_seconds
+        seconds = settings.solo_seconds + settings.solo_decode * decodes + settings.solo_kv * kv
+        growth = settings.solo_kv * decodes
     record.iteration_seconds = seconds
     load.growth = growth
 

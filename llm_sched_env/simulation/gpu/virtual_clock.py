@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from llm_sched_env.simulation.events.completion_tree import set_completion_time
+from llm_sched_env.simulation.gpu.iteration_seconds import seconds_by_requests
 from llm_sched_env.simulation.gpu.quadratic_clock import (
     change_load,
     decode_iterations,
@@ -41,19 +42,12 @@ def prefill_iterations(state: EngineState, prompt_tokens: float) -> float:
 
 @compiled
 def set_speed(state: EngineState, gpu: int) -> None:
-    """The speed of the GPU's present mode and, if affine, number of decodes."""
-    settings = state.settings[0]
-    if settings.quadratic_clock:
+    """The speed of what is on the GPU now."""
+    if state.settings[0].quadratic_clock:
         set_load_speed(state, gpu)
         return
     record = state.gpus[gpu]
-    mixed = record.prefill_request >= 0
-    if settings.law == AFFINE:
-        tokens = record.decodes + (settings.chunk_tokens if mixed else 0.0)
-        above = max(0.0, tokens - settings.flat_tokens)
-        seconds = settings.solo_seconds + settings.token_seconds * above
-    else:
-        seconds = settings.mixed_seconds if mixed else settings.solo_seconds
+    seconds = seconds_by_requests(state, gpu)
     record.iteration_seconds = seconds
     record.iteration_rate = 1.0 / seconds
 
