@@ -32,7 +32,7 @@ LAYERS = [
     {"calibration", "envs"},
     {"policies"},
     {"evaluation"},
-    {"baselines", "validation"},
+    {"bandits", "baselines", "validation"},
     {"agents", "benchmarks"},
     {"commands"},
     {"cli"},

@@ -12,6 +12,17 @@ import llm_sched_env as lse
 
 # Documented, but not loaded by ``import llm_sched_env``.
 FURTHER = (
+    "llm_sched_env.bandits:Assumptions",
+    "llm_sched_env.bandits:Certificate",
+    "llm_sched_env.bandits:DiscountedUCB",
+    "llm_sched_env.bandits:EllipsoidalMinUCB",
+    "llm_sched_env.bandits:EmpiricalBayes",
+    "llm_sched_env.bandits:LearnedCertificate",
+    "llm_sched_env.bandits:LinUCB",
+    "llm_sched_env.bandits:OfflineData",
+    "llm_sched_env.bandits:PooledUCB",
+    "llm_sched_env.bandits:StagedUCB",
+    "llm_sched_env.bandits:min_ucb",
     "llm_sched_env.envs.event_env:LLMSchedEventEnv",
     "llm_sched_env.envs.event_vector_env:LLMSchedEventVectorEnv",
     "llm_sched_env.envs.interval_env:LLMSchedEnv",
