@@ -61,7 +61,7 @@ validation: $(INSTALLED)
 deadlines: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_deadlines $(RESULTS)/deadlines
 
-# Bandits with biased offline data: docs/bandits.md. About ten minutes of one CPU.
+# Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
 bandits: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_bandits $(RESULTS)/bandits
 

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from llm_sched_env.commands import (
+    adapt,
     bench,
     calibrate,
     compare,
@@ -61,6 +62,7 @@ COMMANDS = (
     instances,
     policies,
     bench,
+    adapt,
 )
 for module in COMMANDS:
     module.register(app)

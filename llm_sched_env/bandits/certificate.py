@@ -36,7 +36,9 @@ class Certificate:
         array([ 1., inf])
     """
 
-    def __init__(self, directions: np.ndarray, spreads: Sequence[float], rho: float) -> None:
+    def __init__(
+        self, directions: np.ndarray, spreads: Sequence[float] | np.ndarray, rho: float
+    ) -> None:
         if not is_finite_number(rho):
             raise ConfigurationError("rho", rho, "a finite number >= 0")
         self.rho = float(rho)
@@ -74,7 +76,7 @@ class Certificate:
 
         Infinite for a row that leaves the range of M.
         """
-        width = self.rho * np.linalg.norm(rows @ self._root, axis=1)
+        width: np.ndarray = self.rho * np.linalg.norm(rows @ self._root, axis=1)
         if self.unbounded.shape[1]:
             outside = np.linalg.norm(rows @ self.unbounded, axis=1)
             width[outside > _ROUNDING * np.linalg.norm(rows, axis=1)] = np.inf

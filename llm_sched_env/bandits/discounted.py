@@ -60,25 +60,31 @@ class DiscountedUCB(LinUCB):
         scale = (known.rho / self.offline_radius) ** 2 if self.offline_radius else np.inf
         basis = known.bounded
         inner = basis.T @ (self._offline_inverse + scale * known.inverse) @ basis
-        return basis @ np.linalg.inv(inner) @ basis.T
+        weights: np.ndarray = basis @ np.linalg.inv(inner) @ basis.T
+        return weights
 
     def discounted_widths(self, actions: np.ndarray) -> np.ndarray:
         """Width of the discounted branch for each row, shape (K,)."""
         weighted = actions @ self.discounted.inverse @ self.weights
         own = self.assumptions.radius(self.discounted.log_det_growth)
-        return (
+        widths: np.ndarray = (
             own * self.discounted.norms(actions)
             + self.offline_radius * row_norms(weighted, self._offline_inverse)
             + self.certificate.support(weighted)
         )
+        return widths
 
     def discounted_upper_bounds(self, actions: np.ndarray) -> np.ndarray:
         """Upper bounds of the discounted branch, shape (K,)."""
-        return actions @ self.discounted.centre + self.discounted_widths(actions)
+        bounds: np.ndarray = actions @ self.discounted.centre + self.discounted_widths(actions)
+        return bounds
 
     def upper_bounds(self, actions: np.ndarray) -> np.ndarray:
         """The smaller bound of the two branches, shape (K,)."""
-        return np.minimum(super().upper_bounds(actions), self.discounted_upper_bounds(actions))
+        bounds: np.ndarray = np.minimum(
+            super().upper_bounds(actions), self.discounted_upper_bounds(actions)
+        )
+        return bounds
 
     def update(self, x: np.ndarray, y: float) -> None:
         """Learn the reward y of the action x, shape (d,), in both branches."""

@@ -74,15 +74,20 @@ class EllipsoidalMinUCB(LinUCB):
     def pooled_widths(self, actions: np.ndarray) -> np.ndarray:
         """Width of the pooled branch for each row, shape (K,); may be infinite."""
         bias = self.certificate.support(actions @ self.pooled.inverse @ self.offline.gram)
-        return self._pooling.widths(actions) + bias
+        widths: np.ndarray = self._pooling.widths(actions) + bias
+        return widths
 
     def pooled_upper_bounds(self, actions: np.ndarray) -> np.ndarray:
         """Upper bounds of the pooled branch, shape (K,)."""
-        return actions @ self.pooled.centre + self.pooled_widths(actions)
+        bounds: np.ndarray = actions @ self.pooled.centre + self.pooled_widths(actions)
+        return bounds
 
     def upper_bounds(self, actions: np.ndarray) -> np.ndarray:
         """The smaller bound of the two branches, shape (K,)."""
-        return np.minimum(super().upper_bounds(actions), self.pooled_upper_bounds(actions))
+        bounds: np.ndarray = np.minimum(
+            super().upper_bounds(actions), self.pooled_upper_bounds(actions)
+        )
+        return bounds
 
     def update(self, x: np.ndarray, y: float) -> None:
         """Learn the reward y of the action x, shape (d,), in both branches."""

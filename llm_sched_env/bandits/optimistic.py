@@ -62,7 +62,8 @@ class LinUCB:
 
     def upper_bounds(self, actions: np.ndarray) -> np.ndarray:
         """Upper confidence bounds of the mean rewards, shape (K,)."""
-        return actions @ self.online.centre + self.widths(actions)
+        bounds: np.ndarray = actions @ self.online.centre + self.widths(actions)
+        return bounds
 
     def select(self, actions: np.ndarray) -> int:
         """The row of ``actions``, shape (K, d), with the greatest upper bound."""

@@ -38,7 +38,8 @@ class Ridge:
     @property
     def centre(self) -> np.ndarray:
         """V^-1 b, shape (d,)."""
-        return self.inverse @ self.target
+        solution: np.ndarray = self.inverse @ self.target
+        return solution
 
     def add(self, x: np.ndarray, y: float) -> None:
         """Take in one observation."""
@@ -57,7 +58,8 @@ class Ridge:
 def row_norms(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """sqrt(x' A x) of each row x, shape (K,), for a positive semidefinite A."""
     squares = np.einsum("kd,kd->k", rows @ matrix, rows)
-    return np.sqrt(np.maximum(squares, 0.0))
+    norms: np.ndarray = np.sqrt(np.maximum(squares, 0.0))
+    return norms
 
 
 def checked_actions(actions: np.ndarray, dimension: int) -> np.ndarray:

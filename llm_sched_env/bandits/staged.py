@@ -92,19 +92,21 @@ class StagedUCB:
     def _online_widths(self, actions: np.ndarray, online: Ridge) -> np.ndarray:
         """Of the rounds of a stage alone."""
         rows = actions @ online.inverse
-        return self._own_noise(rows, online) + self._shrinkage(rows)
+        widths: np.ndarray = self._own_noise(rows, online) + self._shrinkage(rows)
+        return widths
 
     def _pooled_widths(
         self, actions: np.ndarray, online: Ridge, pooled: Ridge, certificate: Certificate
     ) -> np.ndarray:
         """Of the rounds of a stage and the offline pairs."""
         rows = actions @ pooled.inverse
-        return (
+        widths: np.ndarray = (
             self._own_noise(rows, online)
             + self._offline_noise * row_norms(rows, self._offline_gram)
             + self._shrinkage(rows)
             + certificate.support(rows @ self.offline.gram)
         )
+        return widths
 
     def _own_noise(self, rows: np.ndarray, online: Ridge) -> np.ndarray:
         """Bound on what the noise of the stage's own rounds adds up to."""
@@ -113,7 +115,10 @@ class StagedUCB:
 
     def _shrinkage(self, rows: np.ndarray) -> np.ndarray:
         lengths = np.linalg.norm(rows, axis=1)
-        return self.assumptions.regularization * self.assumptions.parameter_norm * lengths
+        noise: np.ndarray = (
+            self.assumptions.regularization * self.assumptions.parameter_norm * lengths
+        )
+        return noise
 
     def select(self, actions: np.ndarray) -> int:
         """The row of ``actions``, shape (K, d), that is played."""

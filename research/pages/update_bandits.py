@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+from llm_sched_env.adaptation.cases import SIMULATORS, default_cluster
+from llm_sched_env.adaptation.experiment import Adaptation, default_points
+from llm_sched_env.adaptation.figure import write_figure
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import save_figure, write_whole
 from research.framework.cell_runs import run_cells
@@ -14,11 +19,13 @@ from research.framework.claims import Claim
 from research.framework.paper_page import table_lines
 from research.framework.study import Row
 from research.framework.study_files import csv_bytes
+from research.pages.adaptation_table import adaptation_parts
 from research.studies.biased_offline_data import BiasedOfflineData
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ROWS = ROOT / "research" / "results" / "bandits.csv"
+ADAPTED = ROOT / "research" / "results" / "adapt.json"
 SEED = 0
 STUDY = BiasedOfflineData()
 _TEXTS = ("direction", "policy")
@@ -30,16 +37,31 @@ def main(folder: str | None = None) -> None:
         cells = STUDY.cells(quick=False, seed=SEED)
         rows = run_cells(STUDY, cells, Path(folder) / "cells", executor=Executor())
         write_whole(ROWS, csv_bytes(rows))
+        measure_adaptation(Path(folder) / "hours")
     rows = read_rows()
     findings = STUDY.findings(rows)
+    adapted = json.loads(ADAPTED.read_text(encoding="utf-8"))
     template = (Path(__file__).parent / "bandits_page.md").read_text(encoding="utf-8")
     page = template.format(
         settings=textwrap.fill(STUDY.settings(rows), 118),
         claims="\n".join([*table_lines(_claims(findings.claims)), *_reasons(findings.claims)]),
         regrets="\n".join(table_lines(findings.table)),
+        **adaptation_parts(adapted),
     )
     write_whole(DOCS / "bandits.md", page)
     _draw(rows, DOCS / "bandits.png")
+
+
+def measure_adaptation(cache: Path) -> None:
+    """Run ``llmsched adapt`` as it is by default; its JSON and figure go to where the page links.
+
+    Args:
+        cache: folder of finished evaluations.
+    """
+    adaptation = Adaptation(default_cluster(), SIMULATORS, default_points())
+    result = adaptation.run(Executor(), cache)
+    write_whole(ADAPTED, json.dumps(result.to_dict(), indent=1, allow_nan=False))
+    write_figure(result, DOCS / "adapt.png")
 
 
 def read_rows(path: Path = ROWS) -> list[Row]:
@@ -57,7 +79,7 @@ def _number(text: str) -> float | int | None:
     return int(text) if text.isdecimal() else float(text)
 
 
-def _claims(claims: list[Claim]) -> list[dict[str, object]]:
+def _claims(claims: Sequence[Claim]) -> list[dict[str, object]]:
     return [
         {
             "": k,
@@ -71,7 +93,7 @@ def _claims(claims: list[Claim]) -> list[dict[str, object]]:
     ]
 
 
-def _reasons(claims: list[Claim]) -> list[str]:
+def _reasons(claims: Sequence[Claim]) -> list[str]:
     found = [
         f"- ({k}) {claim.outcome}: {claim.reason}."
         for k, claim in enumerate(claims, 1)

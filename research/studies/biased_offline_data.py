@@ -226,7 +226,8 @@ def _middle_claim(rows: list[Row]) -> Claim:
 
     def gain(mark: int) -> np.ndarray:
         online, known = (_regrets(rows, POOR, 0.5, name, mark) for name in (ONLINE, KNOWN))
-        return online - known
+        gained: np.ndarray = online - known
+        return gained
 
     return Claim(
         "Most of the gain is made at middle horizons",

@@ -33,6 +33,7 @@ LAYERS = [
     {"policies"},
     {"evaluation"},
     {"bandits", "baselines", "validation"},
+    {"adaptation"},
     {"agents", "benchmarks"},
     {"commands"},
     {"cli"},
