@@ -32,7 +32,7 @@ LAYERS = [
     {"calibration", "envs"},
     {"policies"},
     {"evaluation"},
-    {"baselines", "validation"},
+    {"baselines", "sizing", "validation"},
     {"agents", "benchmarks"},
     {"commands"},
     {"cli"},
