@@ -27,6 +27,7 @@ from llm_sched_env.commands import (
     sweep,
     trace,
     train,
+    tune,
     validate,
 )
 from llm_sched_env.errors import LLMSchedError
@@ -56,6 +57,7 @@ COMMANDS = (
     export,
     replay,
     size,
+    tune,
     trace,
     lengths,
     calibrate,

@@ -41,6 +41,7 @@ from llm_sched_env.commands.sized_workload import (
     case_runs,
     deadlines_of,
     gpu_kinds,
+    rate_as_given,
     required,
     sized_workload,
 )
@@ -48,7 +49,6 @@ from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_rows, write_whole
-from llm_sched_env.presets import resolve_instance
 from llm_sched_env.sizing.extrapolation import extrapolation_notes
 from llm_sched_env.sizing.judged import GpuKind, Judged
 from llm_sched_env.sizing.report import (
@@ -136,7 +136,7 @@ def register(app: typer.Typer) -> None:
             warmup=warmup,
             replications=replications,
             seed=seed,
-            default_rate=_rate_as_given(instance, gpus) if highest_rate else None,
+            default_rate=rate_as_given(instance, gpus) if highest_rate else None,
         )
         if out is not None:
             require_extra("report", "matplotlib")
@@ -166,13 +166,6 @@ def register(app: typer.Typer) -> None:
             print_json({**found.to_dict(), "notes": notes})
         else:
             _print(found, notes)
-
-
-def _rate_as_given(instance: str | None, gpus: int | None) -> float | None:
-    """The rate of an instance on so many GPUs."""
-    if instance is None or gpus is None:
-        return None
-    return gpus * float(resolve_instance(instance).arrival_rates.sum())
 
 
 def _check_cluster(kinds: list[GpuKind], gpus: int | None, *, highest_rate: bool) -> None:

@@ -18,6 +18,7 @@ from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.hardware import HardwareFile
 from llm_sched_env.model.hardware_presets import HARDWARE_PRESETS
+from llm_sched_env.presets import resolve_instance
 from llm_sched_env.sizing.case_runs import CaseRuns
 from llm_sched_env.sizing.judged import GpuKind
 from llm_sched_env.sizing.requirement import Requirement
@@ -139,6 +140,13 @@ def required(
 def deadlines_of(ttft: float | None, tpot: float | None) -> Deadlines | None:
     """The deadlines of ``--ttft`` and ``--tpot``; None without either."""
     return None if ttft is None and tpot is None else Deadlines(ttft, tpot)
+
+
+def rate_as_given(instance: str | None, gpus: int | None) -> float | None:
+    """The rate of an instance on so many GPUs; None without either."""
+    if instance is None or gpus is None:
+        return None
+    return gpus * float(resolve_instance(instance).arrival_rates.sum())
 
 
 def sized_workload(

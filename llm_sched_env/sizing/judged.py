@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,39 +110,59 @@ def known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+class Candidate(NamedTuple):
+    """A policy on a number of GPUs, as it is to be judged.
+
+    Attributes:
+        kind: of GPU.
+        n_gpus: cluster size n.
+        policy: its label.
+        rule: the policy.
+        pool_scale: as :class:`.Case` has it.
+        reserve_scale: likewise.
+    """
+
+    kind: GpuKind
+    n_gpus: int
+    policy: str
+    rule: DispatchRule
+    pool_scale: float = 1.0
+    reserve_scale: float = 1.0
+
+    def case(self, sample: int, seed: int) -> Case:
+        """Its run of a sample."""
+        scales = (self.pool_scale, self.reserve_scale)
+        return Case(self.policy, self.rule, self.kind.hardware, self.n_gpus, sample, seed, *scales)
+
+
 def judge(
     workload: Workload,
-    sizes: Sequence[tuple[GpuKind, int]],
-    policies: Sequence[tuple[str, DispatchRule]],
+    candidates: Sequence[Candidate],
     requirement: Requirement,
     runs: CaseRuns,
     seed: int,
     *,
+    comparisons: int = 1,
     stable: bool = False,
 ) -> list[Judged]:
-    """Every policy at every size, on the same requests.
+    """Every candidate on the same requests.
 
     Args:
         workload: what is served.
-        sizes: kinds of GPUs and their numbers.
-        policies: labels and rules.
+        candidates: in the order of the results.
         requirement: what is asked.
         runs: runs the cases.
         seed: of patience and routing.
+        comparisons: among how many the best is looked for (:func:`.share_of`).
         stable: whether queues that grow, too, miss the requirement.
     """
-    every = range(len(workload.samples))
-    asked = [(kind, n, *policy) for kind, n in sizes for policy in policies]
-    cases = [
-        Case(label, rule, kind.hardware, n, k, seed)
-        for kind, n, label, rule in asked
-        for k in every
-    ]
+    samples = len(workload.samples)
+    cases = [candidate.case(k, seed) for candidate in candidates for k in range(samples)]
     found = runs.results(workload, cases)
-    parts = [found[k : k + len(every)] for k in range(0, len(found), len(every))]
+    parts = [found[k : k + samples] for k in range(0, len(found), samples)]
     return [
-        _judged(workload, kind, n, label, results, requirement, len(policies), stable=stable)
-        for (kind, n, label, _), results in zip(asked, parts, strict=True)
+        _judged(workload, candidate, results, requirement, comparisons, stable=stable)
+        for candidate, results in zip(candidates, parts, strict=True)
     ]
 
 
@@ -152,9 +172,7 @@ _MOST_BEHIND = 0.01
 
 def _judged(
     workload: Workload,
-    kind: GpuKind,
-    n_gpus: int,
-    policy: str,
+    candidate: Candidate,
     results: Sequence[CaseResult],
     requirement: Requirement,
     comparisons: int,
@@ -162,6 +180,7 @@ def _judged(
     stable: bool,
 ) -> Judged:
     counted = np.concatenate([r.counted for r in results])
+    kind, n_gpus = candidate.kind, candidate.n_gpus
 
     def share(name: str) -> Share:
         counts = np.concatenate([getattr(r, name) for r in results])
@@ -182,7 +201,7 @@ def _judged(
     return Judged(
         kind=kind.name,
         n_gpus=n_gpus,
-        policy=policy,
+        policy=candidate.policy,
         rate=rate,
         verdict=verdict,
         judged=min(asked, key=lambda s: s.low),

@@ -46,7 +46,7 @@ def answer(found: Sizing) -> str:
     money = _money(cheapest.kind, best)
     return (
         f"For {what}, take {best.n_gpus} {cheapest.kind.name} under {best.policy} ({money}): "
-        f"{_percent(best.judged.mean)} in time, at least {_percent(best.judged.low)} with "
+        f"{percent(best.judged.mean)} in time, at least {percent(best.judged.low)} with "
         f"{found.requirement.confidence:.0%} confidence."
     )
 
@@ -64,7 +64,7 @@ def _kind_line(size: KindSize, found: Sizing) -> str:
     name, bound, best = size.kind.name, size.bound, size.best
     if not size.possible:
         text = (
-            f"{name}: no number of GPUs can: {bound.reason}; {_percent(bound.possible_share)} of "
+            f"{name}: no number of GPUs can: {bound.reason}; {percent(bound.possible_share)} of "
             f"them could be in time, and as many as asked for have their first token in "
             f"{bound.least_ttft:.3g} s at the earliest."
         )
@@ -82,7 +82,7 @@ def _kind_line(size: KindSize, found: Sizing) -> str:
     measured = size.as_measured
     if measured is not None and measured.n_gpus < best.n_gpus:
         text += (
-            f"; {measured.n_gpus} met it on these very requests ({_percent(measured.judged.mean)} "
+            f"; {measured.n_gpus} met it on these very requests ({percent(measured.judged.mean)} "
             f"under {measured.policy}), without {found.requirement.confidence:.0%} confidence"
         )
     return f"{text}; {best.n_gpus} meet it under {best.policy}."
@@ -110,8 +110,8 @@ def table(rows: Sequence[Judged], *, by_rate: bool = False) -> tuple[list[str], 
             f"{row.rate:.4g}" if by_rate else str(row.n_gpus),
             row.policy,
             row.verdict,
-            _percent(row.judged.mean),
-            _percent(row.judged.low),
+            percent(row.judged.mean),
+            percent(row.judged.low),
             _latency(row.ttft[-1], 1.0, "s"),
             _latency(row.tpot[-1], 1e3, "ms"),
             f"{row.cost_per_million_tokens:.3g}",
@@ -225,7 +225,8 @@ def _money(kind: GpuKind, row: Judged) -> str:
     return f"{row.cost_per_hour:.4g} an hour, {per}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent, cut and not rounded: 99.99% is not all."""
     return "-" if math.isnan(share) else f"{100.0 * math.floor(share * 1e4) / 1e4:.2f}%"
 
 

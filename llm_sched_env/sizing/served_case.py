@@ -10,9 +10,12 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.hardware import Hardware
+from llm_sched_env.planning import FluidPlan
 from llm_sched_env.policies.loaded_code import load_engine
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.rolling_horizon import (
+    PlanChange,
+    parameters_of_plan,
     plan_changes,
     planned_simulation,
     run_under_plans,
@@ -37,6 +40,8 @@ class Case:
         n_gpus: cluster size n.
         sample: of the workload.
         seed: of what is drawn during the run: patience and routing.
+        pool_scale: GPUs of the mixed pool, as a multiple of the plan's; for static pools.
+        reserve_scale: free slots that are kept, likewise; for rules that keep some.
     """
 
     policy: str
@@ -45,6 +50,8 @@ class Case:
     n_gpus: int
     sample: int
     seed: int
+    pool_scale: float = 1.0
+    reserve_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,25 @@ def serve_case(workload: Workload, case: Case) -> CaseResult:
         log_events=_EVENTS_PER_REQUEST * len(sample),
         latencies=False,
     )
-    run_under_plans(simulation.batch, plan_changes(case.rule, plan, n, end), 0.0, end)
+    changes = _scaled(case, plan) + plan_changes(case.rule, plan, n, end)
+    run_under_plans(simulation.batch, changes, 0.0, end)
     times = _times(simulation.events(), len(sample))
     return _told_by(times, workload, case.sample)
+
+
+def _scaled(case: Case, plan: FluidPlan) -> tuple[PlanChange, ...]:
+    """The plan with another pool or other reserves, from the start; nothing for those it has."""
+    if case.pool_scale == case.reserve_scale == 1.0:
+        return ()
+    controls = plan.controls(case.n_gpus)
+    pool = round(controls[-1] * case.pool_scale)
+    controls[-1] = min(max(pool, 1), case.n_gpus)
+    parameters = parameters_of_plan(case.rule, plan, case.n_gpus)
+    ranks = parameters["ranks"]
+    kept = {n: getattr(ranks, n) * case.reserve_scale for n in ("reserve", "decode_reserve")}
+    parameters["ranks"] = ranks._replace(**kept)
+    rates = plan.instance.arrival_rates
+    return (PlanChange(0.0, {"controls": controls, "rates": rates, **parameters}),)
 
 
 def _times(events: np.ndarray, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.sizing.bound import Bound, greatest_rate_factor, least_gpus
 from llm_sched_env.sizing.case_runs import CaseRuns
-from llm_sched_env.sizing.judged import GpuKind, Judged, best_of, judge, known
+from llm_sched_env.sizing.judged import Candidate, GpuKind, Judged, best_of, judge, known
 from llm_sched_env.sizing.requirement import Requirement
 from llm_sched_env.sizing.served_case import compiled_policy
 from llm_sched_env.sizing.workload import Workload
@@ -159,7 +159,7 @@ def size(
     """
     requirement = requirement or Requirement()
     runs = runs or CaseRuns()
-    rules = _checked_policies(policies)
+    rules = checked_policies(policies)
     most_gpus = checked_integer("most_gpus", most_gpus)
     if not kinds:
         raise ConfigurationError("kinds", list(kinds), "at least one kind of GPU")
@@ -233,9 +233,13 @@ class _Search:
 
     def _best(self, n: int) -> Judged:
         if n not in self.rows:
-            sizes = [(self.kind, n)]
             self.rows[n] = judge(
-                self.workload, sizes, self.policies, self.requirement, self.runs, self.seed
+                self.workload,
+                [Candidate(self.kind, n, *policy) for policy in self.policies],
+                self.requirement,
+                self.runs,
+                self.seed,
+                comparisons=len(self.policies),
             )
         return best_of(self.rows[n])
 
@@ -311,7 +315,7 @@ def max_rate(
     """
     requirement = requirement or Requirement()
     runs = runs or CaseRuns()
-    rules = _checked_policies(policies)
+    rules = checked_policies(policies)
     n_gpus = checked_integer("n_gpus", n_gpus)
     if requirement.measure == "goodput":
         raise ConfigurationError(
@@ -324,9 +328,15 @@ def max_rate(
     rows: dict[float, list[Judged]] = {}
 
     def best(factor: float) -> Judged:
-        served = workload.at_rate(factor)
-        sizes = [(kind, n_gpus)]
-        rows[factor] = judge(served, sizes, rules, requirement, runs, seed, stable=True)
+        rows[factor] = judge(
+            workload.at_rate(factor),
+            [Candidate(kind, n_gpus, *rule) for rule in rules],
+            requirement,
+            runs,
+            seed,
+            comparisons=len(rules),
+            stable=True,
+        )
         return best_of(rows[factor])
 
     _, high, found = _bracket(best, most, tolerance)
@@ -365,7 +375,12 @@ def _bracket(
     return low, high, found
 
 
-def _checked_policies(policies: Sequence[Any]) -> list[tuple[str, DispatchRule]]:
+def checked_policies(policies: Sequence[Any]) -> list[tuple[str, DispatchRule]]:
+    """Labels and rules of compiled policies, each once.
+
+    Raises:
+        ConfigurationError: for others, none, or two names of one policy.
+    """
     rules = [compiled_policy(policy) for policy in policies]
     labels = [label for label, _ in rules]
     if not rules or len(set(labels)) < len(labels):

@@ -96,6 +96,26 @@ class Workload:
             self, samples=samples, template=template, warmup=self.warmup / factor
         )
 
+    def part(self, share: float) -> Workload:
+        """A share of the requests: some of the samples, or the busiest stretch of a trace.
+
+        Args:
+            share: in (0, 1); of the samples at least one, of a trace's time.
+        """
+        if len(self.samples) > 1:
+            count = max(1, round(share * len(self.samples)))
+            return dataclasses.replace(self, samples=self.samples[:count])
+        (sample,) = self.samples
+        seconds = share * sample.duration
+        last = np.searchsorted(sample.arrival_time, sample.arrival_time + seconds)
+        tokens = np.concatenate([[0.0], np.cumsum(sample.prompt_tokens + sample.output_tokens)])
+        start = float(sample.arrival_time[np.argmax(tokens[last] - tokens[:-1])])
+        start = min(start, sample.duration - seconds)
+        busiest = sample.window(start, start + seconds)
+        if len(np.unique(busiest.request_class)) < len(busiest.class_names):
+            return self  # a stretch without a class has no plan
+        return dataclasses.replace(self, samples=(busiest,))
+
     def cluster(self, hardware: Hardware, n_gpus: int, sample: int) -> Cluster:
         """What a policy plans for on n GPUs of a kind; its requests are those of a sample."""
         given = dataclasses.replace(self.template, hardware=hardware)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.files.atomic import write_whole
+from llm_sched_env.model.hardware_presets import HARDWARE_PRESETS
 from llm_sched_env.workloads.locations import data_folders
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,7 @@ def main(*, measure: bool = False) -> None:
             write_whole(RESULTS / f"{name}.md", run(words))
     template = TEMPLATE.read_text(encoding="utf-8")
     answers = {name: _quoted(RESULTS / f"{name}.md") for name in shown_commands()}
+    answers["tune_azure_flags"] = _flags(RESULTS / "tune_azure.md")
     write_whole(DOCS / "sizing.md", template.format(**answers))
 
 
@@ -55,16 +57,24 @@ def _found(name: str) -> str:
 
 
 def _quoted(file: Path) -> str:
-    """The sentences of an answer, as a quotation, and the table of the first kind."""
-    sentences, *parts = file.read_text(encoding="utf-8").split("\n\n")
+    """The sentences of an answer, as a quotation, and its first table."""
+    sentences, heading, table, *_ = file.read_text(encoding="utf-8").split("\n\n")
     lines = [
         textwrap.fill(
             line, _WIDTH, initial_indent="> ", subsequent_indent="> ", break_on_hyphens=False
         )
         for line in sentences.splitlines()
     ]
-    heading, table = parts[0].removeprefix("## "), parts[1]
-    return "\n>\n".join(lines) + f"\n\nThe best policy at each size or rate, {heading}:\n\n{table}"
+    title = heading.removeprefix("## ")
+    if title in HARDWARE_PRESETS:
+        title = f"The best policy at each size or rate, {title}"
+    return "\n>\n".join(lines) + f"\n\n{title}:\n\n{table}"
+
+
+def _flags(file: Path) -> str:
+    """The part of an answer that is flags."""
+    text = file.read_text(encoding="utf-8")
+    return "```sh\n" + text.partition("```sh\n")[2].partition("\n#")[0].strip() + "\n```"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def traces(tmp_path, monkeypatch):
 def test_a_command_answers(run, traces, line):
     code, out, err = run(*shlex.split(line))
     assert code == 0, err
-    assert re.search(r"take|is enough|sustain|no size|chosen", out)
+    assert re.search(r"take|is enough|sustain|no size|chosen setting", out)
 
 
 def test_the_python_runs(capsys):

@@ -19,7 +19,7 @@ from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.state import layout
 from llm_sched_env.sizing.bound import greatest_rate_factor, least_gpus, least_work
 from llm_sched_env.sizing.case_runs import CaseRuns
-from llm_sched_env.sizing.judged import GpuKind, judge
+from llm_sched_env.sizing.judged import Candidate, GpuKind, judge
 from llm_sched_env.sizing.requirement import Requirement
 from llm_sched_env.sizing.served_case import compiled_policy
 from llm_sched_env.sizing.size import POLICIES
@@ -37,6 +37,10 @@ HARDWARE = {
     "kv-aware": dataclasses.replace(H100, batch_slots=4, kv_tokens=6000),
     "at once": dataclasses.replace(H100, batch_slots=8, starts="immediate"),
 }
+
+
+def candidates(kind: GpuKind, n: int) -> list[Candidate]:
+    return [Candidate(kind, n, *rule) for rule in RULES]
 
 
 @st.composite
@@ -65,7 +69,7 @@ def test_no_policy_does_what_the_bound_rules_out(trace, law, deadlines, asked):
     bound = least_gpus(workload, HARDWARE[law], requirement)
     # One GPU less than is left open, and where nothing is ruled out one.
     n = 6 if math.isinf(bound.n_gpus) else max(1, int(bound.n_gpus) - 1)
-    rows = judge(workload, [(GpuKind(law, HARDWARE[law]), n)], RULES, requirement, CaseRuns(), 0)
+    rows = judge(workload, candidates(GpuKind(law, HARDWARE[law]), n), requirement, CaseRuns(), 0)
     for row in rows:
         assert row.judged.mean <= bound.possible_share + 1e-9
         if n < bound.n_gpus:
@@ -120,7 +124,7 @@ def test_no_policy_sustains_a_rate_that_is_ruled_out(trace, law, factor):
     requirement, kind = Requirement("share", 0.8, confidence=0.5), GpuKind(law, HARDWARE[law])
     most = greatest_rate_factor(workload, kind.hardware, 1, requirement)
     assume(most > 0)
-    rows = judge(workload.at_rate(factor), [(kind, 1)], RULES, requirement, CaseRuns(), 0)
+    rows = judge(workload.at_rate(factor), candidates(kind, 1), requirement, CaseRuns(), 0)
     if max(row.judged.mean for row in rows) >= 0.8:
         # One repetition has the time that deadlines allow after the last arrival, too.
         assert trace.duration / factor + workload.drain_seconds(trace) >= trace.duration / most
@@ -164,7 +168,7 @@ def test_a_burst_by_hand():
         enough, fewer = (
             max(
                 r.judged.mean
-                for r in judge(workload, [(kind, n)], RULES, requirement, CaseRuns(), 0)
+                for r in judge(workload, candidates(kind, n), requirement, CaseRuns(), 0)
             )
             for n in (gpus, gpus - 1)
         )

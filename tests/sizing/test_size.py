@@ -14,7 +14,7 @@ from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.hardware import Hardware, load_hardware
 from llm_sched_env.sizing.case_runs import CaseRuns
 from llm_sched_env.sizing.extrapolation import extrapolation_notes
-from llm_sched_env.sizing.judged import GpuKind, judge
+from llm_sched_env.sizing.judged import Candidate, GpuKind, judge
 from llm_sched_env.sizing.requirement import Requirement
 from llm_sched_env.sizing.served_case import compiled_policy
 from llm_sched_env.sizing.size import max_rate, size
@@ -90,7 +90,11 @@ def test_counts_are_those_of_evaluate():
     deadlines, hardware = Deadlines(0.15, 0.02), load_hardware("h100-llama3-8b-b64")
     workload = trace_workload(trace, deadlines)
     (row,) = judge(
-        workload, [(GpuKind("g", hardware), 2)], [compiled_policy("FI-WSP")], SURE, CaseRuns(), 0
+        workload,
+        [Candidate(GpuKind("g", hardware), 2, *compiled_policy("FI-WSP"))],
+        SURE,
+        CaseRuns(),
+        0,
     )
     cluster = workload.cluster(hardware, 2, 0)
     horizon = 60.0 + workload.drain_seconds(trace)
