@@ -139,8 +139,8 @@ def least_gpus(workload: Workload, hardware: Hardware, requirement: Requirement)
         >>> from llm_sched_env.sizing.workload import trace_workload
         >>> sample = Trace(("chat",), [0.0] * 8 + [1.0], [0] * 9, [2560] * 9, [1] * 9)
         >>> found = trace_workload(sample, Deadlines(ttft_seconds=0.5))
-        >>> least_gpus(found, base().hardware, Requirement("share", 1.0)).n_gpus
-        3
+        >>> least_gpus(found, base().hardware, Requirement("share", 1.0)).n_gpus  # 3 s in 1.5 s
+        2
     """
     floors = [_Floor.of(workload, k, hardware) for k in range(len(workload.samples))]
     total = workload.n_counted

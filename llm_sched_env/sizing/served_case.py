@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.planning import FluidPlan
+from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.policies.loaded_code import load_engine
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.rolling_horizon import (
@@ -103,7 +105,7 @@ def serve_case(workload: Workload, case: Case) -> CaseResult:
     """
     load_engine()
     sample, n = workload.samples[case.sample], case.n_gpus
-    cluster = workload.cluster(case.hardware, n, case.sample)
+    cluster = _cluster(workload, case.hardware, n, case.sample)
     plan = cluster.plan
     end = sample.duration + workload.drain_seconds(sample)
     simulation = planned_simulation(
@@ -120,6 +122,12 @@ def serve_case(workload: Workload, case: Case) -> CaseResult:
     run_under_plans(simulation.batch, changes, 0.0, end)
     times = _times(simulation.events(), len(sample))
     return _told_by(times, workload, case.sample)
+
+
+@lru_cache(maxsize=32)
+def _cluster(workload: Workload, hardware: Hardware, n_gpus: int, sample: int) -> Cluster:
+    """What all policies plan for, and their plan, which takes as long as a short run."""
+    return workload.cluster(hardware, n_gpus, sample)
 
 
 def _scaled(case: Case, plan: FluidPlan) -> tuple[PlanChange, ...]:

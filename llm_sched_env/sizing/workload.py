@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import ConfigurationError, TraceError, checked_integer, is_finite_number
 from llm_sched_env.evaluation.scenario import scenario
 from llm_sched_env.model.catalog import PAPER_PRICES
 from llm_sched_env.model.deadlines import Deadlines
@@ -105,16 +105,16 @@ class Workload:
         if len(self.samples) > 1:
             count = max(1, round(share * len(self.samples)))
             return dataclasses.replace(self, samples=self.samples[:count])
-        (sample,) = self.samples
+        sample = self.samples[0].window(self.warmup)
         seconds = share * sample.duration
         last = np.searchsorted(sample.arrival_time, sample.arrival_time + seconds)
         tokens = np.concatenate([[0.0], np.cumsum(sample.prompt_tokens + sample.output_tokens)])
         start = float(sample.arrival_time[np.argmax(tokens[last] - tokens[:-1])])
-        start = min(start, sample.duration - seconds)
+        start = max(0.0, min(start, sample.duration - seconds))
         busiest = sample.window(start, start + seconds)
-        if len(np.unique(busiest.request_class)) < len(busiest.class_names):
+        if self.recorded and len(np.unique(busiest.request_class)) < len(busiest.class_names):
             return self  # a stretch without a class has no plan
-        return dataclasses.replace(self, samples=(busiest,))
+        return dataclasses.replace(self, samples=(busiest,), warmup=0.0)
 
     def cluster(self, hardware: Hardware, n_gpus: int, sample: int) -> Cluster:
         """What a policy plans for on n GPUs of a kind; its requests are those of a sample."""
@@ -206,7 +206,17 @@ def instance_workload(
     given = _with_terms(resolve_instance(instance), deadlines, patience_seconds)
     template = given.scaled(rate / float(given.arrival_rates.sum()), given.name)
     count = checked_integer("replications", replications)
-    samples = tuple(requests_of_run(template, 1, horizon, seed, k) for k in range(count))
+    try:
+        samples = tuple(requests_of_run(template, 1, horizon, seed, k) for k in range(count))
+    except TraceError:  # there is none at all
+        samples = ()
+    if not samples or any(sample.arrival_time[-1] < warmup for sample in samples):
+        raise ConfigurationError(
+            "rate",
+            rate,
+            f"a request after the warm-up of {warmup:g} s in every sample",
+            "raise it or the horizon",
+        )
     return Workload(given.name, template, samples, recorded=False, warmup=warmup)
 
 

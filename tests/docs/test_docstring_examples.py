@@ -23,6 +23,16 @@ FURTHER = (
     "llm_sched_env.exact.optimum:optimum",
     "llm_sched_env.policies.registry:registered_policies",
     "llm_sched_env.policies.registry:resolve_policy",
+    "llm_sched_env.sizing.bound:greatest_rate_factor",
+    "llm_sched_env.sizing.bound:least_gpus",
+    "llm_sched_env.sizing.bound:least_work",
+    "llm_sched_env.sizing.requirement:Requirement",
+    "llm_sched_env.sizing.requirement:share_of",
+    "llm_sched_env.sizing.size:size",
+    "llm_sched_env.sizing.tune:front_ranks",
+    "llm_sched_env.sizing.tune:tune",
+    "llm_sched_env.sizing.workload:instance_workload",
+    "llm_sched_env.sizing.workload:trace_workload",
 )
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}
 for path in FURTHER:

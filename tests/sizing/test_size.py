@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -172,6 +175,27 @@ def test_what_was_not_measured_is_said():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         size(chats(1), **{"kinds": [BY_HAND], **arguments})
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("command", ["size", "tune"])
+def test_a_killed_run_resumes_to_the_same_answer(command, tmp_path):
+    words = ["--instance", "chat-deadlines", "--rate", "30", "--gpu", "h100-llama3-8b-b128"]
+    words += ["--share", "0.9", "--horizon", "200", "--warmup", "50"]
+    if command == "tune":
+        words += ["--gpus", "2,3", "--slots", "32,64", "--chunks", "512"]
+    program = [sys.executable, "-m", "llm_sched_env", command, *words, "--out"]
+    fresh, killed = tmp_path / "fresh", tmp_path / "killed"
+    subprocess.run([*program, fresh], check=True, capture_output=True)
+    process = subprocess.Popen([*program, killed], stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(list(killed.glob("cells/*.json"))) < 5:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "answer.md").exists()
+    subprocess.run([*program, killed], check=True, capture_output=True)
+    names = [path.relative_to(fresh) for path in fresh.rglob("*.*") if path.suffix != ".png"]
+    assert all((killed / name).read_bytes() == (fresh / name).read_bytes() for name in names)
 
 
 @pytest.fixture

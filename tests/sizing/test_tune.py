@@ -96,6 +96,20 @@ def test_halving_leaves_what_judging_everything_chooses():
     assert found.chosen.judged.good.mean >= max(r.good.mean for r in good_and_cheap) - 0.02
 
 
+def test_a_part_of_one_sample_is_its_busiest_stretch():
+    trace = Trace(("a",), np.arange(100.0), np.zeros(100), np.full(100, 10), np.full(100, 10))
+    busy = dataclasses.replace(trace, prompt_tokens=np.where(trace.arrival_time // 10 == 4, 99, 10))
+    part = trace_workload(busy, Deadlines(1.0)).part(0.1)
+    assert part.samples[0].prompt_tokens.tolist() == [99] * 10
+    one = chats(1).part(0.125)
+    assert one.warmup == 0.0
+    assert one.n_counted == len(one.samples[0]) > 0
+    assert tune(chats(1), ways(n=(1,)), SURE).rungs[0][0] == 0.125
+    assert len(chats(4).part(0.5).samples) == 2
+    with pytest.raises(ConfigurationError, match="after the warm-up"):
+        chats(4, rate=1e-6)
+
+
 def test_it_is_the_same_again_and_from_the_cache(tmp_path):
     first = tune(chats(), ways(), SURE, runs=CaseRuns(cache=tmp_path))
     count = len(list(tmp_path.glob("*.json")))
