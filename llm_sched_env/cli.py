@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from llm_sched_env.commands import (
+    adapt,
     bench,
     calibrate,
     compare,
@@ -23,9 +24,11 @@ from llm_sched_env.commands import (
     plan,
     policies,
     replay,
+    size,
     sweep,
     trace,
     train,
+    tune,
     validate,
 )
 from llm_sched_env.errors import LLMSchedError
@@ -54,6 +57,8 @@ COMMANDS = (
     sweep,
     export,
     replay,
+    size,
+    tune,
     trace,
     lengths,
     calibrate,
@@ -61,6 +66,7 @@ COMMANDS = (
     instances,
     policies,
     bench,
+    adapt,
 )
 for module in COMMANDS:
     module.register(app)

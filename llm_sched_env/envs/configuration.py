@@ -19,6 +19,8 @@ from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
+# No router given: which one is the default depends on the groups of GPUs.
+_BY_GROUPS: Any = object()
 CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
 STARTS = ("empty", "plan")
 # The compiled dispatcher's names.
@@ -49,8 +51,8 @@ class IntervalArguments(TypedDict, total=False):
         gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
             admission rates of the action, ``net-value`` follows priorities and reserves of free
             slots (trunk reservation).
-        router: ``randomized`` (default), ``solo-first``, ``coupled``, ``weighted-randomized``,
-            ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
+        router: ``randomized`` (default; with groups of GPUs ``solo-first``), ``coupled``,
+            ``weighted-randomized``, ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
         pools: ``static`` (default): a fixed share of the GPUs prefills; ``dynamic``: any may.
         controls: ``"all"`` (default) or some of ``admission``, ``routing``, ``pool``,
             ``priority``, ``reserve``, of those that the gate has.
@@ -96,7 +98,7 @@ class IntervalConfiguration:
         interval: float = 1.0,
         horizon: float = 300.0,
         gate: str = "token-bucket",
-        router: str = "randomized",
+        router: str = _BY_GROUPS,
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
@@ -104,6 +106,10 @@ class IntervalConfiguration:
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
+        cluster = Cluster.of(instance, n_gpus, pricing, slos)
+        several_groups = len(cluster.instance.groups) > 1
+        if router is _BY_GROUPS:
+            router = "solo-first" if several_groups else "randomized"
         router = renamed_choice("router", router, _FORMER_NAMES)
         require_choice("revenue", revenue, REVENUES)
         require_choice("gate", gate, _GATE_NAMES)
@@ -115,14 +121,14 @@ class IntervalConfiguration:
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
-            cluster=Cluster.of(instance, n_gpus, pricing, slos),
+            cluster=cluster,
             revenue=revenue,
             interval=float(interval),
             horizon=float(horizon),
             gate=gate,
             router=router,
             pools=pools,
-            controls=_checked_controls(controls, gate, router, pools),
+            controls=_checked_controls(controls, gate, router, pools, several=several_groups),
             start=start,
         )
         _ = configuration.rule
@@ -141,14 +147,10 @@ class IntervalConfiguration:
     @property
     def controlled(self) -> np.ndarray:
         """Places among the engine's controls (simulation/control.py) that the agent sets."""
-        n = self.cluster.instance.n_classes
-        places = {
-            "admission": np.arange(n),
-            "routing": np.arange(n, 2 * n),
-            "pool": np.array([2 * n]),
-            "priority": np.arange(2 * n + 1, 3 * n + 1),
-            "reserve": np.arange(3 * n + 1, 4 * n + 1),
-        }
+        groups = len(self.cluster.instance.groups)
+        pairs = self.cluster.instance.n_classes * groups
+        ends = np.cumsum([pairs, pairs, groups, pairs, pairs])
+        places = dict(zip(CONTROLS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
         return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
 
     def plan_action(self, fluid_plan: FluidPlan) -> np.ndarray:
@@ -179,9 +181,14 @@ def require_seconds(field: str, got: Any) -> None:
 
 
 def _checked_controls(
-    controls: str | Sequence[str], gate: str, router: str, pools: str
+    controls: str | Sequence[str],
+    gate: str,
+    router: str,
+    pools: str,
+    *,
+    several: bool,
 ) -> tuple[str, ...]:
-    """The controlled parts; those named one by one must have an effect."""
+    """The controlled parts; those named one by one must have an effect; several: groups."""
     other_gates = ("admission",) if gate == "net-value" else ("priority", "reserve")
     if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
@@ -195,7 +202,7 @@ def _checked_controls(
         if part in other_gates:
             needed = '"net-value"' if gate != "net-value" else '"token-bucket" or "occupancy"'
             raise ConfigurationError(f'controls: "{part}" needs gate={needed}, got gate={gate!r}.')
-    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
+    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY and not several:
         raise ConfigurationError(
             f'controls: "routing" needs a router with probabilities '
             f"({one_of(ROUTERS_BY_PROBABILITY)}), got router={router!r}."
