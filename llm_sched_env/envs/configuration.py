@@ -19,8 +19,6 @@ from llm_sched_env.planning.slot_ranks import slot_ranks
 from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.simulation.scheduling.rules import ROUTERS, ROUTERS_BY_PROBABILITY, DispatchRule
 
-# No router given: which one is the default depends on the groups of GPUs.
-_BY_GROUPS: Any = object()
 CONTROLS = ("admission", "routing", "pool", "priority", "reserve")
 STARTS = ("empty", "plan")
 # The compiled dispatcher's names.
@@ -38,6 +36,13 @@ _FORMER_NAMES = {"credit": "token-bucket", "bid-price": "net-value"}
 _POOLS = ("static", "dynamic")
 
 
+class _Default(str):
+    """A value that nobody gave: groups of GPUs have another default."""
+
+
+_DEFAULT_ROUTER = _Default("randomized")
+
+
 class IntervalArguments(TypedDict, total=False):
     """Arguments of ``LLMSched-v0`` in all its forms, besides ``n_gpus`` and ``render_mode``.
 
@@ -51,7 +56,7 @@ class IntervalArguments(TypedDict, total=False):
         gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
             admission rates of the action, ``net-value`` follows priorities and reserves of free
             slots (trunk reservation).
-        router: ``randomized`` (default; with groups of GPUs ``solo-first``), ``coupled``,
+        router: ``randomized`` (default), ``solo-first`` (that of groups of GPUs), ``coupled``,
             ``weighted-randomized``, ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
         pools: ``static`` (default): a fixed share of the GPUs prefills; ``dynamic``: any may.
         controls: ``"all"`` (default) or some of ``admission``, ``routing``, ``pool``,
@@ -98,7 +103,7 @@ class IntervalConfiguration:
         interval: float = 1.0,
         horizon: float = 300.0,
         gate: str = "token-bucket",
-        router: str = _BY_GROUPS,
+        router: str = _DEFAULT_ROUTER,
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
@@ -108,8 +113,8 @@ class IntervalConfiguration:
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
         cluster = Cluster.of(instance, n_gpus, pricing, slos)
         several_groups = len(cluster.instance.groups) > 1
-        if router is _BY_GROUPS:
-            router = "solo-first" if several_groups else "randomized"
+        if isinstance(router, _Default):
+            router = "solo-first" if several_groups else str(router)
         router = renamed_choice("router", router, _FORMER_NAMES)
         require_choice("revenue", revenue, REVENUES)
         require_choice("gate", gate, _GATE_NAMES)
@@ -128,7 +133,7 @@ class IntervalConfiguration:
             gate=gate,
             router=router,
             pools=pools,
-            controls=_checked_controls(controls, gate, router, pools, several=several_groups),
+            controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
         )
         _ = configuration.rule
@@ -186,9 +191,9 @@ def _checked_controls(
     router: str,
     pools: str,
     *,
-    several: bool,
+    has_groups: bool,
 ) -> tuple[str, ...]:
-    """The controlled parts; those named one by one must have an effect; several: groups."""
+    """The controlled parts; those named one by one must have an effect."""
     other_gates = ("admission",) if gate == "net-value" else ("priority", "reserve")
     if isinstance(controls, str) and controls == "all":
         return tuple(part for part in CONTROLS if part not in other_gates)
@@ -202,7 +207,7 @@ def _checked_controls(
         if part in other_gates:
             needed = '"net-value"' if gate != "net-value" else '"token-bucket" or "occupancy"'
             raise ConfigurationError(f'controls: "{part}" needs gate={needed}, got gate={gate!r}.')
-    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY and not several:
+    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY and not has_groups:
         raise ConfigurationError(
             f'controls: "routing" needs a router with probabilities '
             f"({one_of(ROUTERS_BY_PROBABILITY)}), got router={router!r}."
