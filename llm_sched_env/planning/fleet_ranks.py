@@ -15,7 +15,7 @@ from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.planning.accounting_program import AccountingProgram, AccountPrices
 from llm_sched_env.planning.fleet_plan import FleetPlan, fleet_plan, fleet_program
 from llm_sched_env.planning.slot_prices import ABOVE_CRITICAL, FREE, SlotPrices, delay_probability
-from llm_sched_env.planning.slot_ranks import NO_BID, slot_reserves
+from llm_sched_env.planning.slot_ranks import NO_BID, Bids, bids_at, slot_reserves
 
 
 class FleetPrices(NamedTuple):
@@ -96,32 +96,17 @@ def decode_prices(program: AccountingProgram, prices: AccountPrices) -> np.ndarr
     return paid
 
 
-class _Bids(NamedTuple):
-    """Net values, currency, shape (I, G): of an admission, of a decode, of a prefill alone."""
-
-    admission: np.ndarray
-    decode: np.ndarray
-    alone: np.ndarray
-
-
-def _bids(plan: FleetPlan, prices: FleetPrices) -> _Bids:
-    """Revenue less prices; an admission has the best decode that may follow."""
-    instance = plan.given
-    prompt = instance.prices.prefill * instance.prompt_tokens
-    output = instance.prices.decode * instance.output_tokens
-    bundled = plan.pricing == "bundled"
-    at_prefill, at_decode = (0.0 * prompt, prompt + output) if bundled else (prompt, output)
+def _bids(plan: FleetPlan, prices: FleetPrices) -> Bids:
+    """Net values where the roles of the groups allow the service."""
     prefills, decodes = (
-        np.array([group.role != role for group in instance.groups])
+        np.array([group.role != role for group in plan.given.groups])
         for role in ("decode", "prefill")
     )
-    decode = np.where(decodes, at_decode[:, None] - prices.decode, -np.inf)
-    alone = np.where(prefills, at_prefill[:, None] - prices.prefill, -np.inf)
-    best = decode.max(axis=1, keepdims=True)
-    follows = np.where(alone >= 0.0, np.maximum(best, 0.0), best)
-    nothing = NO_BID * (prompt + output)[:, None]
-    return _Bids(
-        *(np.where(np.abs(bid) < nothing, 0.0, bid) for bid in (alone + follows, decode, alone))
+    return bids_at(
+        plan.given,
+        plan.pricing,
+        np.where(prefills, prices.prefill, np.inf),
+        np.where(decodes, prices.decode, np.inf),
     )
 
 
@@ -137,14 +122,14 @@ def fleet_ranks(plan: FleetPlan, n_gpus: int) -> SlotRanks:
     arriving = plan.given.arrival_rates
     prefilled, decoded = plan.accounts.prefills.sum(axis=0), plan.accounts.decodes.sum(axis=0)
     request = prices.prefill + prices.decode.min(axis=1, keepdims=True)
-    reserve = _reserves(plan, n_gpus, prices, bids.admission, request, (arriving, prefilled))
+    reserve = _reserves(plan, n_gpus, prices, bids.prefill, request, (arriving, prefilled))
     decode_reserve = _reserves(
         plan, n_gpus, prices, bids.decode, prices.decode, (prefilled, decoded)
     )
     best_second = max(0.0, float((bids.decode.max(axis=1) / _seconds(plan)).max()))
-    precedes = bids.alone * _prefill_rates(plan) > best_second
+    precedes = bids.prefill_alone * _prefill_rates(plan) > best_second
     return SlotRanks(
-        bids.admission.ravel(),
+        bids.prefill.ravel(),
         reserve.ravel(),
         bids.decode.ravel(),
         decode_reserve.ravel(),

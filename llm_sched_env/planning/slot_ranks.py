@@ -24,7 +24,7 @@ _CLOSE = 0.03
 
 @dataclass(frozen=True)
 class Bids:
-    """What a use of a slot earns beyond what it costs; currency, arrays of shape (I,).
+    """What a use of a slot earns beyond what it costs; currency, shape (I,) or, by group, (I, G).
 
     Attributes:
         prefill: of admitting a request. Positive: the plan admits the whole class; 0: a part;
@@ -41,20 +41,30 @@ class Bids:
 
 def slot_bids(plan: FluidPlan, prices: SlotPrices) -> Bids:
     """Revenue less shadow prices."""
-    instance = plan.instance
-    prompt = instance.prices.prefill * instance.prompt_tokens
-    output = instance.prices.decode * instance.output_tokens
-    bundled = plan.pricing == "bundled"
+    return bids_at(plan.instance, plan.pricing, prices.prefill, prices.decode)
+
+
+def bids_at(instance: Instance, pricing: str, prefill: np.ndarray, decode: np.ndarray) -> Bids:
+    """Revenue less the costs of a prefill and of a decode, shape (I,) or, by group, (I, G).
+
+    By group an admission is followed by the decode in the best one. A cost is infinite where the
+    role of a group rules the service out.
+    """
+    by_class = (slice(None), *[None] * (prefill.ndim - 1))
+    prompt = (instance.prices.prefill * instance.prompt_tokens)[by_class]
+    output = (instance.prices.decode * instance.output_tokens)[by_class]
+    bundled = pricing == "bundled"
     at_prefill, at_decode = (0.0 * prompt, prompt + output) if bundled else (prompt, output)
     nothing = NO_BID * (prompt + output)
 
     def rounded(bids: np.ndarray) -> np.ndarray:
         return np.where(np.abs(bids) < nothing, 0.0, bids)
 
-    decode, alone = rounded(at_decode - prices.decode), rounded(at_prefill - prices.prefill)
+    decodes, alone = rounded(at_decode - decode), rounded(at_prefill - prefill)
+    best = decodes.max(axis=1, keepdims=True) if decodes.ndim > 1 else decodes
     # Where a prefill pays by itself, a decode that does not is left out.
-    follows = np.where(alone >= 0.0, np.maximum(decode, 0.0), decode)
-    return Bids(rounded(alone + follows), decode, alone)
+    follows = np.where(alone >= 0.0, np.maximum(best, 0.0), best)
+    return Bids(rounded(alone + follows), decodes, alone)
 
 
 def slot_ranks(plan: FluidPlan, n_gpus: int) -> SlotRanks:

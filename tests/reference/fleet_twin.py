@@ -21,11 +21,9 @@ from reference_simulator import (
     ReferenceSimulator,
     Request,
     _set_member,
-    _tokens,
 )
 
 from llm_sched_env.model.fleet import GpuGroup
-from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
@@ -80,9 +78,6 @@ class FleetTwin(ReferenceSimulator):
         self.credit = {p: rule.credit_cap if f > 0 else 0.0 for p, f in self.fraction.items()}
 
     # Time.
-
-    def _hardware(self, gpu: GroupGpu) -> Hardware:
-        return gpu.group.hardware
 
     def _iteration_seconds(self, gpu: GroupGpu) -> float:
         self.hardware = gpu.group.hardware
@@ -485,6 +480,3 @@ class FleetTwin(ReferenceSimulator):
         super()._abandon(queue, request, kind)
         if self.rule.router in ON_ARRIVAL and kind == LEAVE_DECODE:
             self._serve_at(None)
-
-
-__all__ = ["FleetTwin", "_tokens"]
