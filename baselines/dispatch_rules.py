@@ -46,6 +46,12 @@ TRUNK_RESERVATION = _registered(
     "this project",
 )
 
+SLO_RESERVE = _registered(
+    DispatchRule(gate="bid-price", router="bid-price", pools="dynamic", drop_late=True),
+    "trunk-reservation that drops who cannot have a first token in time (deadlines)",
+    "this project",
+)
+
 PRIORITIZE_AND_ROUTE = _registered(
     DispatchRule(gate="decode-per-prompt", router="solo-first", pools="static"),
     "largest D/P first, for separate charging (--pricing separate)",
@@ -99,8 +105,8 @@ STATIC_PRIORITY = _registered(
 )
 
 EARLIEST_DEADLINE_FIRST = _registered(
-    DispatchRule(gate="earliest-deadline", router="coupled", pools="dynamic"),
-    "fcfs-immediate that admits the request whose first token is due first (deadlines)",
+    DispatchRule(gate="earliest-deadline", router="coupled", pools="dynamic", drop_late=True),
+    "fcfs-immediate that admits whose first token is due first, and drops who is late (deadlines)",
     "this project",
     "EDF",
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_sched_env.model.instance import Instance, Prices, RequestClass
     from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
     from llm_sched_env.model.length_distributions import LengthDistribution, ObservedLengths
+    from llm_sched_env.model.link import Link
     from llm_sched_env.planning import (
         TPOT,
         DecodeFairness,
@@ -63,6 +64,7 @@ _HOMES = {
     "Instance": "llm_sched_env.model.instance",
     "LLMSchedError": "llm_sched_env.errors",
     "LengthDistribution": "llm_sched_env.model.length_distributions",
+    "Link": "llm_sched_env.model.link",
     "MixedIteration": "llm_sched_env.model.iteration_law",
     "ObservedLengths": "llm_sched_env.model.length_distributions",
     "PrefillFairness": "llm_sched_env.planning",
@@ -100,6 +102,7 @@ __all__ = [
     "Instance",
     "LLMSchedError",
     "LengthDistribution",
+    "Link",
     "MixedIteration",
     "ObservedLengths",
     "PrefillFairness",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import numpy as np
 import typer
 
@@ -17,9 +20,11 @@ from llm_sched_env.commands.options import (
     print_note,
     print_table,
 )
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning import plan as solve
 from llm_sched_env.planning.fleet_plan import FleetPlan
+from llm_sched_env.planning.role_choice import choose_roles
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +38,32 @@ def register(app: typer.Typer) -> None:
         pricing: PricingOption = "bundled",
         slo: SloOption = None,
         sli: FormerSloOption = None,
+        choose: Annotated[
+            bool,
+            typer.Option(
+                "--choose-roles",
+                help="Split each kind of GPU into prefill and decode GPUs so that R* is greatest.",
+            ),
+        ] = False,
+        n_gpus: Annotated[
+            int | None,
+            typer.Option(min=2, help="With --choose-roles: whole GPUs of a cluster of this size."),
+        ] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(help="With --choose-roles: instance file to write, TOML or JSON."),
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Solve the fluid program: R*, occupancies, admission fractions, shadow prices."""
+        if choose:
+            if objectives(slo, sli):
+                raise ConfigurationError("--slo", slo or sli, "none with --choose-roles", "drop it")
+            _choose_roles(instance, pricing, n_gpus, out, as_json=as_json)
+            return
+        for name, value in (("--n-gpus", n_gpus), ("--out", out)):
+            if value is not None:
+                raise ConfigurationError(name, value, "none without --choose-roles", "add it")
         result = solve(instance, pricing, slos=objectives(slo, sli))
         if as_json:
             print_json(result.to_dict())
@@ -45,6 +73,26 @@ def register(app: typer.Typer) -> None:
             _print(result)
         if result.note():
             print_note(f"note: {result.note()}")
+
+
+def _choose_roles(
+    instance: str, pricing: str, n_gpus: int | None, out: Path | None, *, as_json: bool
+) -> None:
+    choice = choose_roles(instance, pricing, n_gpus)
+    if out is not None:
+        choice.instance.save(out)
+    if as_json:
+        print_json(choice.to_dict())
+        return
+    parts = []
+    for group in choice.groups:
+        size = "" if n_gpus is None else f" ({round(n_gpus * group.share)} GPUs)"
+        parts.append(f"{group.share:.2%}{size} {group.name}")
+    print_lines(
+        f"Best split: {', '.join(parts)}.",
+        f"R* = {choice.value:.4f} per GPU and second, {choice.value / choice.colocated_value:.4f} "
+        f"of {choice.colocated_value:.4f} where every GPU prefills and decodes.",
+    )
 
 
 def _print_fleet(result: FleetPlan) -> None:

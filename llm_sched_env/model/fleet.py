@@ -13,6 +13,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.hardware import Hardware, load_hardware
 from llm_sched_env.model.hardware_presets import hardware_path
+from llm_sched_env.model.link import Link
 from llm_sched_env.model.plain_tables import checked_table, plain_table
 
 ROLES = ("mixed", "prefill", "decode")
@@ -29,11 +30,11 @@ class GpuGroup:
         hardware: of each of its GPUs.
         share: of the cluster's GPUs.
         role: ``mixed``, ``prefill`` (no decodes) or ``decode`` (no prefills).
-        link_tokens: tokens per second over a GPU's outgoing link; infinite: moves are free. Known
-            to the accounting program alone.
+        link: from each of its GPUs to all others, for requests that decode elsewhere than they
+            were prefilled; None: their moves are free and instant.
 
     Raises:
-        ConfigurationError: for a share, role or link that cannot be.
+        ConfigurationError: for a share or role that cannot be.
 
     Example:
         >>> from llm_sched_env.model.hardware import load_hardware
@@ -46,7 +47,7 @@ class GpuGroup:
     hardware: Hardware
     share: float = 1.0
     role: str = "mixed"
-    link_tokens: float = math.inf
+    link: Link | None = None
 
     def __post_init__(self) -> None:
         at = f"group {self.name!r} "
@@ -58,8 +59,8 @@ class GpuGroup:
             raise ConfigurationError(at + "share", self.share, "a number in (0, 1]")
         if not isinstance(self.role, str) or self.role not in ROLES:
             raise ConfigurationError(at + "role", self.role, one_of(ROLES))
-        if not self.link_tokens >= 0.0:
-            raise ConfigurationError(at + "link", self.link_tokens, "tokens per second >= 0")
+        if self.link is not None and not isinstance(self.link, Link):
+            raise ConfigurationError(at + "link", self.link, "a Link, or None")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of an instance file."""
@@ -70,14 +71,16 @@ class GpuGroup:
 class Fleet:
     """The groups of a cluster, in place of one :class:`Hardware`.
 
-    A prefilled request may decode in any group; its move is free and instant. What asks a fleet
-    for a value of one kind of GPU, such as ``chunk_tokens``, gets a ConfigurationError.
+    A prefilled request may decode in any group; its move takes the time of the link of the GPU
+    that it leaves. What asks a fleet for a value of one kind of GPU, such as ``chunk_tokens``, gets
+    a ConfigurationError.
 
     Args:
         groups: with shares that add up to 1.
 
     Raises:
-        ConfigurationError: for groups that cannot serve a request, or with a limit of KV tokens.
+        ConfigurationError: for groups that cannot serve a request, or with limits of KV tokens
+            that differ.
 
     Example:
         >>> from llm_sched_env.model.hardware import load_hardware
@@ -112,16 +115,12 @@ class Fleet:
             )
         self._check_roles()
         for group in groups:
-            if group.hardware.kv_tokens is not None:
+            if group.hardware.kv_tokens != self.kv_tokens:
                 raise ConfigurationError(
                     f"group {group.name!r} kv_tokens",
                     group.hardware.kv_tokens,
-                    "none",
-                    "only a cluster of one kind of GPU may have a limit of KV tokens",
-                )
-            if math.isfinite(group.link_tokens):
-                raise ConfigurationError(
-                    f"group {group.name!r} link", group.link_tokens, "none: moves are free"
+                    f"{self.kv_tokens}, as group {groups[0].name!r} has",
+                    "give all groups the same limit",
                 )
 
     def _check_roles(self) -> None:
@@ -147,9 +146,19 @@ class Fleet:
         )
 
     @property
-    def kv_tokens(self) -> None:
-        """No limit."""
-        return None
+    def kv_tokens(self) -> int | None:
+        """KV tokens that fit on each GPU, the same in all groups; None: no limit."""
+        return self.groups[0].hardware.kv_tokens
+
+    @property
+    def is_one_kind(self) -> bool:
+        """Whether this is one :class:`Hardware` by another name: one group, free moves."""
+        return len(self.groups) == 1 and not self.has_links
+
+    @property
+    def has_links(self) -> bool:
+        """Whether moves take time."""
+        return any(group.link is not None for group in self.groups)
 
     def sizes(self, n_gpus: int) -> np.ndarray:
         """GPUs of each group among n, by largest remainder; int64, shape (G,).
@@ -175,21 +184,31 @@ class Fleet:
         return Fleet(tuple(dataclasses.replace(g, share=size / n_gpus) for g, size in groups))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; an instance file has its ``groups``."""
-        return {"groups": [group.to_dict() for group in self.groups]}
+        """Plain data: the ``groups`` of an instance file and, if they share it, the ``link``."""
+        tables = [group.to_dict() for group in self.groups]
+        links = [table.get("link") for table in tables]
+        if links[0] is None or any(link != links[0] for link in links):
+            return {"groups": tables}
+        groups = [{key: table[key] for key in table if key != "link"} for table in tables]
+        return {"groups": groups, "link": links[0]}
 
     @classmethod
-    def from_list(cls, data: Any, source: str, folder: str | Path = "") -> Fleet:
+    def from_list(cls, data: Any, source: str, folder: str | Path = "", link: Any = None) -> Fleet:
         """Build a fleet from the ``groups`` of an instance file.
 
         Args:
             data: a list of tables; ``hardware`` is a table, a file or the name of a preset.
             source: what the data is, for messages.
             folder: where a relative path of a hardware file starts.
+            link: the table ``link`` of groups that have none of their own; None: no link.
         """
         if not isinstance(data, (list, tuple)):
             raise ConfigurationError(f"{source} groups", data, "a list of groups")
-        return cls(tuple(_group(g, f"{source} groups[{k}]", folder) for k, g in enumerate(data)))
+        shared = None if link is None else Link.from_dict(link, f"{source} link")
+        groups = [_group(g, f"{source} groups[{k}]", folder) for k, g in enumerate(data)]
+        return cls(
+            tuple(g if g.link is not None else dataclasses.replace(g, link=shared) for g in groups)
+        )
 
 
 _OF_ONE_KIND = frozenset(
@@ -199,7 +218,9 @@ _OF_ONE_KIND = frozenset(
 
 
 def _group(data: Any, where: str, folder: str | Path) -> GpuGroup:
-    table = checked_table(data, GpuGroup, where, hidden=("link_tokens",))
+    table = checked_table(data, GpuGroup, where)
+    if table.get("link") is not None:
+        table["link"] = Link.from_dict(table["link"], f"{where} link")
     return GpuGroup(**{**table, "hardware": hardware_of(table["hardware"], where, folder)})
 
 

@@ -188,7 +188,7 @@ class Instance:
         _require_name("instance name", self.name)
         if not isinstance(self.hardware, (Hardware, Fleet)):
             raise ConfigurationError("hardware", self.hardware, "a Hardware or a Fleet")
-        if isinstance(self.hardware, Fleet) and len(self.hardware.groups) == 1:
+        if isinstance(self.hardware, Fleet) and self.hardware.is_one_kind:
             object.__setattr__(self, "hardware", self.hardware.groups[0].hardware)
         if not isinstance(self.prices, Prices):
             raise ConfigurationError("prices", self.prices, "a Prices")
@@ -226,6 +226,11 @@ class Instance:
         if isinstance(self.hardware, Fleet):
             return self.hardware.groups
         return (GpuGroup("all", self.hardware),)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether the move of a prefilled request to another GPU takes time."""
+        return isinstance(self.hardware, Fleet) and self.hardware.has_links
 
     @property
     def only_hardware(self) -> Hardware:
@@ -393,14 +398,24 @@ class Instance:
 
 def _with_fleet(data: Any, source: str, folder: str | Path) -> Any:
     """The data with its ``groups``, if any, in the place of ``hardware``."""
-    if not isinstance(data, Mapping) or "groups" not in data:
+    if not isinstance(data, Mapping):
+        return data
+    if "groups" not in data:
+        if "link" in data:
+            raise ConfigurationError(
+                f"{source} link",
+                data["link"],
+                "groups of GPUs beside it",
+                "remove it: moves are free",
+            )
         return data
     if "hardware" in data:
         raise ConfigurationError(
             f"{source} keys", ["groups", "hardware"], "one of them", "a group has its own hardware"
         )
-    fleet = Fleet.from_list(data["groups"], source, folder)
-    return {key: value for key, value in data.items() if key != "groups"} | {"hardware": fleet}
+    fleet = Fleet.from_list(data["groups"], source, folder, data.get("link"))
+    rest = {key: value for key, value in data.items() if key not in ("groups", "link")}
+    return rest | {"hardware": fleet}
 
 
 def _request_class(data: Any, where: str) -> RequestClass:

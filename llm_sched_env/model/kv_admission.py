@@ -25,13 +25,15 @@ _MOST_CHUNKS = 4096
 def fitting_requests(instance: Instance) -> Instance:
     """The instance of the requests that are not rejected; itself without a KV limit.
 
+    Whole iterations per request, if any, are those of the first group of GPUs.
+
     Rates and means are those of the requests that fit; length distributions, which only shape
     what is drawn, are left out.
 
     Raises:
         ConfigurationError: if no request of any class fits, or those of a class have no tokens.
     """
-    hardware = instance.hardware
+    hardware = instance.groups[0].hardware
     if hardware.kv_tokens is None:
         return instance
     classes = tuple(_fitting_class(c, hardware) for c in instance.classes)

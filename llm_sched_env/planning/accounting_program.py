@@ -200,16 +200,20 @@ class AccountingProgram:
         )
 
     def _link(self, g: int) -> tuple[np.ndarray, float]:
-        """Prompts that leave the group over its GPUs' links, in units of the longest mean one."""
+        """Prompts that leave the group over its GPUs' links, in units of the longest mean one.
+
+        The seconds that a move takes besides count as the tokens that would cross in them.
+        """
         group, longest = self.groups[g], float(self.prompt_tokens[g].max())
-        if np.isinf(group.link_tokens):
+        if group.link is None:
             return np.zeros(self._size), 0.0
+        speed = group.link.tokens_per_second
         others = np.delete(np.arange(len(self.groups)), g)
         moves = [
-            ("moved", (i, g, others), tokens / longest)
+            ("moved", (i, g, others), (tokens + group.link.seconds * speed) / longest)
             for i, tokens in enumerate(self.prompt_tokens[g])
         ]
-        return self._row(*moves), group.share * group.link_tokens / longest
+        return self._row(*moves), group.share * speed / longest
 
     def _add_iterations(self, g: int) -> None:
         """A chunk in every mixed iteration; the context of decodes is read in one mode or other."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
+from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.planning.accounting_program import AccountingProgram, AccountPrices, Accounts
 from llm_sched_env.planning.fluid_plan import FluidPlan, endless_queues, mixed_pool_size
 from llm_sched_env.planning.fluid_solution import AS_GOOD, positive_value
@@ -140,7 +141,7 @@ def fleet_plan(given: Instance, pricing: str, levels: int = 0) -> FleetPlan:
         "y_mixed": (1.0 - share) * tokens * mixed,
         "y_solo": share * tokens * solo,
         "solo_probability": np.where(tokens > 0, share, 1.0),
-        "admission_fraction": _fractions(accounts.prefills, given.arrival_rates),
+        "admission_fraction": _fractions(accounts.prefills, program.arrival_rates),
     }
     instance = two_speed_equivalent(given, *points)
     queues = [
@@ -196,9 +197,8 @@ def fleet_program(
     given: Instance, pricing: str = "bundled", *, decode_queue: bool = True
 ) -> AccountingProgram:
     """The accounting program of an instance with groups."""
-    return AccountingProgram(
-        given, given.groups, given.arrival_rates, pricing, decode_queue=decode_queue
-    )
+    rates = fitting_requests(given).arrival_rates
+    return AccountingProgram(given, given.groups, rates, pricing, decode_queue=decode_queue)
 
 
 def _fractions(prefills: np.ndarray, rates: np.ndarray) -> np.ndarray:

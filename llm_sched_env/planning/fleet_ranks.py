@@ -2,7 +2,7 @@
 
 A request is admitted where its prefill is worth most and decodes where that is; a group that the
 plan does not use for a class is a last resort. Prices are those of the accounting program, by
-group: time, slots, and what a chunk gives back in mixed slots.
+group: time, slots, KV tokens, links, and what a chunk gives back in mixed slots.
 """
 
 from __future__ import annotations
@@ -19,16 +19,28 @@ from llm_sched_env.planning.slot_ranks import NO_BID, Bids, bids_at, slot_reserv
 
 
 class FleetPrices(NamedTuple):
-    """What a request uses, currency, shape (I, G), and a slot per second, shape (G,)."""
+    """What a request uses, currency, shape (I, G), and a slot per second, shape (G,).
+
+    ``move`` is the price of leaving the group of its prefill.
+    """
 
     prefill: np.ndarray
     decode: np.ndarray
     slot: np.ndarray
+    move: np.ndarray
+
+    @property
+    def request(self) -> np.ndarray:
+        """A prefill and the decode after it where that is cheapest, shape (I, G)."""
+        elsewhere = self.decode.min(axis=1, keepdims=True) + self.move
+        found: np.ndarray = self.prefill + np.minimum(self.decode, elsewhere)
+        return found
 
 
 def fleet_prices(plan: FleetPlan, n_gpus: int) -> FleetPrices:
     """Prices of the plan; with capacity to spare, of the critical load times Erlang's delay."""
-    if (plan.prices.time > FREE * plan.value).any() or (plan.prices.slots > 0).any():
+    scarce = (plan.prices.slots, plan.prices.memory, plan.prices.links)
+    if (plan.prices.time > FREE * plan.value).any() or any((p > 0).any() for p in scarce):
         return _prices(plan)
     load = 1.0 / fleet_program(plan.given, decode_queue=False).critical_scale()
     critical = _prices(fleet_plan(plan.given.scaled(ABOVE_CRITICAL / load), plan.pricing))
@@ -43,17 +55,20 @@ def _prices(plan: FleetPlan) -> FleetPrices:
         prefill_prices(program, prices, served).T,
         decode_prices(program, prices).T,
         prices.slots[1] / np.array([g.hardware.tau_solo for g in plan.instance.groups]),
+        move_prices(program, prices).T,
     )
 
 
 def prefill_prices(
     program: AccountingProgram, prices: AccountPrices, served: np.ndarray
 ) -> np.ndarray:
-    """A prefill's time, less the mixed slots that its chunks give; currency, shape (G, I)."""
+    """A prefill's time, less the mixed slots and KV tokens that its chunks give; shape (G, I)."""
     slots = np.array([group.hardware.batch_slots for group in program.groups])
     m0, m1, _, _, m4 = program.mixed_times.T[:, :, None]
     time = prices.time[:, None]
-    chunk = time * m0 - ((slots - 1) * mixed_slots(program, prices, served))[:, None]
+    room = np.array([float(group.hardware.kv_tokens or 0) for group in program.groups])
+    given = (slots - 1) * mixed_slots(program, prices, served) + room * prices.memory[0]
+    chunk = time * m0 - given[:, None]
     prompt = time * (m1 * program.prefill_tokens + m4 * program.prefill_context)
     paid: np.ndarray = prompt + program.prefill_iterations * chunk
     return paid
@@ -87,12 +102,24 @@ def mixed_slots(
 
 
 def decode_prices(program: AccountingProgram, prices: AccountPrices) -> np.ndarray:
-    """A decode's slots and time, where they are cheaper; currency, shape (G, I)."""
+    """A decode's slots, time and KV tokens, where they are cheaper; currency, shape (G, I)."""
     _, s1, s2 = program.solo_times.T[:, :, None]
     _, _, m2, m3, _ = program.mixed_times.T[:, :, None]
     time, (mixed, solo) = prices.time[:, None], prices.slots[:, :, None]
     paid: np.ndarray = program.decode_iterations * np.minimum(solo + time * s1, mixed + time * m2)
-    paid += program.decode_context * np.minimum(time * s2, time * m3)
+    held, held_solo = prices.memory[:, :, None]
+    paid += program.decode_context * np.minimum(time * s2 + held_solo, time * m3 + held)
+    return paid
+
+
+def move_prices(program: AccountingProgram, prices: AccountPrices) -> np.ndarray:
+    """The time of a request's move on the link of the group that it leaves, shape (G, I)."""
+    seconds = [
+        [0.0 if g.link is None else g.link.move_seconds(p) for p in own]
+        for g, own in zip(program.groups, program.prompt_tokens, strict=True)
+    ]
+    speeds = np.array([0.0 if g.link is None else g.link.tokens_per_second for g in program.groups])
+    paid: np.ndarray = np.array(seconds) * (prices.links * speeds)[:, None]
     return paid
 
 
@@ -107,6 +134,7 @@ def _bids(plan: FleetPlan, prices: FleetPrices) -> Bids:
         plan.pricing,
         np.where(prefills, prices.prefill, np.inf),
         np.where(decodes, prices.decode, np.inf),
+        prices.move,
     )
 
 
@@ -121,8 +149,7 @@ def fleet_ranks(plan: FleetPlan, n_gpus: int) -> SlotRanks:
     bids = _bids(plan, prices)
     arriving = plan.given.arrival_rates
     prefilled, decoded = plan.accounts.prefills.sum(axis=0), plan.accounts.decodes.sum(axis=0)
-    request = prices.prefill + prices.decode.min(axis=1, keepdims=True)
-    reserve = _reserves(plan, n_gpus, prices, bids.prefill, request, (arriving, prefilled))
+    reserve = _reserves(plan, n_gpus, prices, bids.prefill, prices.request, (arriving, prefilled))
     decode_reserve = _reserves(
         plan, n_gpus, prices, bids.decode, prices.decode, (prefilled, decoded)
     )

@@ -44,11 +44,17 @@ def slot_bids(plan: FluidPlan, prices: SlotPrices) -> Bids:
     return bids_at(plan.instance, plan.pricing, prices.prefill, prices.decode)
 
 
-def bids_at(instance: Instance, pricing: str, prefill: np.ndarray, decode: np.ndarray) -> Bids:
+def bids_at(
+    instance: Instance,
+    pricing: str,
+    prefill: np.ndarray,
+    decode: np.ndarray,
+    move: np.ndarray | float = 0.0,
+) -> Bids:
     """Revenue less the costs of a prefill and of a decode, shape (I,) or, by group, (I, G).
 
-    By group an admission is followed by the decode in the best one. A cost is infinite where the
-    role of a group rules the service out.
+    By group an admission is followed by the decode in the best one, less what the ``move`` out of
+    its own costs, shape (I, G). A cost is infinite where the role of a group rules the service out.
     """
     by_class = (slice(None), *[None] * (prefill.ndim - 1))
     prompt = (instance.prices.prefill * instance.prompt_tokens)[by_class]
@@ -61,7 +67,9 @@ def bids_at(instance: Instance, pricing: str, prefill: np.ndarray, decode: np.nd
         return np.where(np.abs(bids) < nothing, 0.0, bids)
 
     decodes, alone = rounded(at_decode - decode), rounded(at_prefill - prefill)
-    best = decodes.max(axis=1, keepdims=True) if decodes.ndim > 1 else decodes
+    best = decodes
+    if decodes.ndim > 1:
+        best = np.maximum(decodes, decodes.max(axis=1, keepdims=True) - move)
     # Where a prefill pays by itself, a decode that does not is left out.
     follows = np.where(alone >= 0.0, np.maximum(best, 0.0), best)
     return Bids(rounded(alone + follows), decodes, alone)

@@ -17,6 +17,7 @@ from llm_sched_env.model.instance import (
     RequestClass,
     load_hardware,
 )
+from llm_sched_env.model.link import Link
 from llm_sched_env.presets import time_varying
 
 # Table 1: category, mean prompt tokens, mean output tokens, samples.
@@ -153,6 +154,24 @@ def chat_deadlines() -> Instance:
     )
 
 
+def deadlines() -> Instance:
+    """Chat whose first token is due in a second and each token in 50 ms, beside patient batch work.
+
+    On the paper's hardware, 10% above capacity: batch work has no deadline and hardly ever leaves,
+    so that it can fill what chat leaves free.
+    """
+    chat = Deadlines(ttft_seconds=1.0, tpot_seconds=0.05)
+    return Instance(
+        "deadlines",
+        (
+            RequestClass("chat", 300.0, 400.0, 1.3, PATIENCE_RATE, deadlines=chat),
+            RequestClass("batch", 1500.0, 800.0, 0.32, 0.005),
+        ),
+        QWEN_8B_A100,
+        PAPER_PRICES,
+    )
+
+
 def mixed_fleet() -> Instance:
     """Chat, document questions and reasoning on H100s beside A100s, 13% above capacity.
 
@@ -177,9 +196,32 @@ def mixed_fleet() -> Instance:
     )
 
 
-DEADLINE_PRESETS: dict[str, Callable[[], Instance]] = {"chat-deadlines": chat_deadlines}
+def disaggregated() -> Instance:
+    """``h100-chat`` where two of five GPUs only prefill and three only decode, a fifth too much.
+
+    A KV cache moves over 400 Gbit/s: 380,000 tokens of 131 kB a second, Llama-3-8B's in 16 bits,
+    and a millisecond. The split is the best of 5 GPUs or multiples (``plan --choose-roles``).
+    """
+    chat, link = h100_chat(), Link(tokens_per_second=380_000.0, seconds=0.001)
+    fleet = Fleet(
+        (
+            GpuGroup("prefill", chat.only_hardware, 0.4, "prefill", link),
+            GpuGroup("decode", chat.only_hardware, 0.6, "decode", link),
+        )
+    )
+    return dataclasses.replace(chat, name="disaggregated", hardware=fleet)
+
+
+DEADLINE_PRESETS: dict[str, Callable[[], Instance]] = {
+    "chat-deadlines": chat_deadlines,
+    "deadlines": deadlines,
+    "deadlines-bursts": lambda: time_varying.bursts(deadlines(), "deadlines-bursts"),
+}
 """Presets whose classes have deadlines."""
-FLEET_PRESETS: dict[str, Callable[[], Instance]] = {"mixed-fleet": mixed_fleet}
+FLEET_PRESETS: dict[str, Callable[[], Instance]] = {
+    "mixed-fleet": mixed_fleet,
+    "disaggregated": disaggregated,
+}
 """Presets with several groups of GPUs."""
 MEASURED_PRESETS: dict[str, Callable[[], Instance]] = {"h100-chat": h100_chat}
 """Presets on measured hardware."""

@@ -12,8 +12,10 @@ from llm_sched_env.presets import resolve_instance
 from research.setups.deadline_runs import (
     HORIZON,
     INSTANCE,
+    OTHERS,
     RUNS,
     SEED,
+    SERVING,
     SIZES,
     WARMUP,
     class_names,
@@ -31,8 +33,9 @@ _REASONS = {
     "slow_tokens": "slow tokens",
     "late_and_slow": "both",
     "abandoned": "abandoned",
+    "rejected": "dropped",
 }
-_FIRST = ("earliest-deadline-first", "fcfs-immediate", "trunk-reservation")
+_SHOWN = ("slo-reserve", "earliest-deadline-first", "fcfs-immediate", "trunk-reservation")
 
 Rows = list[dict[str, str]]
 
@@ -44,13 +47,8 @@ def main(cache: str | None = None) -> None:
     rows = read_results()
     template = (Path(__file__).parent / "deadlines_page.md").read_text(encoding="utf-8")
     page = template.format(
-        instance=INSTANCE,
         largest=SIZES[-1],
-        classes=_classes(),
-        finding=_finding(rows),
-        bound=f"{plan(resolve_instance(INSTANCE)).value:.2f}",
-        goodput=_goodput(rows),
-        attainment=_attainment(rows),
+        sections="\n\n".join(_section(rows, name) for name in (INSTANCE, *OTHERS)),
         size=SHOWN_SIZE,
         horizon=f"{HORIZON:g}",
         warmup=f"{WARMUP:g}",
@@ -60,12 +58,29 @@ def main(cache: str | None = None) -> None:
     write_whole(DOCS / "deadlines.md", page)
 
 
+def _section(rows: Rows, name: str) -> str:
+    own = [row for row in rows if row["instance"] == name]
+    about = (
+        f"R* is {plan(resolve_instance(name)).value:.2f} per GPU and second. {_finding(own)}"
+        if name != "deadlines-bursts"
+        else f"The same classes in bursts: each of them at four times its quiet rate for 30 s now "
+        f"and then; the means, and so R*, are those of `deadlines`. {_finding(own)}"
+    )
+    parts = [f"### {name}", textwrap.fill(about, 118, break_on_hyphens=False)]
+    if name != "deadlines-bursts":
+        parts.append(_classes(name))
+    parts.append(_goodput(own))
+    parts.append(f"Shares of the decided requests at n = {SHOWN_SIZE}:")
+    parts.append(_attainment(own, name))
+    return "\n\n".join(parts)
+
+
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _classes() -> str:
+def _classes(name: str) -> str:
     header = ["class", "prompt", "output", "arrivals", "patience", "first token", "a token"]
     return _table(
         header,
@@ -76,9 +91,9 @@ def _classes() -> str:
                 f"{c.output_tokens:g} tokens",
                 f"{c.arrival_rate:g} /s",
                 f"{1 / c.patience_rate:g} s",
-                *(_seconds(limit) for limit in resolve_instance(INSTANCE).deadlines[:, i]),
+                *(_seconds(limit) for limit in resolve_instance(name).deadlines[:, i]),
             ]
-            for i, c in enumerate(resolve_instance(INSTANCE).classes)
+            for i, c in enumerate(resolve_instance(name).classes)
         ],
     )
 
@@ -101,21 +116,17 @@ def _row(rows: Rows, policy: str, n_gpus: int, name: str) -> dict[str, str]:
 def _finding(rows: Rows) -> str:
     """What the tables say, in words."""
     own = {policy: _row(rows, policy, SHOWN_SIZE, "all") for policy in _policies(rows)}
-    goodput = {policy: f"{float(row['goodput']):.0%}" for policy, row in own.items()}
+    share = {policy: f"{float(row['goodput']):.1%}" for policy, row in own.items()}
+    paid = float(own["trunk-reservation"]["all_revenue"])
     best = _best(rows)
-    chat, summaries = (_row(rows, _FIRST[0], SHOWN_SIZE, name) for name in class_names())
-    every = float(own["trunk-reservation"]["all_revenue"])
-    in_time, left = float(chat["good"]), float(summaries["abandoned"])
-    text = (
-        f"More arrives than can be served, so somebody must wait too long or leave. At n = "
-        f"{SHOWN_SIZE} `trunk-reservation` would earn {every:.0%} of R* if every completed request "
-        f"were paid, but good requests bring {goodput['trunk-reservation']}: it serves all "
-        "summaries, as the plan does, and lets chats wait. `fcfs-immediate` has "
-        f"{goodput['fcfs-immediate']}. `earliest-deadline-first` has {goodput[_FIRST[0]]}: "
-        f"{in_time:.0%} of its chats are in time, and {left:.0%} of the summaries abandon. The "
-        f"most at this size, {goodput[best]}, is of `{best}`."
+    other = _best([row for row in rows if row["policy"] in SERVING])
+    return (
+        f"At n = {SHOWN_SIZE} `trunk-reservation` would earn {paid:.1%} of R* if every completed "
+        f"request were paid, but its good ones bring {share['trunk-reservation']}. "
+        f"`slo-reserve`, which is the same but drops who would be late, has "
+        f"{share['slo-reserve']}; the most, {share[best]}, is of `{best}`, and of what serving "
+        f"systems do the best is `{other}` with {share[other]}."
     )
-    return textwrap.fill(text, 118, break_on_hyphens=False)
 
 
 def _best(rows: Rows) -> str:
@@ -139,11 +150,11 @@ def _with_interval(row: dict[str, str]) -> str:
     return f"{100 * mean:.1f}±{100 * (high - mean):.1f}"
 
 
-def _attainment(rows: Rows) -> str:
+def _attainment(rows: Rows, instance: str) -> str:
     header = ["policy", "class", *_REASONS.values()]
     lines = []
-    for policy in dict.fromkeys((*_FIRST, _best(rows))):
-        for name in class_names():
+    for policy in dict.fromkeys((*_SHOWN, _best(rows))):
+        for name in class_names(instance):
             row = _row(rows, policy, SHOWN_SIZE, name)
             lines.append([f"`{policy}`", name, *(f"{float(row[part]):.1%}" for part in _REASONS)])
     return _table(header, lines)

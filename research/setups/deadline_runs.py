@@ -1,9 +1,9 @@
-"""Every registered policy on the preset with deadlines: what it earns, and who is good."""
+"""Policies on the presets with deadlines: what they earn, and who is good."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,31 @@ from llm_sched_env.policies.registry import registered_policies, resolve_policy
 from llm_sched_env.presets import resolve_instance
 
 INSTANCE = "chat-deadlines"
+"""Every registered policy runs on it."""
+OTHERS = ("deadlines", "deadlines-bursts")
+POLICIES = (
+    "slo-reserve",
+    "trunk-reservation",
+    "earliest-deadline-first",
+    "static-priority",
+    "gate-prefill-first",
+    "prioritize-and-route",
+    "fcfs-and-route",
+    "fcfs-immediate",
+    "priority-fcfs",
+    "join-shortest-queue",
+    "token-bucket",
+)
+"""Those that run on the others."""
+SERVING = (
+    "static-priority",
+    "fcfs-and-route",
+    "fcfs-immediate",
+    "priority-fcfs",
+    "join-shortest-queue",
+    "earliest-deadline-first",
+)
+"""Of these, what serving systems do."""
 SIZES = (5, 20, 200)
 SEED, HORIZON, WARMUP, RUNS = 0, 1200.0, 300.0, 8
 RESULTS = Path(__file__).parents[1] / "results" / "deadlines.csv"
@@ -23,15 +48,23 @@ Row = dict[str, Any]
 
 
 def measure(cache: Path | None = None) -> list[Row]:
-    """Run everything: a row a policy and size, then one for each class.
+    """Run everything: a row an instance, policy and size, then one for each class.
 
     Args:
         cache: folder of finished evaluations, which are not run again.
     """
+    rows = list(measured(INSTANCE, registered_policies(), cache))
+    for instance in OTHERS:
+        rows += measured(instance, POLICIES, cache)
+    return rows
+
+
+def measured(instance: str, policies: Iterable[str], cache: Path | None) -> Iterator[Row]:
+    """The rows of one instance."""
     results = compare(
-        [ComparedWorkload(INSTANCE, n) for n in SIZES],
+        [ComparedWorkload(instance, n) for n in SIZES],
         # Rules, not their names: results of names are not kept.
-        [Competitor(*resolve_policy(name)) for name in registered_policies()],
+        [Competitor(*resolve_policy(name)) for name in policies],
         revenue="goodput",
         horizon=HORIZON,
         warmup=WARMUP,
@@ -41,12 +74,13 @@ def measure(cache: Path | None = None) -> list[Row]:
         cache=cache,
         on_result=print,
     )
-    return [row for label, result in results for row in _rows(label, result)]
+    for label, result in results:
+        yield from _rows(label, result)
 
 
 def _rows(label: str, result: Evaluation) -> Iterator[Row]:
     """Of one evaluation: all classes together, then each."""
-    run = {"policy": label, "n_gpus": result.n_gpus}
+    run = {"instance": result.instance, "policy": label, "n_gpus": result.n_gpus}
     every = result.bundled_revenue_rate
     money = _interval("goodput", result.score) | {"all_revenue": every.mean / result.bound}
     found = [(c.name, c.deadlines) for c in result.classes]
@@ -72,6 +106,6 @@ def read_results(path: Path = RESULTS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def class_names() -> list[str]:
-    """Of the preset."""
-    return [c.name for c in resolve_instance(INSTANCE).classes]
+def class_names(instance: str = INSTANCE) -> list[str]:
+    """Of a preset."""
+    return [c.name for c in resolve_instance(instance).classes]

@@ -15,7 +15,7 @@ from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance, Prices, RequestClass
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
 from llm_sched_env.policies.registry import resolve_policy
-from llm_sched_env.presets import mixed_fleet
+from llm_sched_env.presets import disaggregated, mixed_fleet
 
 SIZES = (5, 20, 100)
 SEED, HORIZON, WARMUP, RUNS = 0, 900.0, 300.0, 8
@@ -70,9 +70,10 @@ def _two_classes(name: str, *groups: GpuGroup) -> Instance:
 
 
 def instances() -> dict[str, Instance]:
-    """The preset, fast GPUs beside slow ones, and GPUs that only prefill or only decode."""
+    """The presets, fast GPUs beside slow ones, and roles with moves that are free."""
     return {
         "mixed-fleet": mixed_fleet(),
+        "disaggregated": disaggregated(),
         "half-slow": _two_classes(
             "half-slow", GpuGroup("fast", _FAST, 0.5), GpuGroup("slow", _SLOW, 0.5)
         ),
@@ -87,7 +88,8 @@ def instances() -> dict[str, Instance]:
 def policies(name: str) -> tuple[str, ...]:
     """Those that can run on an instance."""
     known = (*BY_PLAN, *SERVING)
-    return known if name != "split-roles" else tuple(p for p in known if p not in _COUPLED)
+    stays = all(group.role == "mixed" for group in instances()[name].groups)
+    return known if stays else tuple(p for p in known if p not in _COUPLED)
 
 
 def measure(cache: Path | None = None) -> list[Row]:

@@ -28,8 +28,10 @@ def random_fleet(seed: int) -> lse.Instance:
     rng = np.random.default_rng(seed)
     roles = [("mixed", "mixed"), ("prefill", "decode"), ("mixed", "prefill", "decode")][seed % 3]
     shares = rng.dirichlet(np.full(len(roles), 5.0))
+    # Every second cluster; the slowest links are what it lacks most.
+    link = lse.Link(*10.0 ** rng.uniform((3.0, -4.0), (5.5, -1.5))) if seed % 2 else None
     groups = tuple(
-        lse.GpuGroup(f"g{k}", _hardware(rng), float(share), role)
+        lse.GpuGroup(f"g{k}", _hardware(rng), float(share), role, link)
         for k, (share, role) in enumerate(zip(shares / shares.sum(), roles, strict=True))
     )
     classes = tuple(

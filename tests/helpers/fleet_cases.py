@@ -20,6 +20,7 @@ CENTRAL = [
         ("fcfs", "solo-first", "static", {"prefill_first": True}),
         ("fcfs", "coupled", "dynamic", {}),
         ("earliest-deadline", "prefill-aware", "dynamic", {}),
+        ("earliest-deadline", "solo-first", "dynamic", {"drop_late": True}),
     )
 ]
 AT_GPUS = [

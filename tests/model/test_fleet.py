@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.fleet import Fleet, GpuGroup
+from llm_sched_env.model.link import Link
 
 GPU = lse.presets.base().hardware
+LIMITED = dataclasses.replace(GPU, kv_tokens=9000)
 SLOW = dataclasses.replace(GPU, alpha=2 * GPU.alpha, batch_slots=8)
 
 
@@ -61,10 +63,18 @@ def test_a_group_without_a_gpu_says_how_many_are_needed():
         (lambda: GpuGroup("a", GPU, 1.0, "both"), "group 'a' role: got 'both'"),
         (lambda: GpuGroup("a", "h100", 1.0), "group 'a' hardware"),
         (lambda: GpuGroup(" ", GPU), "group name"),
-        (lambda: Fleet((GpuGroup("a", GPU, 1.0, "mixed", 2e5),)), "moves are free"),
+        (lambda: GpuGroup("a", GPU, link=2e5), "group 'a' link: got 200000.0, expected a Link"),
+        (lambda: Link(0.0), "link tokens_per_second: got 0.0, expected a finite number > 0"),
+        (lambda: Link(float("inf")), "link tokens_per_second: got inf"),
+        (lambda: Link(1e5, -1.0), "link seconds: got -1.0"),
         (
-            lambda: Fleet((GpuGroup("a", dataclasses.replace(GPU, kv_tokens=9000)),)),
-            "group 'a' kv_tokens: got 9000, expected none",
+            lambda: Fleet(
+                (
+                    GpuGroup("a", dataclasses.replace(GPU, kv_tokens=9000), 0.5),
+                    GpuGroup("b", GPU, 0.5),
+                )
+            ),
+            "group 'b' kv_tokens: got None, expected 9000, as group 'a' has",
         ),
     ],
 )
@@ -88,6 +98,42 @@ def test_files_keep_groups(tmp_path):
         instance.save(tmp_path / name)
         assert lse.Instance.load(tmp_path / name) == instance
     assert pickle.loads(pickle.dumps(instance)) == instance
+
+
+@pytest.mark.parametrize(
+    "links", [(Link(1e5), Link(1e5)), (Link(1e5, 0.01), Link(2e5)), (None, Link(2e5))]
+)
+def test_files_keep_links(tmp_path, links):
+    groups = [
+        dataclasses.replace(g, link=link)
+        for g, link in zip(fleet(0.5, 0.5).groups, links, strict=True)
+    ]
+    instance = dataclasses.replace(lse.presets.base(), hardware=Fleet(tuple(groups)))
+    instance.save(tmp_path / "linked.toml")
+    text = (tmp_path / "linked.toml").read_text()
+    assert ("[link]" in text) == (links[0] == links[1])
+    assert lse.Instance.load(tmp_path / "linked.toml") == instance
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ({"tokens_per_second": 0}, "link tokens_per_second: got 0, expected a finite number > 0"),
+        ({"seconds": 1.0}, "i link: missing key 'tokens_per_second'"),
+        ({"tokens_per_second": 1e5, "speed": 3}, "i link: unknown key: got 'speed'"),
+        (2e5, "i link: got 200000.0, expected a table with the keys tokens_per_second, seconds"),
+    ],
+)
+def test_a_link_that_cannot_be(link, message):
+    data = dataclasses.replace(lse.presets.base(), hardware=fleet(0.5, 0.5)).to_dict()
+    with pytest.raises(ConfigurationError, match=message):
+        lse.Instance.from_dict(data | {"link": link}, source="i")
+
+
+def test_a_link_needs_groups():
+    data = lse.presets.base().to_dict() | {"link": {"tokens_per_second": 1e5}}
+    with pytest.raises(ConfigurationError, match=r"i link: .*expected groups of GPUs beside it"):
+        lse.Instance.from_dict(data, source="i")
 
 
 def test_hardware_of_a_group_may_be_a_name_or_a_file(tmp_path):

@@ -15,6 +15,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.fleet import GpuGroup
 from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
+from llm_sched_env.model.link import Link
 from llm_sched_env.planning import PRICINGS
 from llm_sched_env.planning.accounting_program import AccountingProgram
 from llm_sched_env.planning.arrival_paths import expected_arrivals
@@ -38,7 +39,7 @@ CLASSES = (
     lse.RequestClass("long answers", 300.0, 500.0, 6.0, 0.1),
     lse.RequestClass("short answers", 900.0, 120.0, 18.0, 0.1),
 )
-LINK = 2e5
+LINK = Link(2e5)
 every_pricing = pytest.mark.parametrize("pricing", PRICINGS)
 
 
@@ -81,7 +82,7 @@ def test_known_values(case):
     # All that is scarce, at its price, is the value.
     worth = prices.arrival @ instance_of().arrival_rates
     for g, group in enumerate(groups):
-        links = group.link_tokens * prices.links[g] if prices.links[g] else 0.0
+        links = group.link.tokens_per_second * prices.links[g] if group.link else 0.0
         worth += group.share * (prices.time[g] + links)
     assert worth == pytest.approx(value, rel=1e-9)
 
@@ -220,9 +221,9 @@ def test_memory_and_links_have_prices():
     assert gain > 0
     assert more.value - found.value == pytest.approx(gain, rel=1e-3)
     groups = split(0.2)
-    narrow = [dataclasses.replace(group, link_tokens=2e4) for group in groups]
+    narrow = [dataclasses.replace(group, link=Link(2e4)) for group in groups]
     _, found, prices = solved(instance, narrow)
-    wider = [dataclasses.replace(group, link_tokens=2e4 + 1.0) for group in groups]
+    wider = [dataclasses.replace(group, link=Link(2e4 + 1.0)) for group in groups]
     _, more, _ = solved(instance, wider)
     assert prices.links[0] > 0
     assert more.value - found.value == pytest.approx(0.2 * prices.links[0], rel=1e-4)
@@ -368,6 +369,14 @@ def test_scarce_memory_is_accounted_for():
     assert fluid.duals["solo_decode_capacity"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_seconds_of_a_move_are_as_good_as_tokens():
+    instance = instance_of()
+    tokens = dataclasses.replace(split(0.2)[0], link=Link(2e4, seconds=0.01))
+    _, found, _ = solved(instance, [tokens, split(0.2)[1]])
+    rate = np.einsum("igh,i->", found.moved[:, :1, 1:], instance.prompt_tokens / 2e4 + 0.01)
+    assert rate == pytest.approx(0.2, rel=1e-9)
+
+
 # Other bounds, and what is refused
 
 
@@ -391,7 +400,7 @@ def test_a_further_second_of_the_hindsight_bound_is_worth_r_star(hardware, optio
         ({"share": 0.0}, "share"),
         ({"share": 1.5}, "share"),
         ({"role": "both"}, "mixed, prefill or decode"),
-        ({"link_tokens": -1.0}, "link"),
+        ({"link": 2e5}, "a Link, or None"),
     ],
 )
 def test_a_group_that_cannot_be(changes, message):

@@ -21,15 +21,16 @@ from reference_simulator import (
     ReferenceSimulator,
     Request,
     _set_member,
+    _tokens,
 )
 
 from llm_sched_env.model.fleet import GpuGroup
 from llm_sched_env.simulation.state.layout import (
     ARRIVE,
     DECODE_END,
-    LEAVE_DECODE,
     LEAVE_PREFILL,
     PREFILL_END,
+    REJECT,
 )
 
 ON_ARRIVAL = (
@@ -169,7 +170,7 @@ class FleetTwin(ReferenceSimulator):
         decoding = [gpu for gpu in self.gpus if gpu.group.role != "prefill"]
         free = sum(gpu.group.hardware.batch_slots for gpu in decoding)
         free -= sum(len(gpu.in_service) for gpu in self.gpus)
-        only_prefill = sum(group.role == "prefill" for group in self.groups)
+        only_prefill = any(group.role == "prefill" for group in self.groups)
         return max(0, free - only_prefill * len(self.solo_line))
 
     def _choose_pair(self, anywhere: bool = False):  # noqa: C901 - a branch for each gate
@@ -257,7 +258,7 @@ class FleetTwin(ReferenceSimulator):
             prefill = solo = used < slots and gpu.prefill is None
             mixed = used < slots and gpu.prefill is not None
         elif gpu.index - first < self.pools[gpu.g]:
-            solo, mixed = False, len(gpu.decodes) < slots - 1
+            solo, mixed = False, used - (gpu.prefill is not None) < slots - 1
             prefill = used < slots and gpu.prefill is None
         else:
             solo, mixed, prefill = used < slots, False, False
@@ -266,20 +267,25 @@ class FleetTwin(ReferenceSimulator):
         _set_member(self.mixed[gpu.g], gpu, mixed and decodes)
         _set_member(self.prefilling[gpu.g], gpu, prefill and prefills)
 
-    def _pick(self, sets: list[list[Gpu]], g: int | None) -> Gpu | None:
-        """A random GPU of a group's set; of any group: one drawn by the sizes of the sets."""
-        if g is None:
-            total = sum(map(len, sets))
-            g = 0
-            if total > 1:
-                place = self.draws.below("routing", self.routing_draws, total)
-                self.routing_draws += 1
-                while place >= len(sets[g]):
-                    place -= len(sets[g])
-                    g += 1
-            while total and not sets[g]:
+    def _pick(self, sets: list[list[Gpu]], g: int | None, tokens: float) -> Gpu | None:
+        """A random GPU of a group's set; of any group: first one drawn by the sizes of the sets."""
+        if g is not None:
+            return self._random_gpu(sets[g], tokens)
+        total = sum(map(len, sets))
+        g = 0
+        if total > 1:
+            place = self.draws.below("routing", self.routing_draws, total)
+            self.routing_draws += 1
+            while place >= len(sets[g]):
+                place -= len(sets[g])
                 g += 1
-        return self._random_gpu(sets[g], 0.0)
+        in_turn = sets[g:] + sets[:g]
+        found = (self._random_gpu(members, tokens) for members in in_turn)
+        return next((gpu for gpu in found if gpu), None)
+
+    def _decoder(self, members: list[Gpu], request: Request) -> Gpu | None:
+        """A GPU of a group's set for a decode."""
+        return self._random_gpu(members, _tokens(request))
 
     # Routers.
 
@@ -293,21 +299,21 @@ class FleetTwin(ReferenceSimulator):
     def _decodes_less(self, i: int, g: int, other: int) -> bool:
         return self._y(i, g) * self.share[i, other] < self._y(i, other) * self.share[i, g]
 
-    def _leaving_room(self, g: int) -> Gpu | None:
+    def _leaving_room(self, g: int, request: Request) -> Gpu | None:
         hardware = self.groups[g].hardware
         kinds = [self.solo[g], self.mixed[g]]
         if hardware.tau_mixed <= hardware.tau_solo or self._choose_pair(anywhere=True):
             kinds.reverse()
-        return self._random_gpu(kinds[0], 0.0) or self._random_gpu(kinds[1], 0.0)
+        return self._decoder(kinds[0], request) or self._decoder(kinds[1], request)
 
     def _gpu_for_head(self, line: list[Request]) -> Gpu | None:
         i = line[0].i
         for sets in (self.solo, self.mixed):
             g = self._fewest(i, sets)
             if g is not None and self.rule.router == "prefill-aware":
-                return self._leaving_room(g)
-            if g is not None:
-                return self._random_gpu(sets[g], 0.0)
+                return self._leaving_room(g, line[0])
+            if g is not None and (gpu := self._decoder(sets[g], line[0])):
+                return gpu
         return None
 
     # Dispatch.
@@ -320,7 +326,7 @@ class FleetTwin(ReferenceSimulator):
 
     def _admit_pair(self, pair: tuple[int, int | None]) -> bool:
         i, g = pair
-        gpu = self._pick(self.prefilling, g)
+        gpu = self._pick(self.prefilling, g, self._prefill_tokens(self.queues[i][0]))
         if gpu is None:
             return False
         own = i, gpu.g
@@ -333,18 +339,21 @@ class FleetTwin(ReferenceSimulator):
         super()._start_prefill(gpu, request)
 
     def _serve_by_rank(self) -> None:
+        admits = places = True
         while True:
-            pair = self._choose_pair() if any(self.prefilling) else None
-            decode = self._best_decode()
+            pair = self._choose_pair() if admits and any(self.prefilling) else None
+            decode = self._best_decode() if places else None
             flags = self.ranks.precedes_decodes
             first = pair and (decode is None or flags[pair[0] * len(self.groups) + pair[1]])
             if first:
-                self._admit_pair(pair)
+                admits = self._admit_pair(pair)
             elif decode is not None:
                 request, g = decode
-                gpu = self._leaving_room(g)
-                self.solo_line.remove(request)
-                self._start_decode(gpu, request)
+                gpu = self._leaving_room(g, request)
+                places = gpu is not None
+                if gpu is not None:
+                    self.solo_line.remove(request)
+                    self._start_decode(gpu, request)
             else:
                 return
 
@@ -381,6 +390,10 @@ class FleetTwin(ReferenceSimulator):
         request = self._next_request()
         self._schedule_arrival()
         self._log(ARRIVE, request)
+        if _tokens(request) > self.kv_tokens:
+            self._log(REJECT, request)
+            self._serve_at(None)
+            return
         gpu = self._sent_to()
         gpu.queue.append(request)
         self._serve_at(gpu)
@@ -433,10 +446,12 @@ class FleetTwin(ReferenceSimulator):
     def _serve_at(self, gpu: GroupGpu | None) -> None:
         while self.solo_line:
             decoding = [g for g, group in enumerate(self.groups) if group.role == "decode"]
-            free = next((g for g in decoding if self.solo[g]), None)
-            if free is None:
+            tokens = _tokens(self.solo_line[0])
+            found = (self._random_gpu(self.solo[g], tokens) for g in decoding if self.solo[g])
+            to = next((one for one in found if one), None)
+            if to is None:
                 break
-            self._start_decode(self._random_gpu(self.solo[free], 0.0), self.solo_line.pop(0))
+            self._start_decode(to, self.solo_line.pop(0))
         if gpu is None or not gpu.queue or gpu not in self.prefilling[gpu.g]:
             return
         names = [c.name for c in self.instance.classes]
@@ -447,6 +462,8 @@ class FleetTwin(ReferenceSimulator):
             "shortest-prompt": lambda r: (r.prompt_tokens, r.index),
         }
         request = min(gpu.queue, key=keys[self.rule.gate])
+        if self._reserved(gpu) + self._prefill_tokens(request, gpu) > self.kv_tokens:
+            return
         gpu.queue.remove(request)
         self._start_prefill(gpu, request)
 
@@ -477,6 +494,24 @@ class FleetTwin(ReferenceSimulator):
         self._serve_at(gpu)
 
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
-        super()._abandon(queue, request, kind)
-        if self.rule.router in ON_ARRIVAL and kind == LEAVE_DECODE:
-            self._serve_at(None)
+        if self.rule.router not in ON_ARRIVAL:
+            super()._abandon(queue, request, kind)
+            return
+        at = next((gpu for gpu in self.gpus if gpu.queue is queue), None)
+        queue.remove(request)
+        self._log(self._reason(request, kind), request)
+        self._serve_at(at if kind == LEAVE_PREFILL else self._source(request))
+
+    def _source(self, request: Request) -> GroupGpu | None:
+        """The GPU that holds a finished prefill's KV cache: none where moves are free."""
+        return None
+
+    def _reserved(self, gpu: GroupGpu) -> float:
+        tokens = sum(map(_tokens, gpu.decodes))
+        return tokens + (self._prefill_tokens(gpu.prefill, gpu) if gpu.prefill else 0.0)
+
+    def _prefill_tokens(self, request: Request, gpu: GroupGpu | None = None) -> float:
+        if self.rule.router in ON_ARRIVAL:
+            stays = gpu is not None and gpu.group.role != "prefill"
+            return request.prompt_tokens + (request.output_tokens if stays else 0.0)
+        return super()._prefill_tokens(request)

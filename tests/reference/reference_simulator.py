@@ -382,7 +382,7 @@ class ReferenceSimulator:
 
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
         queue.remove(request)
-        self._log(kind, request)
+        self._log(self._reason(request, kind), request)
         if self.hardware.kv_tokens is not None:
             self._dispatch()  # the next in line may need less
 
@@ -394,6 +394,20 @@ class ReferenceSimulator:
         rate = self.instance.classes[request.i].patience_rate
         patience = self.draws.exponential("patience", draw)
         request.deadline = self.time + patience / rate if rate > 0.0 else math.inf
+        if self.rule.drop_late and draw == 2 * request.index:
+            request.deadline = min(request.deadline, self._latest_start(request))
+
+    def _latest_start(self, request: Request) -> float:
+        bounds = self.instance.classes[request.i].deadlines
+        if bounds is None or bounds.ttft_seconds is None:
+            return math.inf
+        due = request.arrival_time + bounds.ttft_seconds
+        return due - 1.0 / self.prefill_rates[request.i]
+
+    def _reason(self, request: Request, kind: int) -> int:
+        """Who is late is rejected where the rule drops it."""
+        late = self.rule.drop_late and kind == LEAVE_PREFILL
+        return REJECT if late and request.deadline == self._latest_start(request) else kind
 
     def _log(self, kind: int, request: Request, gpu: Gpu | None = None) -> None:
         self.log.append((self.time, kind, request.index, gpu.index if gpu else -1))

@@ -9,7 +9,17 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.policies.registry import registered_policies
 from research.pages import update_deadlines
-from research.setups.deadline_runs import HORIZON, INSTANCE, RUNS, SEED, SIZES, WARMUP, read_results
+from research.setups.deadline_runs import (
+    HORIZON,
+    INSTANCE,
+    OTHERS,
+    POLICIES,
+    RUNS,
+    SEED,
+    SIZES,
+    WARMUP,
+    read_results,
+)
 
 
 def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,18 +30,27 @@ def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_registered_policy_has_its_rows() -> None:
-    found = {(row["policy"], row["n_gpus"]) for row in read_results()}
-    assert found == {(name, str(n)) for name in registered_policies() for n in SIZES}
+    found = {(row["instance"], row["policy"], row["n_gpus"]) for row in read_results()}
+    wanted = {(INSTANCE, name, str(n)) for name in registered_policies() for n in SIZES}
+    assert found == wanted | {(i, p, str(n)) for i in OTHERS for p in POLICIES for n in SIZES}
 
 
-@pytest.mark.parametrize("policy", ["earliest-deadline-first", "fcfs-immediate"])
-def test_a_row_is_what_a_run_gives(policy: str) -> None:
+@pytest.mark.parametrize(
+    ("instance", "policy"),
+    [
+        (INSTANCE, "earliest-deadline-first"),
+        (INSTANCE, "fcfs-immediate"),
+        ("deadlines-bursts", "slo-reserve"),
+    ],
+)
+def test_a_row_is_what_a_run_gives(instance: str, policy: str) -> None:
+    wanted = (instance, policy, "5", "all")
     (row,) = (
-        r for r in read_results() if (r["policy"], r["n_gpus"], r["class"]) == (policy, "5", "all")
+        r for r in read_results() if (r["instance"], r["policy"], r["n_gpus"], r["class"]) == wanted
     )
     result = lse.evaluate(
         policy,
-        INSTANCE,
+        instance,
         5,
         revenue="goodput",
         horizon=HORIZON,

@@ -63,7 +63,9 @@ def check_books(simulation: Simulation) -> None:
     state, metrics = simulation.state, simulation.metrics()
     inside = metrics.inside
     counts = metrics.counts
-    left = counts["completed"] + counts["abandoned_prefill"] + counts["abandoned_decode"]
+    left = sum(
+        counts[k] for k in ("completed", "rejected", "abandoned_prefill", "abandoned_decode")
+    )
     assert (counts["arrived"] == left + inside).all()
     for name in ("admitted", "prefilled", "completed"):
         assert (metrics.by_group[name].sum(axis=1) == counts[name]).all()

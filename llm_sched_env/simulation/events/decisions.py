@@ -22,7 +22,7 @@ from llm_sched_env.simulation.events.event_loop import (
 from llm_sched_env.simulation.events.waiting import leave_queue, start_patience
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus
 from llm_sched_env.simulation.runtime.compiled import compiled
-from llm_sched_env.simulation.scheduling.availability import random_in_group
+from llm_sched_env.simulation.scheduling.availability import gpu_for_decode, random_in_group
 from llm_sched_env.simulation.scheduling.dispatch import prefill_tokens, start_decode, start_prefill
 from llm_sched_env.simulation.scheduling.rules import AGENT_ROUTER, COUPLED_ROUTER
 from llm_sched_env.simulation.state.layout import (
@@ -100,12 +100,14 @@ def _take_action(state: EngineState, log: np.ndarray, action: int, time: float) 
     which = _set_of_action(state, action)
     pair = (action - 1) % len(state.classes)
     entry = state.queues[queue_of_action(state, action)].head
-    record = state.requests[state.waiting[entry].request]
+    head = state.waiting[entry].request
     if which == PREFILL:
-        tokens = prefill_tokens(state, state.waiting[entry].request)
+        tokens = prefill_tokens(state, head, -1)
+        gpu = random_in_group(state, which, pair % len(state.groups), tokens)
     else:
+        record = state.requests[head]
         tokens = record.prompt_tokens + record.output_tokens
-    gpu = random_in_group(state, which, pair % len(state.groups), tokens)
+        gpu = gpu_for_decode(state, which, pair % len(state.groups), head, tokens)
     if gpu < 0:
         state.control[pair].without_room |= 1 << which
         return

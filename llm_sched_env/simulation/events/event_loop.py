@@ -1,10 +1,11 @@
 """The event loop: the one place that fixes the order of events.
 
 At equal times: completions (lower GPU index first; on one GPU decodes before its prefill, decodes
-by arrival order), then abandonments (by arrival order), then credit timers, then arrivals. After
-each event the dispatcher runs once, but not after an abandonment, which frees no slot, unless
-KV tokens are limited (the next in line may need less) or a credit timer waits for nobody now. An
-event is an arrival, a completion of a prefill or decode, or an abandonment, not a credit timer.
+by arrival order), then ends of moves and abandonments (by arrival order), then credit timers, then
+arrivals. After each event the dispatcher runs once, but not after an abandonment, which frees no
+slot, unless KV tokens are limited (the next in line may need less) or a credit timer waits for
+nobody now. An event is an arrival, a completion of a prefill or decode, the end of a move, or an
+abandonment, not a credit timer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from llm_sched_env.simulation.events.patience_heap import first_deadline
 from llm_sched_env.simulation.events.statistics import count_latency, log_event
 from llm_sched_env.simulation.events.waiting import (
     join_queue,
+    latest_start,
     leave_queue,
     start_patience,
 )
@@ -30,9 +32,12 @@ from llm_sched_env.simulation.scheduling.dispatch import (
     dispatch,
     end_decode,
     end_prefill,
+    free_source,
     pair_of,
+    start_moved_decode,
 )
 from llm_sched_env.simulation.scheduling.gates import accrue_credit
+from llm_sched_env.simulation.scheduling.links import first_move_end, has_links
 from llm_sched_env.simulation.scheduling.on_arrival import (
     add_backlog,
     join_prefill_queue,
@@ -151,13 +156,22 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
 
 
 @compiled
-def _abandon(state: EngineState, log: np.ndarray, time: float) -> None:
-    """The waiting request with the earliest deadline gives up."""
+def _abandon(state: EngineState, log: np.ndarray, time: float) -> int:
+    """The waiting request with the earliest deadline gives up, or is late and rejected.
+
+    Returns:
+        The GPU at which it has waited or that has held its KV cache; -1: none.
+    """
     entry = state.patience_items[0]
     waiting = state.waiting[entry]
     totals = state.totals[waiting.request_class * len(state.groups)]
     index = state.requests[waiting.request].index
-    if waiting.queue < state.settings[0].prefill_queues:
+    in_prefill_queue = waiting.queue < state.settings[0].prefill_queues
+    late = state.settings[0].drop_late != 0 and in_prefill_queue
+    if late and state.patience_keys[0] == latest_start(state, waiting.request):
+        totals.rejected += 1
+        log_event(state, log, time, REJECT, index, -1)
+    elif in_prefill_queue:
         totals.abandoned_prefill += 1
         log_event(state, log, time, LEAVE_PREFILL, index, -1)
     else:
@@ -165,9 +179,15 @@ def _abandon(state: EngineState, log: np.ndarray, time: float) -> None:
         log_event(state, log, time, LEAVE_DECODE, index, -1)
     queue = waiting.queue
     request = leave_queue(state, entry, time)
-    if routes_on_arrival(state) and queue < state.settings[0].prefill_queues:
-        add_backlog(state, queue // len(state.parameters), request, -1)
+    gpu = -1
+    if queue >= state.settings[0].prefill_queues:
+        if has_links(state):
+            gpu = free_source(state, request)
+    elif routes_on_arrival(state):
+        gpu = queue // len(state.parameters)
+        add_backlog(state, gpu, request, -1)
     _release(state, request)
+    return gpu
 
 
 @compiled
@@ -192,6 +212,7 @@ def next_event_time(state: EngineState) -> float:
     clock = state.clock[0]
     return min(
         next_completion_time(state),
+        first_move_end(state),
         first_deadline(state),
         clock.credit_time,
         clock.next_arrival_time,
@@ -205,8 +226,9 @@ def handle_event(
     """Process the event at ``time``; ties as in the head of this file.
 
     Returns:
-        The GPU of the completion and the waiting entry whose patience may have to start, -1
-        for none; an abandonment after which nothing is dispatched has the GPU -2.
+        The GPU of the completion, or that a move has left, and the waiting entry whose patience
+        may have to start, -1 for none; an abandonment after which nothing is dispatched has the
+        GPU -2.
     """
     clock = state.clock[0]
     now = clock.time
@@ -220,12 +242,14 @@ def handle_event(
             entry = _finish_prefill(state, log, gpu, now)
         update_available(state, gpu)
         return gpu, entry
+    if time == first_move_end(state):
+        clock.events += 1
+        return start_moved_decode(state, log, now), -1
     if time == first_deadline(state):
         clock.events += 1
-        queue = state.waiting[state.patience_items[0]].queue
-        _abandon(state, log, now)
+        gpu = _abandon(state, log, now)
         if routes_on_arrival(state):
-            return _gpu_of_queue(state, queue), -1
+            return gpu, -1
         waits = state.queues[clock.credit_pair // len(state.groups)].head >= 0
         stale = clock.credit_time < np.inf and not waits
         return (-1 if stale or len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
@@ -235,16 +259,8 @@ def handle_event(
     clock.events += 1
     entry = _arrive(state, workload, log, now)
     if routes_on_arrival(state) and entry >= 0:
-        return _gpu_of_queue(state, state.waiting[entry].queue), entry
+        return state.waiting[entry].queue // len(state.parameters), entry
     return -1, entry
-
-
-@compiled
-def _gpu_of_queue(state: EngineState, queue: int) -> int:
-    """Where requests wait at GPUs: whose queue it is; -1 for a decode line."""
-    if queue >= state.settings[0].prefill_queues:
-        return -1
-    return queue // len(state.parameters)
 
 
 @compiled

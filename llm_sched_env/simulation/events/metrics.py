@@ -23,7 +23,7 @@ from llm_sched_env.simulation.state.layout import (
 
 LATENCIES = {"ttft": TTFT, "tpot": TPOT, "e2e": E2E}
 _IN_SERVICE = ("x", "y_mixed", "y_solo")
-_SERVED = ("admitted", "prefilled", "completed")
+_SERVED = ("admitted", "prefilled", "completed", "moved", "move_seconds")
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
@@ -53,7 +53,9 @@ class Metrics:
     token was late (``late_ttft``) or whose tokens were slow (``late_tpot``), some of them both;
     ``good_revenue`` is what the good ones earn at completion.
     ``by_group`` has, by class and group of GPUs, shape (I, G), the occupancies of the services and
-    how many requests were ``admitted``, ``prefilled`` and ``completed`` there.
+    how many requests were ``admitted``, ``prefilled`` and ``completed`` there. Where moves take
+    time it has how many KV caches ``moved`` there and their ``move_seconds`` in all, with the wait
+    for a link, and ``link_busy`` the share of time that the links out of a group are in use, (G,).
     Other arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
@@ -72,6 +74,7 @@ class Metrics:
     decode_revenue: np.ndarray
     good_revenue: np.ndarray
     by_group: dict[str, np.ndarray]
+    link_busy: np.ndarray
     latency_counts: np.ndarray
     latency_sums: np.ndarray
     events: int
@@ -130,10 +133,23 @@ def read_metrics(state: EngineState) -> Metrics:
         good_revenue=by_class("good_revenue"),
         by_group={name: occupancy[name] for name in _IN_SERVICE}
         | {name: totals[name].copy() for name in _SERVED},
+        link_busy=_link_busy(state, end) / (end - start)
+        if end > start
+        else np.full(by_pair[1], np.nan),
         latency_counts=state.histograms.copy(),
         latency_sums=np.array([by_class(f"{name}_sum") for name in LATENCIES]),
         events=int(clock["events"]),
     )
+
+
+def _link_busy(state: EngineState, now: float) -> np.ndarray:
+    """Seconds since the last reset that a link of each group was in use on average; shape (G,)."""
+    if len(state.links) == 0:
+        return np.zeros(len(state.groups))
+    # From now on a link is busy until it is free.
+    busy = state.links["busy_seconds"] - np.maximum(0.0, state.links["free_time"] - now)
+    sums: np.ndarray = np.add.reduceat(busy, state.groups["first_gpu"])
+    return sums / state.groups["n_gpus"]
 
 
 def reset_metrics(state: EngineState, *, pay_earlier_arrivals: bool = True) -> None:
@@ -149,6 +165,7 @@ def reset_metrics(state: EngineState, *, pay_earlier_arrivals: bool = True) -> N
     state.totals["initial"] = sum(state.classes[name] for name in OCCUPANCIES)
     for name in OCCUPANCIES:
         state.totals[f"{name}_area"] = -state.classes[name] * time
+    state.links["busy_seconds"] = np.maximum(0.0, state.links["free_time"] - time)
     state.histograms[:] = 0
     state.clock["metrics_start"] = time
 

@@ -110,15 +110,30 @@ def _count_waiting(state: EngineState, i: int, queue: int, change: int, time: fl
 
 @compiled
 def start_patience(state: EngineState, entry: int, time: float) -> None:
-    """Start the patience clock of a request that waits; a class with rate 0 never leaves."""
+    """Start the patience clock of a request that waits; a class with rate 0 never leaves.
+
+    Where the rule drops who is late, that is the end of its patience.
+    """
     waiting = state.waiting[entry]
+    for_decode = waiting.queue >= state.settings[0].prefill_queues
+    end = np.inf
     given = state.requests[waiting.request].patience_seconds
-    if given >= 0.0:
-        set_deadline(state, entry, time + given)
-        return
     rate = state.parameters[waiting.request_class].patience_rate
-    if rate <= 0.0:
-        return
-    index = state.requests[waiting.request].index
-    draw = 2 * index + (1 if waiting.queue >= state.settings[0].prefill_queues else 0)
-    set_deadline(state, entry, time + exponential(state.keys[PATIENCE], draw) / rate)
+    if given >= 0.0:
+        end = time + given
+    elif rate > 0.0:
+        draw = 2 * state.requests[waiting.request].index + (1 if for_decode else 0)
+        end = time + exponential(state.keys[PATIENCE], draw) / rate
+    if state.settings[0].drop_late and not for_decode:
+        end = min(end, latest_start(state, waiting.request))
+    if end < np.inf:
+        set_deadline(state, entry, end)
+
+
+@compiled
+def latest_start(state: EngineState, request: int) -> float:
+    """When a mean prefill of its class has to start for a first token in time; inf: any time."""
+    record = state.requests[request]
+    control = state.control[record.request_class * len(state.groups)]
+    due = record.arrival_time + state.parameters[record.request_class].ttft_deadline
+    return due - 1.0 / control.prefill_rate

@@ -60,14 +60,15 @@ def update_available(state: EngineState, gpu: int) -> None:
     record = state.gpus[gpu]
     group = state.groups[record.group]
     prefilling = record.prefill_request >= 0
-    free = record.decodes + (1 if prefilling else 0) < group.batch_slots
+    decodes = record.decodes + record.incoming
+    free = decodes + (1 if prefilling else 0) < group.batch_slots
     if state.settings[0].pools == DYNAMIC_POOLS:
         solo = free and not prefilling
         mixed = free and prefilling
         prefill = solo
     elif gpu - group.first_gpu < group.mixed_pool_size:
         solo = False
-        mixed = record.decodes < group.batch_slots - 1
+        mixed = decodes < group.batch_slots - 1
         prefill = free and not prefilling
     else:
         solo = free
@@ -110,6 +111,20 @@ def random_in_group(state: EngineState, which: int, g: int, tokens: float) -> in
         most = state.settings[0].kv_tokens - tokens
         return _first_with_room(members, place, state.kv_reserved, most)
     return state.available[which, first + place]
+
+
+@compiled
+def gpu_for_decode(state: EngineState, which: int, g: int, request: int, tokens: float) -> int:
+    """The same for a decode: where moves take time, the GPU of its prefill if it is among them.
+
+    With a limit of KV tokens that GPU does not decode, or the request has its room there already
+    (rule_parameters.py).
+    """
+    if len(state.links) > 0:
+        own = state.requests[request].prefill_gpu
+        if own >= 0 and state.gpus[own].group == g and (state.gpus[own].membership >> which) & 1:
+            return own
+    return random_in_group(state, which, g, tokens)
 
 
 @compiled
@@ -172,7 +187,8 @@ def reserve_tokens(state: EngineState, gpu: int, tokens: float) -> None:
     if len(state.kv_reserved) == 0:
         return
     record = state.gpus[gpu]
-    if record.decodes == 0 and record.prefill_request < 0:
+    held = len(state.links) > 0 and state.links[gpu].held > 0
+    if record.decodes == 0 and record.prefill_request < 0 and record.incoming == 0 and not held:
         state.kv_reserved[gpu] = 0.0  # no rounding is left on an empty GPU
     else:
         state.kv_reserved[gpu] += tokens

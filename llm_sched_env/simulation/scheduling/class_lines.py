@@ -100,9 +100,10 @@ def decodes_less(state: EngineState, i: int, g: int, other: int) -> bool:
     """Whether class i has fewer of its planned decodes in group g than in another."""
     first = i * len(state.groups)
     own, others = state.classes[first + g], state.classes[first + other]
-    return (own.y_mixed + own.y_solo) * state.control[first + other].routing < (
-        others.y_mixed + others.y_solo
-    ) * state.control[first + g].routing
+    decodes = own.y_mixed + own.y_solo + own.moving
+    other_decodes = others.y_mixed + others.y_solo + others.moving
+    share, other_share = state.control[first + g].routing, state.control[first + other].routing
+    return decodes * other_share < other_decodes * share
 
 
 @compiled_apart

@@ -136,7 +136,9 @@ def goes_before_decodes(state: EngineState, i: int) -> bool:
 
 
 @compiled
-def gpu_for_decode(state: EngineState, line: int, tokens: float, somebody_admissible: bool) -> int:
+def corrected_gpu_for_decode(
+    state: EngineState, line: int, tokens: float, somebody_admissible: bool
+) -> int:
     """A GPU for the head of a line, or -1."""
     group = state.groups[0]
     mixed_first = somebody_admissible or group.typical_mixed_seconds <= group.typical_solo_seconds

@@ -20,6 +20,7 @@ from llm_sched_env.simulation.gpu.virtual_clock import (
 )
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.scheduling.availability import (
+    gpu_for_decode,
     random_available,
     random_in_group,
     reserve_tokens,
@@ -35,10 +36,11 @@ from llm_sched_env.simulation.scheduling.corrected_dispatch import (
     choose_corrected_class,
     choose_corrected_line,
     correct_ranks,
+    corrected_gpu_for_decode,
     goes_before_decodes,
-    gpu_for_decode,
 )
 from llm_sched_env.simulation.scheduling.gates import choose_class, spend_credit
+from llm_sched_env.simulation.scheduling.links import begin_move, end_move, has_links
 from llm_sched_env.simulation.scheduling.on_arrival import (
     add_backlog,
     next_in_queue,
@@ -67,12 +69,16 @@ from llm_sched_env.simulation.state.layout import (
 
 
 @compiled
-def prefill_tokens(state: EngineState, request: int) -> float:
-    """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
+def prefill_tokens(state: EngineState, request: int, gpu: int) -> float:
+    """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output.
+
+    The GPU matters only where requests wait at GPUs.
+    """
     record = state.requests[request]
-    if state.settings[0].router == COUPLED_ROUTER or routes_on_arrival(state):
-        return record.prompt_tokens + record.output_tokens
-    return record.prompt_tokens
+    stays = state.settings[0].router == COUPLED_ROUTER
+    if routes_on_arrival(state):
+        stays = state.groups[state.gpus[gpu].group].decodes != 0
+    return record.prompt_tokens + (record.output_tokens if stays else 0.0)
 
 
 @compiled
@@ -87,7 +93,7 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     record = state.requests[request]
     pair = pair_of(state, record.request_class, gpu)
     begin_prefill(state, gpu, request, time)
-    reserve_tokens(state, gpu, prefill_tokens(state, request))
+    reserve_tokens(state, gpu, prefill_tokens(state, request, gpu))
     state.classes[pair].x += 1
     state.totals[pair].x_area -= time
     state.totals[pair].admitted += 1
@@ -103,20 +109,49 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     finish_prefill(state, gpu, time)
     if routes_on_arrival(state):
         add_backlog(state, gpu, request, -1)
-    reserve_tokens(state, gpu, -prefill_tokens(state, request))
+    if has_links(state):
+        state.links[gpu].held += 1
+        state.requests[request].prefill_gpu = gpu
+    else:
+        reserve_tokens(state, gpu, -prefill_tokens(state, request, gpu))
     state.classes[pair].x -= 1
     state.totals[pair].x_area += time
     return request
 
 
 @compiled
+def free_source(state: EngineState, request: int) -> int:
+    """A KV cache leaves the GPU of its prefill, which is returned; -1: it was on none."""
+    gpu = state.requests[request].prefill_gpu
+    if gpu >= 0:
+        state.links[gpu].held -= 1
+        reserve_tokens(state, gpu, -prefill_tokens(state, request, gpu))
+    return gpu
+
+
+@compiled
 def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
-    """Put a request into a decode slot of a GPU."""
+    """Put a request into a decode slot of a GPU, where moves take time after its move there."""
     record = state.requests[request]
+    if has_links(state) and record.prefill_gpu >= 0:
+        if record.prefill_gpu != gpu:
+            begin_move(state, log, gpu, request, time)
+            return
+        free_source(state, request)
     begin_decode(state, gpu, request, time)
     reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
     log_event(state, log, time, DECODE_START, record.index, gpu)
+
+
+@compiled_apart
+def start_moved_decode(state: EngineState, log: np.ndarray, time: float) -> int:
+    """The first move to end does so and its decode starts; returns the GPU that it has left."""
+    request, gpu = end_move(state, log, time)
+    source = free_source(state, request)
+    begin_decode(state, gpu, request, time)
+    log_event(state, log, time, DECODE_START, state.requests[request].index, gpu)
+    return source
 
 
 @compiled
@@ -142,11 +177,17 @@ def choose_line(state: EngineState, i: int) -> int:
 
 
 @compiled_apart
-def _gpu_leaving_room(state: EngineState, g: int, tokens: float, time: float) -> int:
+def _gpu_leaving_room(state: EngineState, g: int, request: int, tokens: float, time: float) -> int:
     """A GPU of a group for a decode: a mixed one first while somebody could be admitted.
 
     So GPUs without a prefill stay free for one. If mixed iterations are the faster, always mixed.
+    Where moves take time the request stays on the GPU of its prefill, if it can.
     """
+    if has_links(state):
+        own = state.requests[request].prefill_gpu
+        free = (1 << SOLO_DECODE) | (1 << MIXED_DECODE)
+        if own >= 0 and state.gpus[own].group == g and state.gpus[own].membership & free:
+            return own
     group = state.groups[g]
     mixed_first = group.typical_mixed_seconds <= group.typical_solo_seconds
     if not mixed_first and state.clock[0].waiting_prefills > 0:
@@ -171,12 +212,12 @@ def _group_for_decode(state: EngineState, i: int, which: int) -> int:
 
 
 @compiled
-def _gpu_by_plan(state: EngineState, i: int, which: int, tokens: float) -> int:
-    """A GPU of a set for a decode of class i, or -1."""
+def _gpu_by_plan(state: EngineState, which: int, request: int, tokens: float) -> int:
+    """A GPU of a set for the decode of a request, or -1."""
     if len(state.groups) == 1:
-        return random_in_group(state, which, 0, tokens)
-    g = _group_for_decode(state, i, which)
-    return random_in_group(state, which, g, tokens) if g >= 0 else -1
+        return gpu_for_decode(state, which, 0, request, tokens)
+    g = _group_for_decode(state, state.requests[request].request_class, which)
+    return gpu_for_decode(state, which, g, request, tokens) if g >= 0 else -1
 
 
 @compiled
@@ -194,15 +235,15 @@ def _gpu_for_line(state: EngineState, line: int, event_gpu: int, request: int, t
                 g = _group_for_decode(state, i, MIXED_DECODE)
             if g < 0:
                 return -1
-        return _gpu_leaving_room(state, g, tokens, time)
+        return _gpu_leaving_room(state, g, request, tokens, time)
     if router == COUPLED_ROUTER:
         return event_gpu
     which = SOLO_DECODE
     if router == RANDOMIZED_ROUTER and line == MIXED_LINE:
         which = MIXED_DECODE
-    gpu = _gpu_by_plan(state, i, which, tokens)
+    gpu = _gpu_by_plan(state, which, request, tokens)
     if gpu < 0 and router == SOLO_FIRST_ROUTER:
-        gpu = _gpu_by_plan(state, i, MIXED_DECODE, tokens)
+        gpu = _gpu_by_plan(state, MIXED_DECODE, request, tokens)
     return gpu
 
 
@@ -238,7 +279,7 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
 def _admit_head(state: EngineState, log: np.ndarray, i: int, g: int, time: float) -> bool:
     """Start the prefill of the head of class i in a group, -1 any; False if no GPU has room."""
     entry = state.queues[i].head
-    tokens = prefill_tokens(state, state.waiting[entry].request)
+    tokens = prefill_tokens(state, state.waiting[entry].request, -1)
     if g < 0:
         gpu = random_available(state, PREFILL, tokens)
     else:
@@ -272,8 +313,9 @@ def _dispatch_by_weight(state: EngineState, log: np.ndarray, time: float) -> Non
 def _decode_head(state: EngineState, log: np.ndarray, line: int, g: int, time: float) -> bool:
     """Start the decode of the head of a line on the GPU that leaves room for prefills, if any."""
     entry = state.queues[len(state.parameters) + line].head
-    record = state.requests[state.waiting[entry].request]
-    gpu = _gpu_leaving_room(state, g, record.prompt_tokens + record.output_tokens, time)
+    request = state.waiting[entry].request
+    record = state.requests[request]
+    gpu = _gpu_leaving_room(state, g, request, record.prompt_tokens + record.output_tokens, time)
     if gpu < 0:
         return False
     start_decode(state, log, gpu, leave_queue(state, entry, time), time)
@@ -323,7 +365,7 @@ def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) ->
             entry = state.queues[len(state.parameters) + line].head
             record = state.requests[state.waiting[entry].request]
             tokens = record.prompt_tokens + record.output_tokens
-            gpu = gpu_for_decode(state, line, tokens, i >= 0)
+            gpu = corrected_gpu_for_decode(state, line, tokens, i >= 0)
             decodes_fit = gpu >= 0
             if decodes_fit:
                 start_decode(state, log, gpu, leave_queue(state, entry, time), time)
@@ -339,7 +381,7 @@ def _admit_at(state: EngineState, log: np.ndarray, gpu: int, time: float) -> Non
     entry = next_in_queue(state, gpu)
     if entry < 0:
         return
-    tokens = prefill_tokens(state, state.waiting[entry].request)
+    tokens = prefill_tokens(state, state.waiting[entry].request, gpu)
     full = len(state.kv_reserved) > 0
     if full and state.kv_reserved[gpu] > state.settings[0].kv_tokens - tokens:
         return

@@ -166,15 +166,17 @@ def free_slots(state: EngineState) -> int:
     Where GPUs only prefill, theirs take no decode: whoever is there or waits for a decode needs
     one of the others.
     """
-    free = 0
+    free, only_prefill = 0, False
     for g in range(len(state.groups)):
         if state.groups[g].decodes != 0:
             free += state.groups[g].n_gpus * state.groups[g].batch_slots
         else:
-            free -= state.clock[0].waiting_decodes
+            only_prefill = True
     for pair in range(len(state.classes)):
         own = state.classes[pair]
-        free -= own.x + own.y_mixed + own.y_solo
+        free -= own.x + own.y_mixed + own.y_solo + own.moving
+    if only_prefill:
+        free -= state.clock[0].waiting_decodes
     return max(0, free)
 
 

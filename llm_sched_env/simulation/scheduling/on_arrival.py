@@ -59,9 +59,9 @@ def _next_prefiller(state: EngineState, gpu: int) -> int:
 def _requests_per_slot(state: EngineState, gpu: int) -> float:
     """Requests that wait at a GPU or are in service there, over its slots."""
     record = state.gpus[gpu]
-    inside = (
-        state.backlogs[gpu].waiting + record.decodes + (1 if record.prefill_request >= 0 else 0)
-    )
+    inside = state.backlogs[gpu].waiting + record.decodes + record.incoming
+    if record.prefill_request >= 0:
+        inside += 1
     return inside / state.groups[record.group].batch_slots
 
 

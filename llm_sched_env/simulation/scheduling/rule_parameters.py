@@ -9,6 +9,7 @@ from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile, RankCorrection
 from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.simulation.scheduling.rules import (
+    ARRIVAL_ROUTERS,
     ROUTERS_BY_PROBABILITY,
     DispatchRule,
     EventDispatch,
@@ -50,6 +51,7 @@ def set_rule_parameters(
 
 def require_known_groups(rule: DispatchRule | EventDispatch, instance: Instance) -> None:
     """Raise ConfigurationError for a rule of one kind of GPU and an instance with several."""
+    _require_room_to_finish(rule, instance)
     if len(instance.groups) == 1:
         return
     names = ", ".join(group.name for group in instance.groups)
@@ -67,6 +69,23 @@ def require_known_groups(rule: DispatchRule | EventDispatch, instance: Instance)
     if rule.router == "coupled" and any(group.role != "mixed" for group in instance.groups):
         raise ConfigurationError(
             "router", "coupled", "one that moves requests between groups", "use solo-first"
+        )
+
+
+def _require_room_to_finish(rule: DispatchRule | EventDispatch, instance: Instance) -> None:
+    """Refuse what can stop for ever: KV caches held for a move where others want to decode.
+
+    Prefilled requests that wait on a GPU could take the room without which none of them decodes.
+    """
+    held = instance.has_links and instance.hardware.kv_tokens is not None
+    stays = rule.router == "coupled" or rule.router in ARRIVAL_ROUTERS
+    if held and not stays and any(group.role == "mixed" for group in instance.groups):
+        raise ConfigurationError(
+            "router",
+            rule.router,
+            f"coupled, or one of {', '.join(ARRIVAL_ROUTERS)}, where GPUs of the role mixed have "
+            "links and a limit of KV tokens",
+            "give every group the role prefill or decode, or leave out the link or kv_tokens",
         )
 
 

@@ -111,6 +111,8 @@ class DispatchRule:
     foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
         gives it the plan of the mean rates of so many seconds from now on, once a second
         (planning/look_ahead_plans.py). None keeps one plan, that of the long-run rates.
+    drop_late: whether a request that waits for its prefill is rejected once a mean prefill of its
+        class would end after its ``ttft_seconds``: what is served has a chance to be good.
 
     Example:
         >>> import llm_sched_env as lse
@@ -129,6 +131,7 @@ class DispatchRule:
     foresight: float | None = None
     priority: tuple[str, ...] | None = None
     reserves: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    drop_late: bool = False
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -160,6 +163,8 @@ class DispatchRule:
                 'a router that has no ranks with this gate or with "prefill_first"',
                 'use gate="bid-price" and prefill_first=False: its ranks say what goes first',
             )
+        if not isinstance(self.drop_late, bool):
+            raise ConfigurationError("drop_late", self.drop_late, "True or False")
         if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
             raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")
         if self.correction is not None and self.router != "bid-price":
@@ -225,6 +230,7 @@ class DispatchRule:
             ),
             "pools": POOLS[self.pools],
             "prefill_first": int(self.prefill_first),
+            "drop_late": int(self.drop_late),
             "class_lines": int(self.router in _ROUTERS_WITH_CLASS_LINES),
             "credit_cap": self.credit_cap,
         }
@@ -276,5 +282,6 @@ class EventDispatch:
             "router": EVENT_ROUTERS[self.router],
             "pools": POOLS[self.pools],
             "prefill_first": 0,
+            "drop_late": 0,
             "class_lines": 1,
         }

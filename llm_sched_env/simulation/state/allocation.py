@@ -25,6 +25,7 @@ from llm_sched_env.simulation.state.layout import (
     GPU,
     GROUP,
     HISTOGRAM_BINS,
+    LINK,
     LOAD,
     N_AVAILABLE_SETS,
     N_LATENCIES,
@@ -102,6 +103,7 @@ def state_shapes(
     heap_slots: int,
     capacity: int,
     *,
+    links: bool,
     decode_lines: int,
     queues_at_gpus: bool,
     latencies: bool,
@@ -117,6 +119,7 @@ def state_shapes(
         n_groups: G.
         heap_slots: the most slots that a GPU has.
         capacity: R.
+        links: whether moves between GPUs take time.
         decode_lines: where prefilled requests wait.
         queues_at_gpus: whether each GPU has prefill queues of its own.
         latencies: whether latency histograms are kept.
@@ -125,6 +128,7 @@ def state_shapes(
         hidden_units: H of the network that corrects ranks, 0 for none.
     """
     tree = tree_entries(n_gpus)
+    moves = n_gpus * heap_slots if links else 0  # each has a slot
     n_features = len(STATE_FEATURES) if hidden_units else 0
     n_corrections = len(CORRECTIONS) if hidden_units else 0
     n_pairs = n_classes * n_groups
@@ -161,6 +165,10 @@ def state_shapes(
         "available_sizes": ((N_AVAILABLE_SETS,), _i8),
         "group_available_sizes": ((n_groups, N_AVAILABLE_SETS), _i8),
         "backlogs": ((n_gpus if queues_at_gpus else 0,), BACKLOG),
+        "links": ((n_gpus if links else 0,), LINK),
+        "move_times": ((moves + 1,), _f8),
+        "move_requests": ((moves,), _i4),
+        "move_gpus": ((moves,), _i4),
         "queues": (((n_gpus if queues_at_gpus else 1) * n_classes + decode_lines,), QUEUE),
         "requests": ((capacity,), REQUEST),
         "free_requests": ((capacity,), _i4),
@@ -181,6 +189,7 @@ def allocate_state(shapes: Shapes) -> EngineState:
     for name, value in (
         ("decode_marks", np.inf),
         ("completion_times", np.inf),
+        ("move_times", np.inf),
     ):
         getattr(state, name)[...] = value
     state.completion_gpus[:, :n_gpus] = np.arange(n_gpus)

@@ -43,6 +43,7 @@ def _shapes(
         decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
         queues_at_gpus=rule.router in ARRIVAL_ROUTERS,
         latencies=latencies,
+        links=instance.has_links,
         kv_limited=instance.hardware.kv_tokens is not None,
         quadratic_clock=any(_has_quadratic_clock(hardware) for hardware in kinds),
         hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
@@ -92,7 +93,8 @@ def fresh_state(
     parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
     parameters["ttft_deadline"], parameters["tpot_deadline"] = instance.deadlines
     _set_groups(states, instance, n_gpus)
-    own_rates = [served.on_group(group).prefill_rates for group in instance.groups]
+    kinds_alone = [instance.on_group(group) for group in instance.groups]
+    own_rates = [fitting_requests(alone).prefill_rates for alone in kinds_alone]
     states.control["prefill_rate"] = np.array(own_rates).T.ravel()
     return states
 
@@ -111,6 +113,9 @@ def _set_groups(states: EngineState, instance: Instance, n_gpus: int) -> None:
         record["first_gpu"], record["n_gpus"] = first, size
         record["prefills"], record["decodes"] = group.role != "decode", group.role != "prefill"
         record["batch_slots"] = group.hardware.batch_slots
+        if group.link is not None:
+            record["link_token_seconds"] = 1.0 / group.link.tokens_per_second
+            record["link_seconds"] = group.link.seconds
         _set_iteration_times(record, instance.on_group(group), group.hardware)
 
 

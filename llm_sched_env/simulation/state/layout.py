@@ -43,6 +43,7 @@ SETTINGS = np.dtype(
         ("router", _i8),
         ("pools", _i8),
         ("prefill_first", _i8),
+        ("drop_late", _i8),  # 1: who cannot have a first token in time leaves the prefill queue
         ("class_lines", _i8),  # 1: decode lines by class
         ("bill_own_tokens", _i8),  # 1: a request's own counts, 0: its class means
         ("quadratic_clock", _i8),  # 1: KV-aware law or boundary starts: quadratic_clock.py
@@ -86,6 +87,8 @@ GROUP = np.dtype(
         ("typical_solo_seconds", _f8),  # of an iteration of a full batch
         ("typical_mixed_seconds", _f8),
         ("chunk_tokens", _f8),
+        ("link_token_seconds", _f8),  # of a move from here: per token of the prompt
+        ("link_seconds", _f8),  # ... per request
     ]
 )
 
@@ -144,6 +147,7 @@ CLASS_STATE = np.dtype(
         ("q_decode", _i8),
         ("y_mixed", _i8),
         ("y_solo", _i8),
+        ("moving", _i8),  # of q_decode, those whose KV cache is on its way to the group
     ]
 )
 
@@ -172,6 +176,7 @@ CLASS_TOTALS = np.dtype(
     + [("bundled_revenue", _f8), ("prefill_revenue", _f8), ("decode_revenue", _f8)]
     + [("good_revenue", _f8), ("good_decode_revenue", _f8)]  # of good requests, at completion
     + [("ttft_sum", _f8), ("tpot_sum", _f8), ("e2e_sum", _f8)]
+    + [("moved", _i8), ("move_seconds", _f8)]  # KV caches that came over a link, waits included
 )
 
 # One cache line. Seconds per iteration are those of its mode and, if affine, of its decodes.
@@ -187,7 +192,7 @@ GPU = np.dtype(
         ("membership", _i4),  # bit s: in available set s
         ("is_rescheduled", _i4),
         ("group", _i4),
-        ("unused", _i4, (1,)),
+        ("incoming", _i4),  # slots kept for decodes whose KV cache is on its way
     ]
 )
 
@@ -207,6 +212,15 @@ LOAD = np.dtype(
 # Prefills that wait at a GPU or run there, where requests are dispatched on arrival.
 BACKLOG = np.dtype([("seconds", _f8), ("prefills", _i4), ("waiting", _i4)])
 
+# The outgoing link of a GPU.
+LINK = np.dtype(
+    [
+        ("free_time", _f8),  # when the last move that is due on it ends
+        ("busy_seconds", _f8),  # of moves since the last reset, to their ends
+        ("held", _i8),  # finished prefills whose KV cache is still on the GPU
+    ]
+)
+
 # One cache line.
 REQUEST = np.dtype(
     [
@@ -218,7 +232,7 @@ REQUEST = np.dtype(
         ("prefilled_event", _i8),  # number of the event that ended its prefill
         ("patience_seconds", _f8),  # in each queue; negative: drawn when it waits
         ("request_class", _i4),
-        ("unused", _i4, (1,)),
+        ("prefill_gpu", _i4),  # where its prefill was; -1: none, present at the start
     ]
 )
 
@@ -255,6 +269,7 @@ CLOCK = np.dtype(
         ("patience_size", _i8),
         ("free_size", _i8),
         ("rescheduled_size", _i8),
+        ("moves", _i8),  # KV caches on their way or waiting for a link
         ("round_robin_gpu", _i8),
         ("modulation_state", _i8),
         ("modulation_jumps", _i8),
@@ -276,7 +291,9 @@ EVENT = np.dtype([("time", _f8), ("kind", _i8), ("index", _i8), ("gpu", _i8)])
     LEAVE_PREFILL,
     LEAVE_DECODE,
     REJECT,
-) = range(8)
+    MOVE_START,
+    MOVE_END,
+) = range(10)
 
 
 class EngineState(NamedTuple):
@@ -315,6 +332,10 @@ class EngineState(NamedTuple):
     available_sizes: np.ndarray  # (3,) of all groups
     group_available_sizes: np.ndarray  # (G, 3)
     backlogs: np.ndarray  # (n,) BACKLOG; empty where the cluster has the queues
+    links: np.ndarray  # (n,) LINK; empty where moves are free
+    move_times: np.ndarray  # (n B + 1,) ends of moves, heap order; [0] is inf when there is none
+    move_requests: np.ndarray  # ... the request of each move
+    move_gpus: np.ndarray  # ... and the GPU that it goes to
     queues: np.ndarray  # QUEUE: prefill queues by class, or by GPU and class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
     free_requests: np.ndarray  # (R,) stack of unused records

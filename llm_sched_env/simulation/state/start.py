@@ -61,6 +61,7 @@ def _initial_request(state: EngineState, workload: Workload, i: int) -> int:
     record.arrival_time = 0.0
     record.first_token_time = 0.0
     record.patience_seconds = -1.0
+    record.prefill_gpu = -1
     key, values = state.keys[INITIAL], workload.length_values
     record.prompt_tokens = draw_length(workload.lengths[0], values, i, key, 2 * k)
     record.output_tokens = draw_length(workload.lengths[1], values, i, key, 2 * k + 1)
