@@ -94,6 +94,7 @@ class SimulationBatch:
             latencies=latencies,
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
+            block_ids=None if stream is None else stream.block_ids,
         )
         set_rule_parameters(self._fresh, rule, instance, ranks, weights)
         # Of each cluster: what corrects its ranks, and for which plan.

@@ -34,7 +34,8 @@ from llm_sched_env.simulation.state.layout import (
 
 ON_ARRIVAL = (
     "random", "round-robin", "least-loaded", "join-shortest-queue", "power-of-two-choices",
-)  # fmt: skip
+)
+WITH_REUSE = ("weighted", "session-affinity", "reuse-bid")  # reuse_twin.py  # fmt: skip
 ROUNDING = 1e-9
 
 
@@ -54,6 +55,7 @@ class FleetTwin(ReferenceSimulator):
         self.groups = instance.groups
         self.sizes = instance.group_sizes(n_gpus)
         self.ready = False
+        self.on_arrival = rule.router in (*ON_ARRIVAL, *WITH_REUSE)
         self.next_round = 0
         owner = [g for g, size in enumerate(self.sizes) for _ in range(size)]
         one_kind = instance.on_group(self.groups[0])
@@ -375,7 +377,7 @@ class FleetTwin(ReferenceSimulator):
     # Queues at GPUs.
 
     def _arrive(self) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._arrive()
             return
         request = self._next_request()
@@ -451,7 +453,7 @@ class FleetTwin(ReferenceSimulator):
         self._start_prefill(gpu, request)
 
     def _end_prefill(self, gpu: GroupGpu) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._end_prefill(gpu)
             return
         request = gpu.prefill
@@ -468,7 +470,7 @@ class FleetTwin(ReferenceSimulator):
             self._start_patience(request, 2 * request.index + 1)
 
     def _end_decode(self, gpu: GroupGpu, request: Request) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._end_decode(gpu, request)
             return
         gpu.decodes.remove(request)
@@ -478,5 +480,5 @@ class FleetTwin(ReferenceSimulator):
 
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
         super()._abandon(queue, request, kind)
-        if self.rule.router in ON_ARRIVAL and kind == LEAVE_DECODE:
+        if self.on_arrival and kind == LEAVE_DECODE:
             self._serve_at(None)

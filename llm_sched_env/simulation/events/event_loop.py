@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.signals import keep_signals, shows_signals
 from llm_sched_env.simulation.events.arrivals import fill_request, schedule_next_arrival
 from llm_sched_env.simulation.events.completion_tree import next_completion_time, next_gpu
 from llm_sched_env.simulation.events.good_requests import count_good
@@ -164,6 +165,8 @@ def _abandon(state: EngineState, log: np.ndarray, time: float) -> None:
         totals.abandoned_decode += 1
         log_event(state, log, time, LEAVE_DECODE, index, -1)
     queue = waiting.queue
+    if shows_signals(state) and queue < state.settings[0].prefill_queues:
+        keep_signals(state, queue // len(state.parameters), time)
     request = leave_queue(state, entry, time)
     if routes_on_arrival(state) and queue < state.settings[0].prefill_queues:
         add_backlog(state, queue // len(state.parameters), request, -1)

@@ -43,6 +43,33 @@ class Latency:
 
 
 @dataclass(frozen=True, eq=False)
+class CacheUse:
+    """What caches were good for, of the prefills that started.
+
+    Attributes:
+        prompt_tokens: of these, by class, shape (I,).
+        cached_tokens: that needed no prefill, likewise.
+        gpu_prompt_tokens: by GPU, shape (n,).
+        gpu_cached_tokens: likewise.
+        evictions: blocks that were forgotten, by GPU.
+        blocks: that caches have at the end, by GPU.
+    """
+
+    prompt_tokens: np.ndarray
+    cached_tokens: np.ndarray
+    gpu_prompt_tokens: np.ndarray
+    gpu_cached_tokens: np.ndarray
+    evictions: np.ndarray
+    blocks: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Cached tokens over prompt tokens; NaN if no prefill started."""
+        total = float(self.prompt_tokens.sum())
+        return float(self.cached_tokens.sum()) / total if total > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
 class Metrics:
     """Counts and time averages of one run between ``start`` and ``end`` (seconds).
 
@@ -54,6 +81,7 @@ class Metrics:
     ``good_revenue`` is what the good ones earn at completion.
     ``by_group`` has, by class and group of GPUs, shape (I, G), the occupancies of the services and
     how many requests were ``admitted``, ``prefilled`` and ``completed`` there.
+    ``reuse`` says what caches were good for; None without caches.
     Other arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
@@ -75,6 +103,7 @@ class Metrics:
     latency_counts: np.ndarray
     latency_sums: np.ndarray
     events: int
+    reuse: CacheUse | None = None
 
     @property
     def gpu_seconds(self) -> float:
@@ -133,6 +162,22 @@ def read_metrics(state: EngineState) -> Metrics:
         latency_counts=state.histograms.copy(),
         latency_sums=np.array([by_class(f"{name}_sum") for name in LATENCIES]),
         events=int(clock["events"]),
+        reuse=_cache_use(state),
+    )
+
+
+def _cache_use(state: EngineState) -> CacheUse | None:
+    if len(state.caches) == 0:
+        return None
+    by_pair = (len(state.parameters), len(state.groups))
+    totals, caches = state.reuse_totals.reshape(by_pair), state.caches[: len(state.gpus)]
+    return CacheUse(
+        prompt_tokens=totals["prompt_tokens"].sum(axis=1),
+        cached_tokens=totals["cached_tokens"].sum(axis=1),
+        gpu_prompt_tokens=caches["prompt_tokens"].copy(),
+        gpu_cached_tokens=caches["cached_tokens"].copy(),
+        evictions=caches["evictions"].copy(),
+        blocks=caches["blocks"].copy(),
     )
 
 
@@ -150,6 +195,10 @@ def reset_metrics(state: EngineState, *, pay_earlier_arrivals: bool = True) -> N
     for name in OCCUPANCIES:
         state.totals[f"{name}_area"] = -state.classes[name] * time
     state.histograms[:] = 0
+    for name in ("prompt_tokens", "cached_tokens"):
+        state.reuse_totals[name] = 0.0
+        state.caches[name] = 0.0
+    state.caches["evictions"] = 0
     state.clock["metrics_start"] = time
 
 

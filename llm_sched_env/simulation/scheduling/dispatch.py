@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.prefix_reuse import (
+    begin_decode_reuse,
+    end_decode_reuse,
+    end_reuse,
+    keeps_blocks,
+)
+from llm_sched_env.simulation.caches.signals import change_service, keep_signals, shows_signals
 from llm_sched_env.simulation.events.random_streams import ROUTING, uniform
 from llm_sched_env.simulation.events.statistics import log_event
 from llm_sched_env.simulation.events.waiting import leave_queue
@@ -86,6 +93,8 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     """Put a request into the prefill slot of a GPU, which turns mixed."""
     record = state.requests[request]
     pair = pair_of(state, record.request_class, gpu)
+    if shows_signals(state):
+        change_service(state, gpu, record.prompt_tokens, time)
     begin_prefill(state, gpu, request, time)
     reserve_tokens(state, gpu, prefill_tokens(state, request))
     state.classes[pair].x += 1
@@ -100,6 +109,10 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     """Take the prefill of a GPU out of its slot and return its request."""
     request = state.gpus[gpu].prefill_request
     pair = pair_of(state, state.requests[request].request_class, gpu)
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, -state.requests[request].prompt_tokens, time)
+        end_reuse(state, gpu, request, time)
     finish_prefill(state, gpu, time)
     if routes_on_arrival(state):
         add_backlog(state, gpu, request, -1)
@@ -113,6 +126,10 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
 def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
     """Put a request into a decode slot of a GPU."""
     record = state.requests[request]
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, record.prompt_tokens, time)
+        begin_decode_reuse(state, gpu, request, time)
     begin_decode(state, gpu, request, time)
     reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
@@ -122,8 +139,14 @@ def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, ti
 @compiled
 def end_decode(state: EngineState, gpu: int, time: float) -> int:
     """Take the first decode to end off a GPU and return its request."""
+    if shows_signals(state):
+        keep_signals(state, gpu, time)
     request = finish_decode(state, gpu, time)
     record = state.requests[request]
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, -record.prompt_tokens, time)
+        end_decode_reuse(state, gpu, request, time)
     reserve_tokens(state, gpu, -(record.prompt_tokens + record.output_tokens))
     return request
 
@@ -343,6 +366,8 @@ def _admit_at(state: EngineState, log: np.ndarray, gpu: int, time: float) -> Non
     full = len(state.kv_reserved) > 0
     if full and state.kv_reserved[gpu] > state.settings[0].kv_tokens - tokens:
         return
+    if shows_signals(state):
+        keep_signals(state, gpu, time)
     start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
 
 

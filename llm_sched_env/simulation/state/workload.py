@@ -25,7 +25,7 @@ from llm_sched_env.simulation.state.layout import RequestStream, Workload
 
 def no_recording() -> RequestStream:
     """The empty stream: requests are drawn from the instance's distributions."""
-    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0), np.empty(0))
+    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
 BILLINGS = ("class-means", "own-tokens")
