@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.evaluation.cache_results import CacheResult, cached_share
 from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
-from llm_sched_env.evaluation.scenario import scenario
+from llm_sched_env.evaluation.scenario import GeneratedConversations, scenario
 from llm_sched_env.evaluation.slo_attainment import (
     decode_tpot,
     measured_indicators,
@@ -157,6 +158,7 @@ def evaluate(
         billing,
         measured.pays_earlier_arrivals,
         revenue,
+        served.conversations if isinstance(served, GeneratedConversations) else None,
     )
     if executor is None:
         ran = runs.replicate(run, replications, jobs)
@@ -227,6 +229,7 @@ def _summarize(
         classes=tuple(
             _class_result(run, metrics, histograms, sums, i) for i in range(instance.n_classes)
         ),
+        caches=CacheResult.measured(metrics) if instance.has_caches else None,
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
@@ -258,6 +261,7 @@ def _class_result(
         deadlines=(
             DeadlineAttainment.measured(metrics, i) if cluster.instance.has_deadlines else None
         ),
+        cached_token_share=(cached_share(metrics, i) if cluster.instance.has_caches else None),
         **counts,
         **latencies,
     )

@@ -42,7 +42,9 @@ class BlockLists:
             array = np.asarray(getattr(self, name))
             whole = np.issubdtype(array.dtype, np.integer) or array.size == 0
             if array.ndim != 1 or not whole or (array < 0).any():
-                raise ConfigurationError(f"block lists {name}", array, "whole numbers >= 0 in a row")
+                raise ConfigurationError(
+                    f"block lists {name}", array, "whole numbers >= 0 in a row"
+                )
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int64))
         starts = self.starts
         ordered = len(starts) > 0 and starts[0] == 0 and (np.diff(starts) >= 0).all()
@@ -104,7 +106,9 @@ class BlockLists:
                 known += 1
             matched[k] = known
             seen.update(own[known:])
-        reused: np.ndarray = np.minimum(matched * block_tokens, np.maximum(prompt_tokens - 1.0, 0.0))
+        reused: np.ndarray = np.minimum(
+            matched * block_tokens, np.maximum(prompt_tokens - 1.0, 0.0)
+        )
         return reused
 
 

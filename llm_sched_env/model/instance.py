@@ -237,14 +237,20 @@ class Instance:
             raise ConfigurationError(
                 "arrival_rate of every class", 0, "at least one arrival rate > 0"
             )
-        if self.modulation is not None:
-            if not isinstance(self.modulation, ArrivalModulation):
-                raise ConfigurationError("modulation", self.modulation, "an ArrivalModulation")
-            self.modulation.relative_rates(len(self.classes))
-            if self.shares_prefixes:
-                raise ConfigurationError(
-                    "modulation", self.modulation, "none with sessions or shared_prefix", "drop it"
-                )
+        self._check_modulation()
+
+    def _check_modulation(self) -> None:
+        """Bursts of all classes, none of which has conversations: these are drawn otherwise."""
+        if self.modulation is None:
+            return
+        if not isinstance(self.modulation, ArrivalModulation):
+            raise ConfigurationError("modulation", self.modulation, "an ArrivalModulation")
+        self.modulation.relative_rates(len(self.classes))
+        if not self.shares_prefixes:
+            return
+        raise ConfigurationError(
+            "modulation", self.modulation, "none with sessions or shared_prefix", "drop it"
+        )
 
     def _per_class(self, field: str) -> np.ndarray:
         return np.array([getattr(c, field) for c in self.classes], dtype=float)

@@ -17,6 +17,8 @@ from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfigura
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
+from llm_sched_env.model.drawn_conversations import draw_requests
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import note_place, user_code
 from llm_sched_env.policies.loaded_code import load_control, load_engine
@@ -39,6 +41,7 @@ class Run:
     """What all replications of an evaluation share.
 
     ``pays_earlier_arrivals``: whether requests that arrived in the warm-up earn when they end.
+    ``conversations``: whose requests share prefixes and are drawn for each replication; or None.
     """
 
     cluster: Cluster
@@ -49,13 +52,21 @@ class Run:
     billing: str | None
     pays_earlier_arrivals: bool
     revenue: str
+    conversations: Instance | None = None
 
-    @property
-    def mechanics(self) -> dict[str, Any]:
+    def stream_of(self, replication: int) -> RequestStream | None:
+        """The recorded requests of a replication; None: they are drawn in the engine."""
+        if self.conversations is None:
+            return self.stream
+        seed = self.seed_of(replication)
+        drawn = draw_requests(self.conversations, self.cluster.n_gpus, self.horizon, seed)
+        return RequestStream(*drawn[:4], np.empty(0), drawn.session, *drawn.blocks.arrays)
+
+    def mechanics(self, replication: int) -> dict[str, Any]:
         """Arguments of the control of one cluster, under either kind of control."""
         return {
             "n_clusters": 1,
-            "stream": self.stream,
+            "stream": self.stream_of(replication),
             "latencies": True,
             "billing": self.billing,
         }
@@ -143,7 +154,7 @@ class CompiledRuns:
             fixed,
             n_gpus,
             run.seed_of(replication),
-            stream=run.stream,
+            stream=run.stream_of(replication),
             billing=run.billing,
         )
         changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
@@ -241,7 +252,7 @@ class PythonRuns:
             run.cluster.instance, run.cluster.n_gpus, horizon=run.horizon, **self.arguments
         )
         configuration = dataclasses.replace(chosen, cluster=run.cluster)
-        control = IntervalControl(configuration, **run.mechanics)
+        control = IntervalControl(configuration, **run.mechanics(replication))
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         shape = control.action_space.shape or ()
@@ -258,7 +269,9 @@ class PythonRuns:
 
     def _at_events(self, run: Run, replication: int, found: Replications) -> Metrics:
         chosen = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
-        control = EventControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics)
+        control = EventControl(
+            dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics(replication)
+        )
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         report = control.report()

@@ -421,6 +421,8 @@ def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
     for name, array, own in (
         ("GPUs", snapshot.gpus, state.gpus),
         ("hidden units", snapshot.hidden, state.hidden),
+        ("caches", snapshot.caches, state.caches),
+        ("recorded blocks", snapshot.block_ids, state.block_ids),
     ):
         if array.shape != own.shape:
             raise ConfigurationError(f"snapshot of {name}", len(array), f"{len(own)}")

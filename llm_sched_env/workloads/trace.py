@@ -110,6 +110,7 @@ class Trace:
             object.__setattr__(self, "session", session)
         _check_names(self.class_names)
         _check_arrays(self)
+        _check_shared(self)
         if self.end is not None:
             object.__setattr__(self, "end", float(self.end))
 
@@ -382,13 +383,17 @@ def _check_arrays(trace: Trace) -> None:
         given.shape == arrivals.shape and (np.isfinite(given) & (given >= 0)).all()
     ):
         raise TraceError("trace: patience_seconds must be a finite number >= 0 for each request")
-    session, blocks = trace.session, trace.blocks
-    if session is not None and (session.shape != arrivals.shape or session.min() < 0):
-        raise TraceError("trace: session must be a whole number >= 0 for each request")
-    if blocks is not None and len(blocks) != len(arrivals):
-        raise TraceError(
-            f"trace: got blocks of {len(blocks)} requests, expected {len(arrivals)} lists"
-        )
     for tokens in (trace.prompt_tokens, trace.output_tokens):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():
             raise TraceError("trace: got token counts that are not finite numbers >= 0")
+
+
+def _check_shared(trace: Trace) -> None:
+    """What requests have in common."""
+    session, blocks = trace.session, trace.blocks
+    if session is not None and (session.shape != (len(trace),) or session.min() < 0):
+        raise TraceError("trace: session must be a whole number >= 0 for each request")
+    if blocks is not None and len(blocks) != len(trace):
+        raise TraceError(
+            f"trace: got blocks of {len(blocks)} requests, expected {len(trace)} lists"
+        )

@@ -193,9 +193,7 @@ def _lengths(trace: Trace, rows: np.ndarray, reused: np.ndarray | None) -> Obser
     return ObservedLengths(trace.prompt_tokens[rows], trace.output_tokens[rows], own)
 
 
-def _class_of_rows(
-    lengths: ObservedLengths, name: str, rate: float, theta: float
-) -> RequestClass:
+def _class_of_rows(lengths: ObservedLengths, name: str, rate: float, theta: float) -> RequestClass:
     """A class whose lengths are some rows of a trace, at a rate per GPU."""
     for what, tokens in (("prompt", lengths.prompt_tokens), ("output", lengths.output_tokens)):
         if not tokens.any():

@@ -34,8 +34,9 @@ from llm_sched_env.simulation.state.layout import (
 
 ON_ARRIVAL = (
     "random", "round-robin", "least-loaded", "join-shortest-queue", "power-of-two-choices",
-)
-WITH_REUSE = ("weighted", "session-affinity", "reuse-bid")  # reuse_twin.py  # fmt: skip
+)  # fmt: skip
+# Those of reuse_twin.py.
+WITH_REUSE = ("weighted", "session-affinity", "earliest-finish", "reuse-bid")
 ROUNDING = 1e-9
 
 

@@ -221,6 +221,7 @@ class ReuseTwin(WithCaches, FleetTwin):
             self.known = [self._look(gpu, self.time) for gpu in self.gpus]
         choose = {
             "weighted": self._by_scores,
+            "earliest-finish": self._by_bid,
             "reuse-bid": self._by_bid,
             "session-affinity": self._by_session,
         }
@@ -318,8 +319,9 @@ class ReuseTwin(WithCaches, FleetTwin):
             waiting = known.waiting + (known.sent if self.refresh else 0)
             more = waiting + known.running + 1 - hardware.batch_slots
             decode = self.served[request.i] * hardware.tau_mixed
-            slot = more * decode / hardware.batch_slots if more > 0 and gpu.g in self.decoders else 0
-            later = rate * work * (ahead + work / 2) / (1 - min(0.95, load))
+            slot = max(0, more) * decode / hardware.batch_slots if gpu.g in self.decoders else 0
+            others = self.rule.router == "reuse-bid"
+            later = others * rate * work * (ahead + work / 2) / (1 - min(0.95, load))
             return max(ahead, slot) + work + later
 
         return self._best([-cost(gpu) for gpu in gpus])

@@ -14,7 +14,7 @@ from reuse_twin import CachedLoopTwin, ReuseTwin
 import llm_sched_env as lse
 from llm_sched_env import presets
 from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
-from llm_sched_env.simulation.scheduling.rules import SCORERS
+from llm_sched_env.simulation.scheduling.scorers import SCORERS
 from llm_sched_env.simulation.simulation import Simulation
 
 GPU = replace(presets.QWEN_8B_A100, batch_slots=6, cache_tokens=24 * 512)
@@ -41,6 +41,7 @@ WEIGHTED = (
 RULES = [
     *(("weighted", {"scorers": s, "refresh_seconds": r}) for s in WEIGHTED for r in (0.0, 0.75)),
     *(("reuse-bid", {"refresh_seconds": r}) for r in (0.0, 0.75)),
+    ("earliest-finish", {"refresh_seconds": 0.75}),
     ("session-affinity", {}),
     *((router, {}) for router in ON_ARRIVAL),
 ]
@@ -63,7 +64,8 @@ def test_engine_and_twin_do_the_same(fleet, router, options):
     instance, seed = instance_of(fleet, patience), np.random.SeedSequence(7)
     rule = lse.DispatchRule(gate="fcfs", router=router, pools="dynamic", **options)
     stream = block_stream(len(options), 400, 130.0 if fleet == "one kind" else 300.0)
-    controls = np.concatenate([np.ones(2 * 2 * len(instance.groups)), np.zeros(len(instance.groups))])
+    n_groups = len(instance.groups)
+    controls = np.concatenate([np.ones(4 * n_groups), np.zeros(n_groups)])
     simulation = Simulation(
         instance, rule, controls, n_gpus, seed, stream=stream, log_events=20_000
     )

@@ -14,7 +14,12 @@ from llm_sched_env.workloads.trace import Trace, merged
 from llm_sched_env.workloads.traces import instance_from_trace, load_traces
 
 HEADER = "arrival_seconds,class,prompt_tokens,output_tokens,session,hash_ids"
-ROWS = ["0,chat,1500,20,ann,0 1 2", "1,chat,600,20,bob,0 7", "2,chat,90,20,bob,", "9,chat,9,9,ann,0"]
+ROWS = [
+    "0,chat,1500,20,ann,0 1 2",
+    "1,chat,600,20,bob,0 7",
+    "2,chat,90,20,bob,",
+    "9,chat,9,9,ann,0",
+]
 
 
 def saved(path, header=HEADER, rows=ROWS):
@@ -61,7 +66,7 @@ def test_hash_ids_of_the_wrong_type_are_refused_in_a_line(tmp_path, given):
     good = '{"timestamp": 0, "input_length": 9, "output_length": 9, "hash_ids": [1]}\n'
     path = tmp_path / "mooncake.jsonl"
     path.write_text(good + good.replace("[1]", given))
-    with pytest.raises(TraceError, match="line 2: .*hash_ids is .*a list of whole numbers") as caught:
+    with pytest.raises(TraceError, match=r"line 2: .*hash_ids is .*a list of whole") as caught:
         load_traces(path)
     assert "\n" not in str(caught.value)
 

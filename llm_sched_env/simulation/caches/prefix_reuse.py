@@ -51,7 +51,7 @@ def note_blocks(state: EngineState, workload: Workload, request: int, k: int) ->
 
 @compiled
 def matched_blocks(state: EngineState, c: int, request: int, bit: int) -> int:
-    """Blocks of the longest prefix of a prompt that a cache has (PRESENT) or is known for (SEEN)."""
+    """Blocks of the longest prefix of a prompt that a cache has (PRESENT), or had (SEEN)."""
     own = state.reuse[request]
     count = 0
     while count < own.prompt_blocks and has_block(

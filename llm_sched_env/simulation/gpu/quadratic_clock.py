@@ -145,9 +145,7 @@ def synchronize(state: EngineState, gpu: int, time: float) -> None:
 
 
 @compiled
-def load_prefill(
-    state: EngineState, gpu: int, prompt_tokens: float, cached_tokens: float
-) -> None:
+def load_prefill(state: EngineState, gpu: int, prompt_tokens: float, cached_tokens: float) -> None:
     """The chunks of a prefill that starts at the record's clock value; before its mark is set.
 
     Args:

@@ -25,6 +25,7 @@ from llm_sched_env.simulation.scheduling.reuse_routers import (
     session_gpu,
 )
 from llm_sched_env.simulation.scheduling.rules import (
+    EARLIEST_FINISH_ROUTER,
     JOIN_SHORTEST_QUEUE_ROUTER,
     POWER_OF_TWO_ROUTER,
     PRIORITY_GATE,
@@ -96,7 +97,7 @@ def _least_loaded(state: EngineState) -> int:
 def choose_gpu(state: EngineState, request: int, time: float) -> int:
     """The GPU of a request that arrives now."""
     router, clock = state.settings[0].router, state.clock[0]
-    if router in (WEIGHTED_ROUTER, REUSE_BID_ROUTER):
+    if router in (WEIGHTED_ROUTER, EARLIEST_FINISH_ROUTER, REUSE_BID_ROUTER):
         return gpu_by_reuse(state, request, time)
     if router == SESSION_AFFINITY_ROUTER:
         return session_gpu(state, request)

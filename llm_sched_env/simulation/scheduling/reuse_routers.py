@@ -1,8 +1,9 @@
 """Routers on arrival that weigh what a GPU has cached against what it has to do.
 
 ``weighted`` adds up the scores of llm-d's scheduler (docs/reuse.md defines them); the greatest sum
-wins. ``reuse-bid`` takes the GPU at which the request costs least. ``session-affinity`` goes by the
-conversation alone, by consistent hashing. Ties go to a random one of the best.
+wins. ``earliest-finish`` takes the GPU at which the prefill ends first, ``reuse-bid`` that at which
+the request costs least. ``session-affinity`` goes by the conversation alone, by consistent hashing.
+Ties go to a random one of the best.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from llm_sched_env.simulation.caches.signals import (
 )
 from llm_sched_env.simulation.events.random_streams import ROUTING, random_below, random_bits
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
-from llm_sched_env.simulation.scheduling.rules import (
+from llm_sched_env.simulation.scheduling.rules import EARLIEST_FINISH_ROUTER, WEIGHTED_ROUTER
+from llm_sched_env.simulation.scheduling.scorers import (
     ACTIVE_REQUESTS,
     KV_UTILIZATION,
     LOAD_AWARE,
@@ -36,7 +38,6 @@ from llm_sched_env.simulation.scheduling.rules import (
     PRECISE_PREFIX_CACHE,
     PREFIX_AFFINITY,
     QUEUE_DEPTH,
-    REUSE_BID_ROUTER,
 )
 from llm_sched_env.simulation.state.layout import EngineState
 
@@ -132,49 +133,72 @@ def _below_most(value: float, least: float, most: float) -> float:
     return (most - value) / (most - least) if most > least else 1.0
 
 
-@compiled_apart
-def _score_all(state: EngineState, request: int) -> None:
-    """Set the score of each GPU that may prefill, from the weighted scorers."""
-    weights, own = state.scorer_weights, state.reuse[request]
-    counts = np.float64(_prefilling_gpus(state))
-    least_match, most_match, least_wait, most_wait = np.inf, 0.0, np.inf, 0.0
-    most_active, most_remembered = 0.0, 0.0
+@compiled
+def _measure_all(state: EngineState, request: int) -> tuple[float, float, float, float, float]:
+    """Note the matches of each GPU that may prefill; the ranges that scores are relative to.
+
+    Returns:
+        The least and the most blocks that match, the least and the longest queue, and the most
+        active requests.
+    """
+    weights = state.scorer_weights
+    precise = weights[PRECISE_PREFIX_CACHE] > 0.0 or weights[NO_HIT_LRU] > 0.0
+    least_match, most_match, least_wait, most_wait, most_active = np.inf, 0.0, np.inf, 0.0, 0.0
     for gpu in range(len(state.gpus)):
         if not _may_prefill(state, gpu):
             continue
-        signal, matched = state.signals[gpu], 0.0
-        if weights[PRECISE_PREFIX_CACHE] > 0.0 or weights[NO_HIT_LRU] > 0.0:
-            matched = np.float64(_known_match(state, gpu, request))
-        signal.matched = matched
-        least_match, most_match = min(least_match, matched), max(most_match, matched)
+        signal = state.signals[gpu]
+        signal.matched = _known_match(state, gpu, request) if precise else 0
+        signal.remembered = 0.0
+        if weights[PREFIX_AFFINITY] > 0.0:
+            signal.remembered = _remembered_match(state, gpu, request)
+        least_match, most_match = min(least_match, signal.matched), max(most_match, signal.matched)
         waiting = np.float64(known_waiting(state, gpu))
         least_wait, most_wait = min(least_wait, waiting), max(most_wait, waiting)
         most_active = max(most_active, np.float64(_active(state, gpu)))
+    return least_match, most_match, least_wait, most_wait, most_active
+
+
+@compiled
+def _is_cold(state: EngineState) -> bool:
+    """Whether no GPU matches the request that was measured."""
+    for gpu in range(len(state.gpus)):
+        if _may_prefill(state, gpu):
+            signal = state.signals[gpu]
+            if signal.matched > 0.0 or signal.remembered > 0.0:
+                return False
+    return True
+
+
+@compiled
+def _coldness(state: EngineState, gpu: int, cold: bool) -> float:
+    """For a cold request 1 where the last one was longest ago, to 0; for others 1/2."""
+    if not cold:
+        return 0.5
+    others = np.float64(_prefilling_gpus(state) - 1)
+    return 1.0 - _cold_rank(state, gpu) / max(1.0, others)
+
+
+@compiled_apart
+def _score_all(state: EngineState, request: int) -> None:
+    """Set the score of each GPU that may prefill, from the weighted scorers."""
+    weights, blocks = state.scorer_weights, max(1.0, state.reuse[request].prompt_blocks)
+    least_match, most_match, least_wait, most_wait, most_active = _measure_all(state, request)
+    cold = weights[NO_HIT_LRU] > 0.0 and _is_cold(state)
     for gpu in range(len(state.gpus)):
         if not _may_prefill(state, gpu):
             continue
         signal, waiting = state.signals[gpu], np.float64(known_waiting(state, gpu))
+        active = np.float64(_active(state, gpu))
         score = weights[PRECISE_PREFIX_CACHE] * _relative(signal.matched, least_match, most_match)
-        if weights[PREFIX_AFFINITY] > 0.0:
-            remembered = np.float64(_remembered_match(state, gpu, request))
-            most_remembered = max(most_remembered, remembered)
-            score += weights[PREFIX_AFFINITY] * remembered / max(1.0, own.prompt_blocks)
+        score += weights[PREFIX_AFFINITY] * signal.remembered / blocks
         score += weights[QUEUE_DEPTH] * _below_most(waiting, least_wait, most_wait)
         score += weights[KV_UTILIZATION] * (1.0 - _utilization(state, gpu))
-        if weights[ACTIVE_REQUESTS] > 0.0:
-            active = np.float64(_active(state, gpu))
-            score += weights[ACTIVE_REQUESTS] * (1.0 - active / max(1.0, most_active))
+        score += weights[ACTIVE_REQUESTS] * (1.0 - active / max(1.0, most_active))
         score += weights[LOAD_AWARE] * 0.5 * (1.0 - min(1.0, waiting / _LONG_QUEUE))
+        if weights[NO_HIT_LRU] > 0.0:
+            score += weights[NO_HIT_LRU] * _coldness(state, gpu, cold)
         signal.score = score
-    if weights[NO_HIT_LRU] == 0.0:
-        return
-    cold = most_match == 0.0 and most_remembered == 0.0
-    for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu):
-            part = 0.5
-            if cold:
-                part = 1.0 - _cold_rank(state, gpu) / max(1.0, counts - 1.0)
-            state.signals[gpu].score += weights[NO_HIT_LRU] * part
 
 
 @compiled
@@ -214,6 +238,8 @@ def _bid_all(state: EngineState, request: int, time: float) -> None:
     of an M/G/1 queue (Hyytia, Penttinen and Aalto 2012). A cached token makes w shorter.
     """
     rate, load = _load_of_prefills(state)
+    if state.settings[0].router == EARLIEST_FINISH_ROUTER:
+        rate = 0.0  # nobody else counts
     for gpu in range(len(state.gpus)):
         if not _may_prefill(state, gpu):
             continue
@@ -257,7 +283,7 @@ def gpu_by_reuse(state: EngineState, request: int, time: float) -> int:
     for gpu in range(len(state.gpus)):
         keep_signals(state, gpu, time)
         refresh_cache(state, gpu, time)
-    if state.settings[0].router == REUSE_BID_ROUTER:
+    if state.settings[0].router != WEIGHTED_ROUTER:
         _bid_all(state, request, time)
     else:
         _score_all(state, request)
@@ -272,17 +298,11 @@ def remember_sent(state: EngineState, gpu: int, request: int, time: float) -> No
     matched = _known_match(state, gpu, request)
     remembers = len(state.caches) > len(state.gpus)
     known = max(matched, _remembered_match(state, gpu, request)) if remembers else matched
-    cold = known == 0
-    if len(state.scorer_weights) > 0 and cold and state.scorer_weights[NO_HIT_LRU] > 0.0:
+    if len(state.scorer_weights) > 0 and state.scorer_weights[NO_HIT_LRU] > 0.0 and _is_cold(state):
         newest = 0.0
         for other in range(len(state.gpus)):
             newest = max(newest, state.signals[other].last_cold)
-            if _known_match(state, other, request) > 0:
-                cold = False
-            if remembers and _remembered_match(state, other, request) > 0:
-                cold = False
-        if cold:
-            state.signals[gpu].last_cold = newest + 1.0
+        state.signals[gpu].last_cold = newest + 1.0
     left = state.requests[request].prompt_tokens - tokens_of(state, request, known)
     note_sent(state, gpu, expected_seconds(state, gpu, left), time)
     if remembers:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.model.priority_network import RankCorrection
+from llm_sched_env.simulation.scheduling.scorers import Scorers, checked_scorers, weights_of
 
 (
     OCCUPANCY_GATE,
@@ -34,8 +35,9 @@ from llm_sched_env.model.priority_network import RankCorrection
     POWER_OF_TWO_ROUTER,
     WEIGHTED_ROUTER,
     SESSION_AFFINITY_ROUTER,
+    EARLIEST_FINISH_ROUTER,
     REUSE_BID_ROUTER,
-) = range(15)
+) = range(16)
 AGENT_GATE = AGENT_ROUTER = -1
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
@@ -67,34 +69,14 @@ ARRIVAL_ROUTERS = {
     "power-of-two-choices": POWER_OF_TWO_ROUTER,
     "weighted": WEIGHTED_ROUTER,
     "session-affinity": SESSION_AFFINITY_ROUTER,
+    "earliest-finish": EARLIEST_FINISH_ROUTER,
     "reuse-bid": REUSE_BID_ROUTER,
 }
 """Routers that send a request to a GPU when it arrives: it waits there (on_arrival.py)."""
-REUSE_ROUTERS = ("weighted", "session-affinity", "reuse-bid")
+REUSE_ROUTERS = ("weighted", "session-affinity", "earliest-finish", "reuse-bid")
 """Of these, those that look at blocks or conversations (reuse_routers.py)."""
-SIGNAL_ROUTERS = ("weighted", "reuse-bid")
+SIGNAL_ROUTERS = ("weighted", "earliest-finish", "reuse-bid")
 """Of these, those that look at signals of GPUs."""
-SCORERS = (
-    "precise-prefix-cache",
-    "prefix-affinity",
-    "queue-depth",
-    "kv-utilization",
-    "active-requests",
-    "load-aware",
-    "no-hit-lru",
-)
-"""What the router ``weighted`` weighs, named as in llm-d's scheduler."""
-(
-    PRECISE_PREFIX_CACHE,
-    PREFIX_AFFINITY,
-    QUEUE_DEPTH,
-    KV_UTILIZATION,
-    ACTIVE_REQUESTS,
-    LOAD_AWARE,
-    NO_HIT_LRU,
-) = range(len(SCORERS))
-DEFAULT_SCORERS = (("precise-prefix-cache", 2.0), ("queue-depth", 1.0), ("kv-utilization", 1.0))
-"""llm-d's default."""
 _ARRIVAL_GATES = ("fcfs", "static-priority", "shortest-prompt")
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
@@ -129,8 +111,9 @@ class DispatchRule:
         is sent when it arrives, to wait and decode there: ``random``, ``round-robin``,
         ``least-loaded`` (fewest requests per slot), ``join-shortest-queue`` (fewest seconds of
         prefills), ``power-of-two-choices`` (the less loaded of two random GPUs), ``weighted`` (the
-        greatest sum of ``scorers``), ``reuse-bid`` (where its cost is least, for itself and those
-        that come later) or ``session-affinity`` (consistent hashing of conversations).
+        greatest sum of ``scorers``), ``earliest-finish`` (where its prefill ends first),
+        ``reuse-bid`` (where its cost is least, for itself and those that come later) or
+        ``session-affinity`` (consistent hashing of conversations).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
     prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
         ``bid-price`` the ranks say which does.
@@ -141,10 +124,10 @@ class DispatchRule:
         of the class must leave: it waits unless more than R are free. 0 where none is given.
     correction: of the ranks of the gate and the router ``bid-price``, a trained network that
         adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
-    scorers: of the router ``weighted``, names of :data:`SCORERS` with weights >= 0; empty: llm-d's
+    scorers: of the router ``weighted``, names of :data:`.SCORERS` with weights >= 0; empty: llm-d's
         default of 2, 1, 1.
-    refresh_seconds: between refreshes of what the routers ``weighted`` and ``reuse-bid`` know of
-        GPUs; 0: always true. What they sent themselves they know at once.
+    refresh_seconds: between refreshes of what ``weighted``, ``earliest-finish`` and ``reuse-bid``
+        know of GPUs; 0: always true. What they sent themselves they know at once.
     foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
         gives it the plan of the mean rates of so many seconds from now on, once a second
         (planning/look_ahead_plans.py). None keeps one plan, that of the long-run rates.
@@ -166,7 +149,7 @@ class DispatchRule:
     foresight: float | None = None
     priority: tuple[str, ...] | None = None
     reserves: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
-    scorers: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    scorers: Scorers = ()
     refresh_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -215,19 +198,7 @@ class DispatchRule:
 
     def _check_scorers(self) -> None:
         """Scorers as tuples, and signals, of the routers that have them."""
-        scorers = tuple((str(name), weight) for name, weight in dict(self.scorers).items())
-        if self.router == "weighted" and not scorers:
-            scorers = DEFAULT_SCORERS
-        object.__setattr__(self, "scorers", scorers)
-        if scorers and self.router != "weighted":
-            raise ConfigurationError("scorers", scorers, f"none with the router {self.router}")
-        for name, weight in scorers:
-            if name not in SCORERS:
-                raise ConfigurationError("scorer", name, f"one of {', '.join(SCORERS)}")
-            if not is_finite_number(weight):
-                raise ConfigurationError(f"weight of {name}", weight, "a finite number >= 0")
-        if scorers and not any(weight > 0 for _, weight in scorers):
-            raise ConfigurationError("weights of the scorers", scorers, "at least one > 0")
+        object.__setattr__(self, "scorers", checked_scorers(self.router, self.scorers))
         if not is_finite_number(self.refresh_seconds):
             raise ConfigurationError(
                 "refresh_seconds", self.refresh_seconds, "a finite number of seconds >= 0"
@@ -242,14 +213,14 @@ class DispatchRule:
 
     @property
     def scorer_weights(self) -> tuple[float, ...]:
-        """Of all scorers in the order of :data:`SCORERS`; empty without the router ``weighted``."""
-        known = dict(self.scorers)
-        return tuple(float(known.get(name, 0.0)) for name in SCORERS) if known else ()
+        """Of all scorers, in the order of :data:`.SCORERS`; empty with other routers."""
+        return weights_of(tuple(dict(self.scorers).items()))
 
     @property
     def remembers_sent(self) -> bool:
         """Whether the router remembers which blocks it sent where."""
-        return self.router == "reuse-bid" or dict(self.scorers).get("prefix-affinity", 0.0) > 0.0
+        bids = self.router in ("earliest-finish", "reuse-bid")
+        return bids or dict(self.scorers).get("prefix-affinity", 0.0) > 0.0
 
     def _check_dispatch_on_arrival(self) -> None:
         """Queues at GPUs: schedulers that look at one GPU, whose slots are all alike."""

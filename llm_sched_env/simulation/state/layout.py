@@ -270,7 +270,8 @@ SIGNAL = np.dtype(
         ("queue_time", _f8),
         ("last_cold", _f8),  # number of the last cold request that was sent here; 0: none
         ("score", _f8),  # scratch
-        ("matched", _f8),  # blocks, scratch
+        ("matched", _f8),  # blocks that it is known for, scratch
+        ("remembered", _f8),  # blocks that the router sent there, scratch
     ]
 )
 
@@ -395,7 +396,7 @@ class EngineState(NamedTuple):
     cache_buckets: np.ndarray  # first node of each bucket, -1: none
     block_ids: np.ndarray  # blocks of all recorded requests in a row, small numbers
     signals: np.ndarray  # (n,) SIGNAL; empty without a router that looks at them
-    scorer_weights: np.ndarray  # of the router weighted: SCORERS of rules.py
+    scorer_weights: np.ndarray  # of the router weighted: scorers.py
 
 
 class RequestStream(NamedTuple):
