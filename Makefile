@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines groups bandits sizing test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines groups reuse bandits sizing test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -64,6 +64,10 @@ deadlines: $(INSTALLED)
 # Policies on clusters with several groups of GPUs: docs/groups.md.
 groups: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_groups $(RESULTS)/groups
+
+# Routers on GPUs with prefix caches: docs/reuse.md. Needs the Mooncake trace in $$LLM_SCHED_DATA.
+reuse: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_reuse --measure
 
 # Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
 bandits: $(INSTALLED)

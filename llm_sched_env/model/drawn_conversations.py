@@ -15,8 +15,8 @@ from llm_sched_env.model.length_moments import continuous_law
 
 # Conversations begin so many times their mean duration before a run does.
 _EARLIER = 10.0
-# Conversations from whose turns the means of a class are taken.
-_SAMPLE = 40_000
+SAMPLED_CONVERSATIONS = 40_000
+"""From the turns of so many the means of a class are taken."""
 # Of the seeds that follow from that of a run, those of conversations.
 _STREAM = 2
 
@@ -103,7 +103,7 @@ def with_turns(instance: Instance) -> Instance:
 
 @lru_cache(maxsize=64)
 def _class_of_turns(own: RequestClass, *, reuses: bool) -> RequestClass:
-    turns = _drawn_turns(own, _SAMPLE, np.random.default_rng(0))
+    turns = _drawn_turns(own, SAMPLED_CONVERSATIONS, np.random.default_rng(0))
     before = np.roll(turns.prompt + turns.output, 1)
     blocks = np.where(turns.is_first, turns.shared_blocks, before // BLOCK_TOKENS)
     reused = np.minimum(blocks * BLOCK_TOKENS, np.maximum(turns.prompt - 1.0, 0.0))

@@ -14,6 +14,8 @@ from llm_sched_env.model.arrival_rates import ArrivalModulation
 from llm_sched_env.model.conversations import Sessions, SharedPrefix
 from llm_sched_env.model.drawn_conversations import draw_requests, with_turns
 from llm_sched_env.model.length_distributions import LengthDistribution
+from llm_sched_env.workloads.generated import requests_of_run
+from llm_sched_env.workloads.traces import load_traces
 
 CHAT = lse.RequestClass(
     "chat", 1200.0, 300.0, 0.5, 0.0, sessions=Sessions(4.0, 30.0, 200.0)
@@ -115,6 +117,17 @@ def test_every_run_of_a_seed_has_the_same_requests():
     np.testing.assert_array_equal(one.arrival_time, two.arrival_time)
     np.testing.assert_array_equal(one.blocks.ids, two.blocks.ids)
     assert len(other.arrival_time) != len(one.arrival_time)
+
+
+def test_what_a_run_serves_can_be_saved(tmp_path):
+    instance = instance_of(CHAT, TOOLS)
+    trace = requests_of_run(instance, 4, 300.0, seed=3)
+    assert trace.duration == 300.0
+    trace.save(tmp_path / "requests.csv")
+    again = load_traces(tmp_path / "requests.csv").with_classes(trace.class_names)
+    np.testing.assert_array_equal(again.session, trace.session)
+    np.testing.assert_array_equal(again.blocks.ids, trace.blocks.ids)
+    np.testing.assert_array_equal(again.prompt_tokens, trace.prompt_tokens)
 
 
 def test_means_of_all_turns_are_planned_for():
