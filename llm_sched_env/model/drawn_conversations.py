@@ -89,7 +89,7 @@ def draw_requests(
 def with_turns(instance: Instance) -> Instance:
     """The instance whose lengths are those of all turns; itself if no class shares prefixes.
 
-    They are those of a sample, always the same; if GPUs have caches with what an infinite one has
+    They are those of a sample, always the same, with the right means; if GPUs have caches with what an infinite one has
     of them.
     """
     if not instance.shares_prefixes:
@@ -107,11 +107,18 @@ def _class_of_turns(own: RequestClass, *, reuses: bool) -> RequestClass:
     before = np.roll(turns.prompt + turns.output, 1)
     blocks = np.where(turns.is_first, turns.shared_blocks, before // BLOCK_TOKENS)
     reused = np.minimum(blocks * BLOCK_TOKENS, np.maximum(turns.prompt - 1.0, 0.0))
-    lengths = ObservedLengths(turns.prompt, turns.output, reused if reuses else None)
+    # Scaled to the means, which are known: those of a sample are up to 1% off.
+    more = own.sessions.turns - 1.0 if own.sessions is not None else 0.0
+    added = own.sessions.added_tokens if own.sessions is not None else 0.0
+    prompt = own.prompt_tokens + more * (own.output_tokens + added)
+    longer, larger = prompt / turns.prompt.mean(), own.output_tokens / turns.output.mean()
+    lengths = ObservedLengths(
+        longer * turns.prompt, larger * turns.output, longer * reused if reuses else None
+    )
     return dataclasses.replace(
         own,
-        prompt_tokens=float(turns.prompt.mean()),
-        output_tokens=float(turns.output.mean()),
+        prompt_tokens=float(lengths.prompt_tokens.mean()),
+        output_tokens=float(lengths.output_tokens.mean()),
         prompt_lengths=LengthDistribution(),
         output_lengths=LengthDistribution(),
         observed_lengths=lengths,

@@ -1,4 +1,4 @@
-"""Routers that look at prefix caches, as policies by name and options.
+"""Routers that look at prefix caches, and one that looks at nothing, by name and options.
 
 ``weighted:precise-prefix-cache=2,queue-depth=1,refresh_seconds=0.05`` weighs scorers, and sees
 signals that are refreshed every so often; ``weighted`` alone has llm-d's weights and true signals.
@@ -7,9 +7,10 @@ signals that are refreshed every so often; ``weighted`` alone has llm-d's weight
 from __future__ import annotations
 
 from llm_sched_env.errors import ConfigurationError, one_of
-from llm_sched_env.simulation.scheduling.rules import REUSE_ROUTERS, DispatchRule
+from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 DESCRIPTIONS = {
+    "random": "each request to a random GPU, where it waits and stays",
     "weighted": "greatest weighted sum of llm-d's scorers (weighted:NAME=W,...)",
     "session-affinity": "each conversation to one GPU, by consistent hashing",
     "earliest-finish": "to the GPU where its prefill ends first, after reuse",
@@ -20,7 +21,7 @@ _REFRESH = "refresh_seconds"
 
 def is_reuse_policy(text: str) -> bool:
     """Whether a text names one of these policies, with options or without."""
-    return text.partition(":")[0] in REUSE_ROUTERS
+    return text.partition(":")[0] in DESCRIPTIONS
 
 
 def reuse_policy(text: str) -> DispatchRule:

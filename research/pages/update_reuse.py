@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.block_lists import BLOCK_TOKENS
 from llm_sched_env.model.drawn_conversations import SAMPLED_CONVERSATIONS
+from llm_sched_env.planning.reuse_bound import PARTS
 from research.setups.reuse_runs import (
     ALONE_SIZE,
     BUSY,
@@ -38,6 +39,7 @@ def main(*words: str) -> None:
     page = template.format(
         block=BLOCK_TOKENS,
         sample=SAMPLED_CONVERSATIONS,
+        parts=PARTS,
         requests=int(facts["requests"]),
         prompt=float(facts["prompt_tokens"]),
         blocks=float(facts["request_blocks"]),

@@ -233,8 +233,8 @@ class ReuseTwin(WithCaches, FleetTwin):
 
     def _note(self, gpu: GroupGpu, request: Request, prompt: list[int]) -> None:
         known = self.known[gpu.index]
-        matches = [self._matches(g, prompt) for g in self.gpus]
-        if not any(map(max, matches)) and dict(self.rule.scorers).get("no-hit-lru"):
+        matches = {g.index: self._matches(g, prompt) for g in self._candidates()}
+        if not any(map(max, matches.values())) and dict(self.rule.scorers).get("no-hit-lru"):
             self.last_cold[gpu.index] = max(self.last_cold) + 1
         left = request.prompt_tokens - self._tokens_in(request, max(matches[gpu.index]))
         hardware = gpu.group.hardware

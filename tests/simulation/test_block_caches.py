@@ -40,8 +40,8 @@ def check_caches(simulation: Simulation) -> None:
     for gpu in range(n):
         first = gpu * state.settings[0]["heap_slots"]
         requests = state.decode_requests[first : first + state.gpus[gpu]["decodes"]].tolist()
-        requests += [state.gpus[gpu]["prefill_request"]] * (state.gpus[gpu]["prefill_request"] >= 0)
-        for request in requests:
+        requests.append(int(state.gpus[gpu]["prefill_request"]))
+        for request in filter(lambda number: number >= 0, requests):
             own = state.reuse[request]
             first_block = own["first_block"]
             for key in state.block_ids[first_block : first_block + own["held"]].tolist():
