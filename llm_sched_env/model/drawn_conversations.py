@@ -89,8 +89,8 @@ def draw_requests(
 def with_turns(instance: Instance) -> Instance:
     """The instance whose lengths are those of all turns; itself if no class shares prefixes.
 
-    They are those of a sample, always the same, with the right means; if GPUs have caches with what an infinite one has
-    of them.
+    They are those of a sample, always the same, with the right means; if GPUs have caches, with
+    what an infinite one has of them.
     """
     if not instance.shares_prefixes:
         return instance

@@ -30,9 +30,9 @@ HARDWARE = "h100-llama3-8b-b128"
 SIZES = (8, 16, 32, 64)
 CACHES = (800, 4000)
 """Blocks of a GPU: about what is left of 80 GB beside the weights, and five times as much."""
-BUSY = 3.0
+BUSY = 1.5
 """At n GPUs the trace runs n/8 times as fast as recorded, and so many times as that."""
-LOADS = (1.0, 2.0, 3.0, 4.0)
+LOADS = (0.5, 1.0, 1.5, 2.0)
 REFRESHES = (0.0, 0.05, 1.0, 5.0)
 STALE_SIZE = 16
 SEEDS = 4

@@ -24,8 +24,9 @@ class LruCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.users: dict[int, int] = {}
-        self.idle: OrderedDict[int, None] = OrderedDict()
+        self.idle: OrderedDict[int, float] = OrderedDict()
         self.evictions = 0
+        self.now = 0.0
 
     def match(self, blocks: list[int]) -> int:
         """Blocks of the longest prefix that is there."""
@@ -50,7 +51,7 @@ class LruCache:
         for block in reversed(blocks):
             self.users[block] -= 1
             if not self.users[block]:
-                self.idle[block] = None
+                self.idle[block] = self.now
 
     def keep(self, blocks: list[int], held: int) -> None:
         """Bring blocks in, of which the first are held already, and use none."""
@@ -173,6 +174,7 @@ class ReuseTwin(WithCaches, FleetTwin):
         self.sent_to = [LruCache(capacity) for capacity in self.capacities]
         self.known = [Known() for _ in self.capacities]
         self.last_cold = [0] * n_gpus
+        self.sent_tokens = self.sent_matched = 0.0
         self.expected: dict[int, float] = {}
         super().__init__(instance, rule, controls, n_gpus, seed, ranks=ranks)
 
@@ -236,13 +238,17 @@ class ReuseTwin(WithCaches, FleetTwin):
         matches = {g.index: self._matches(g, prompt) for g in self._candidates()}
         if not any(map(max, matches.values())) and dict(self.rule.scorers).get("no-hit-lru"):
             self.last_cold[gpu.index] = max(self.last_cold) + 1
-        left = request.prompt_tokens - self._tokens_in(request, max(matches[gpu.index]))
+        matched = self._tokens_in(request, max(matches[gpu.index]))
+        self.sent_tokens += request.prompt_tokens
+        self.sent_matched += matched
+        left = request.prompt_tokens - matched
         hardware = gpu.group.hardware
         known.sent += 1
         known.seconds = max(0.0, known.seconds - (self.time - known.at))
         known.seconds += left / hardware.chunk_tokens * hardware.tau_mixed
         known.at = self.time
         if self.rule.remembers_sent:
+            self.sent_to[gpu.index].now = self.time
             self.sent_to[gpu.index].keep(prompt, 0)
 
     def _matches(self, gpu: GroupGpu, prompt: list[int]) -> tuple[int, int]:
@@ -310,6 +316,17 @@ class ReuseTwin(WithCaches, FleetTwin):
         }
         load = sum(self.served_rates[i] / len(gpus) / fastest[i] for i in self.classes)
 
+        def idle(gpu):
+            """Seconds since the block that must go was used; inf if there is room."""
+            memory = self.sent_to[gpu.index]
+            more = len(prompt) - memory.match(prompt)
+            if not memory.idle or len(memory.users) + more <= memory.capacity:
+                return math.inf
+            return self.time - next(iter(memory.idle.values()))
+
+        longest = max(map(idle, gpus))
+        found = self.sent_matched / self.sent_tokens if self.sent_tokens else 0.0
+
         def cost(gpu):
             known, hardware = self.known[gpu.index], gpu.group.hardware
             left = request.prompt_tokens
@@ -321,8 +338,10 @@ class ReuseTwin(WithCaches, FleetTwin):
             decode = self.served[request.i] * hardware.tau_mixed
             slot = max(0, more) * decode / hardware.batch_slots if gpu.g in self.decoders else 0
             others = self.rule.router == "reuse-bid"
-            later = others * rate * work * (ahead + work / 2) / (1 - min(0.95, load))
-            return max(ahead, slot) + work + later
+            later = rate * work * (ahead + work / 2) / (1 - min(0.95, load))
+            if idle(gpu) < longest:
+                later += found * work * (1 - idle(gpu) / longest)
+            return max(ahead, slot) + work + others * later
 
         return self._best([-cost(gpu) for gpu in gpus])
 

@@ -66,7 +66,7 @@ def _unlink(state: EngineState, c: int, node: int) -> None:
 def _append(state: EngineState, c: int, node: int) -> None:
     """Make a node the newest of those that nobody uses."""
     cache, own = state.caches[c], state.cache_nodes[node]
-    own.older, own.newer = cache.newest, -1
+    own.older, own.newer, own.left_time = cache.newest, -1, state.clock[0].time
     if cache.newest >= 0:
         state.cache_nodes[cache.newest].newer = node
     else:
@@ -154,6 +154,15 @@ def _evict(state: EngineState, c: int) -> bool:
     cache.evictions += 1
     _note_change(state, c, node)
     return True
+
+
+@compiled
+def idle_seconds(state: EngineState, c: int, more: int, time: float) -> float:
+    """How long nobody has used the block that is forgotten for more of them; inf: there is room."""
+    cache = state.caches[c]
+    if cache.oldest < 0 or cache.blocks + more <= cache.capacity:
+        return np.inf
+    return time - state.cache_nodes[cache.oldest].left_time
 
 
 @compiled

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.caches.block_cache import PRESENT, SEEN, refresh_cache
+from llm_sched_env.simulation.caches.block_cache import PRESENT, SEEN, idle_seconds, refresh_cache
 from llm_sched_env.simulation.caches.prefix_reuse import (
     leave_blocks,
     matched_blocks,
@@ -229,29 +229,60 @@ def _slot_seconds(state: EngineState, gpu: int, i: int) -> float:
     return ahead * decode / slots
 
 
+@compiled
+def _match_all(state: EngineState, request: int, time: float) -> float:
+    """Note for each GPU that may prefill the longer match, and whose block has to go there.
+
+    Returns:
+        The most seconds that nobody has used such a block; inf if a GPU has room.
+    """
+    longest, prompt = 0.0, state.reuse[request].prompt_blocks
+    for gpu in range(len(state.gpus)):
+        if _may_prefill(state, gpu):
+            signal = state.signals[gpu]
+            remembered = _remembered_match(state, gpu, request)
+            signal.matched = max(_known_match(state, gpu, request), remembered)
+            memory = len(state.gpus) + gpu
+            signal.idle_seconds = idle_seconds(state, memory, prompt - remembered, time)
+            longest = max(longest, signal.idle_seconds)
+    return longest
+
+
+@compiled
+def _matched_share(state: EngineState) -> float:
+    """Of the prompt tokens that were sent, those that matched where they were sent."""
+    sent, matched = 0.0, 0.0
+    for gpu in range(len(state.gpus)):
+        sent += state.signals[gpu].sent_tokens
+        matched += state.signals[gpu].sent_matched
+    return matched / sent if sent > 0.0 else 0.0
+
+
 @compiled_apart
 def _bid_all(state: EngineState, request: int, time: float) -> None:
     """Set the score of each GPU that may prefill to what a request does not cost there.
 
-    A request that finds u seconds of work and brings w waits u + w, and makes those that come
-    later wait longer: by rate (2 u w + w^2) / (2 (1 - load)) seconds in all, the relative value
-    of an M/G/1 queue (Hyytia, Penttinen and Aalto 2012). A cached token makes w shorter.
+    A request that finds u seconds of work and brings w ends after u + w: all that counts for
+    ``earliest-finish``. It makes those that come later wait longer: by rate (2 u w + w^2) /
+    (2 (1 - load)) seconds in all, the relative value of an M/G/1 queue (Hyytia, Penttinen and
+    Aalto 2012). And it brings w seconds' worth of blocks in, for which others have to go: of those
+    the matched share would be found again, the less the longer nobody has used them.
     """
     rate, load = _load_of_prefills(state)
-    if state.settings[0].router == EARLIEST_FINISH_ROUTER:
-        rate = 0.0  # nobody else counts
+    longest, found = _match_all(state, request, time), _matched_share(state)
+    others = 0.0 if state.settings[0].router == EARLIEST_FINISH_ROUTER else 1.0
     for gpu in range(len(state.gpus)):
         if not _may_prefill(state, gpu):
             continue
-        matched = _known_match(state, gpu, request)
-        if len(state.caches) > len(state.gpus):
-            matched = max(matched, _remembered_match(state, gpu, request))
-        left = state.requests[request].prompt_tokens - tokens_of(state, request, matched)
+        signal = state.signals[gpu]
+        left = state.requests[request].prompt_tokens - tokens_of(state, request, signal.matched)
         work = expected_seconds(state, gpu, left)
         ahead = known_queue_seconds(state, gpu, time)
         slot = _slot_seconds(state, gpu, state.requests[request].request_class)
         later = rate * work * (ahead + 0.5 * work) / (1.0 - load)
-        state.signals[gpu].score = -(max(ahead, slot) + work + later)
+        if signal.idle_seconds < longest:
+            later += found * work * (1.0 - signal.idle_seconds / longest)
+        signal.score = -(max(ahead, slot) + work + others * later)
 
 
 @compiled
@@ -303,7 +334,10 @@ def remember_sent(state: EngineState, gpu: int, request: int, time: float) -> No
         for other in range(len(state.gpus)):
             newest = max(newest, state.signals[other].last_cold)
         state.signals[gpu].last_cold = newest + 1.0
-    left = state.requests[request].prompt_tokens - tokens_of(state, request, known)
+    prompt, cached = state.requests[request].prompt_tokens, tokens_of(state, request, known)
+    state.signals[gpu].sent_tokens += prompt
+    state.signals[gpu].sent_matched += cached
+    left = prompt - cached
     note_sent(state, gpu, expected_seconds(state, gpu, left), time)
     if remembers:
         leave_blocks(state, len(state.gpus) + gpu, request, state.reuse[request].prompt_blocks)

@@ -237,6 +237,7 @@ CACHE_NODE = np.dtype(
         ("next_change", _i4),
         ("previous_change", _i4),
         ("state", _i4),  # bits PRESENT and SEEN: block_cache.py
+        ("left_time", _f8),  # since when nobody uses it
     ]
 )
 
@@ -268,6 +269,9 @@ SIGNAL = np.dtype(
         ("sent", _f8),  # requests since the refresh
         ("queue_seconds", _f8),  # of prefills to do, at queue_time
         ("queue_time", _f8),
+        ("sent_tokens", _f8),  # prompts of all requests that were sent
+        ("sent_matched", _f8),  # ... of these, that matched
+        ("idle_seconds", _f8),  # of the block that has to go for the request, scratch
         ("last_cold", _f8),  # number of the last cold request that was sent here; 0: none
         ("score", _f8),  # scratch
         ("matched", _f8),  # blocks that it is known for, scratch
