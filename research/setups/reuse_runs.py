@@ -89,7 +89,7 @@ def infinite_share() -> float:
 
 def measure() -> list[Row]:
     """Run everything: a row a policy, cluster, cache, load and refresh."""
-    parts = (_alone(), _recorded(), _busy(), _stale())
+    parts = (_alone(), _recorded(), _busy(), _stale(), spread())
     return [_facts(), *(row for part in parts for row in part)]
 
 
@@ -142,6 +142,13 @@ def _stale() -> Iterator[Row]:
             yield _measured("stale", name, STALE_SIZE, CACHES[0], speed, refresh)
 
 
+def spread() -> Iterator[Row]:
+    """How many GPUs are never used, where there are many."""
+    n_gpus = SIZES[-1]
+    for name in WITH_SIGNALS:
+        yield _measured("spread", name, n_gpus, CACHES[0], BUSY * n_gpus / SIZES[0])
+
+
 def _measured(
     part: str, name: str, n_gpus: int, blocks: int, speed: float, refresh: float = 0.0
 ) -> Row:
@@ -171,6 +178,7 @@ def served(
         "cached": caches.cached_token_share,
         "cached_least": min(shares),
         "cached_most": max(shares),
+        "unused": float(n_gpus - len(shares)),
         "evictions": caches.evictions,
         "score": result.score.mean,
         "seconds": result.simulation_seconds,
