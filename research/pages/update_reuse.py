@@ -150,7 +150,8 @@ def _piling(rows: Rows) -> str:
         f"{unused[THEIRS]:.0f} of them, `earliest-finish` {unused['earliest-finish']:.0f}, "
         f"`{OURS}` {unused[OURS]:.0f}. All prompts begin with the same block, so a GPU that has "
         "served nobody matches a block less than the others, which the scorer of matches "
-        "stretches to the whole of its scale; it is not chosen, and goes on without that block. The price of what has to "
+        "stretches to the whole of its scale; it is not chosen, and goes on without that "
+        "block. The price of what has to "
         f"go is what brings `{OURS}` to such GPUs."
     )
     return textwrap.fill(text, 118, break_on_hyphens=False)

@@ -337,7 +337,7 @@ def test_no_file_of_shared_keys_is_read_as_another(
     lines = [
         json.dumps(
             {"timestamp": t, "input_length": 1, "output_length": 1}
-            | {key: 1 for key, there in extras.items() if there}
+            | {key: [1] if key == "hash_ids" else 1 for key, there in extras.items() if there}
         )
         for t in times
     ]
