@@ -83,7 +83,8 @@ def draw_requests(
     order = np.argsort(np.concatenate(columns[0]), kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.concatenate([b.counts for b in blocks]))])
     every = BlockLists(np.concatenate([b.ids for b in blocks]), starts)
-    return DrawnRequests(*(np.concatenate(c)[order] for c in columns), every.picked(order))
+    times, classes, prompts, outputs, sessions = (np.concatenate(c)[order] for c in columns)
+    return DrawnRequests(times, classes, prompts, outputs, sessions, every.picked(order))
 
 
 def with_turns(instance: Instance) -> Instance:

@@ -13,6 +13,7 @@ has at most 2 K nodes.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def _bucket(state: EngineState, c: int, key: int) -> int:
 
 
 @compiled
-def _find(state: EngineState, c: int, key: int) -> int:
+def _find(state: EngineState, c: int, key: int) -> Any:
     """The node of a block, there or not any more; -1: none."""
     node = np.int64(state.cache_buckets[_bucket(state, c, key)])
     while node >= 0 and state.cache_nodes[node].key != key:
