@@ -44,6 +44,7 @@ from llm_sched_env.simulation.events.metrics import (
     Metrics,
     summarize_latency,
 )
+from llm_sched_env.simulation.machine import Machine
 from llm_sched_env.simulation.runtime.row_threads import available_processors
 from llm_sched_env.simulation.state.layout import COUNTS, OCCUPANCIES
 from llm_sched_env.workloads.trace import Trace
@@ -69,6 +70,7 @@ def evaluate(
     billing: str | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
+    machine: Machine | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
 
@@ -111,6 +113,8 @@ def evaluate(
             processors. It does not change the result. Python policies run one by one.
         executor: run replications, also of Python policies, in processes or on a Ray cluster, as
             many at the same time as it says, in place of ``jobs``. It does not change the result.
+        machine: runs the iterations in place of the simulator, in its own time
+            (:mod:`llm_sched_env.serving`); with a trace and one replication.
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
@@ -157,6 +161,7 @@ def evaluate(
         billing,
         measured.pays_earlier_arrivals,
         revenue,
+        machine,
     )
     if executor is None:
         ran = runs.replicate(run, replications, jobs)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,15 +24,23 @@ from llm_sched_env.policies.loaded_code import load_control, load_engine
 from llm_sched_env.policies.registry import PythonPolicy
 from llm_sched_env.policies.rolling_horizon import plan_changes, planned_simulation, run_under_plans
 from llm_sched_env.policies.timing import Span, timed
+from llm_sched_env.simulation.decision_batch import DecisionBatch
 from llm_sched_env.simulation.events.metrics import Metrics
 from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.simulation.machine import Machine
+from llm_sched_env.simulation.machine_batch import MachineDecisionBatch, MachineSimulationBatch
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state.fresh_state import cluster_bytes
 from llm_sched_env.simulation.state.layout import HISTOGRAM_BINS, N_LATENCIES, RequestStream
 from llm_sched_env.simulation.state.memory import require_memory
 
 _POLICY_STREAM = 1
 _MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
+_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "compiled": (SimulationBatch, MachineSimulationBatch),
+    "event": (DecisionBatch, MachineDecisionBatch),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Run:
     """What all replications of an evaluation share.
 
     ``pays_earlier_arrivals``: whether requests that arrived in the warm-up earn when they end.
+    ``machine``: what runs the iterations; None: they are simulated.
     """
 
     cluster: Cluster
@@ -49,6 +59,7 @@ class Run:
     billing: str | None
     pays_earlier_arrivals: bool
     revenue: str
+    machine: Machine | None = None
 
     @property
     def mechanics(self) -> dict[str, Any]:
@@ -59,6 +70,11 @@ class Run:
             "latencies": True,
             "billing": self.billing,
         }
+
+    def batch_type(self, kind: str) -> Callable[..., Any]:
+        """What builds the cluster: of a ``compiled`` rule, or of an agent at each ``event``."""
+        simulated, served = _BATCHES[kind]
+        return simulated if self.machine is None else partial(served, machine=self.machine)
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication."""
@@ -144,6 +160,7 @@ class CompiledRuns:
             run.seed_of(replication),
             stream=run.stream,
             billing=run.billing,
+            batch_type=run.batch_type("compiled"),
         )
         changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
         spans: list[Span] = []
@@ -238,7 +255,9 @@ class PythonRuns:
     def _at_intervals(self, run: Run, replication: int, found: Replications) -> Metrics:
         chosen = IntervalConfiguration.validated(horizon=run.horizon, **self.arguments)
         configuration = dataclasses.replace(chosen, cluster=run.cluster)
-        control = IntervalControl(configuration, **run.mechanics)
+        control = IntervalControl(
+            configuration, **run.mechanics, batch_type=run.batch_type("compiled")
+        )
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         shape = control.action_space.shape or ()
@@ -255,7 +274,8 @@ class PythonRuns:
 
     def _at_events(self, run: Run, replication: int, found: Replications) -> Metrics:
         chosen = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
-        control = EventControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics)
+        configuration = dataclasses.replace(chosen, cluster=run.cluster)
+        control = EventControl(configuration, **run.mechanics, batch_type=run.batch_type("event"))
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         report = control.report()

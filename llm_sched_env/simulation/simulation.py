@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -329,6 +330,7 @@ class Simulation:
         n_gpus: cluster size n.
         seed: of all random streams.
         occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
+        batch_type: builds what is wrapped; a machine's cluster for one that is served.
         **batch: ``stream`` and ``log_events`` of :class:`SimulationBatch`.
 
     Attributes:
@@ -343,9 +345,10 @@ class Simulation:
         n_gpus: int,
         seed: np.random.SeedSequence,
         occupancy: np.ndarray | None = None,
+        batch_type: Callable[..., SimulationBatch] = SimulationBatch,
         **batch: Any,
     ) -> None:
-        self.batch = SimulationBatch(instance, rule, n_gpus, **batch)
+        self.batch = batch_type(instance, rule, n_gpus, **batch)
         self.batch.start(0, seed, controls, occupancy)
 
     @property

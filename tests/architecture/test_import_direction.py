@@ -33,7 +33,7 @@ LAYERS = [
     {"policies"},
     {"evaluation"},
     {"baselines", "validation"},
-    {"agents", "benchmarks"},
+    {"agents", "benchmarks", "serving"},
     {"commands"},
     {"cli"},
     {"__main__"},
