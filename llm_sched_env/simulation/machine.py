@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from llm_sched_env.simulation.state.layout import RequestStream
 
 
@@ -55,3 +57,6 @@ class Machine(Protocol):
 
     def applied(self, ended: Ended, time: float) -> None:
         """The scheduler takes the iteration for ended at ``time``, never before its last event."""
+
+    def told(self, events: np.ndarray) -> None:
+        """What has happened in the cluster, in order: records of ``layout.EVENT``."""

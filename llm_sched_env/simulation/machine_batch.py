@@ -87,6 +87,7 @@ class MachineDriver:
             events: those since the last call.
         """
         self.told.append(events)
+        self._machine.told(events)
         self._require_same_completions(events)
         prefilled: dict[int, int] = {}
         for kind, request, gpu in zip(

@@ -26,6 +26,7 @@ class LawMachine:
     def __init__(self, hardware: Hardware, n_gpus: int, seconds=None) -> None:
         self.hardware, self.n_gpus = hardware, n_gpus
         self.seconds = seconds or seconds_by_law(hardware)
+        self.events: list = []
 
     def begin(self, stream: RequestStream) -> None:
         self.loads = [GpuLoad(stream, self.hardware.chunk_tokens) for _ in range(self.n_gpus)]
@@ -34,6 +35,7 @@ class LawMachine:
         self.parked: set[int] = set()
         self.iterations: list[tuple[int, float, float, Content]] = []
         self.made: dict[int, int] = {}
+        self.events: list = []
 
     def park(self, gpu: int, request: int) -> None:
         assert gpu not in self.ends
@@ -68,3 +70,6 @@ class LawMachine:
 
     def applied(self, ended: Ended, time: float) -> None:
         self.free_at[ended.gpu] = time
+
+    def told(self, events) -> None:
+        self.events.append(events)
