@@ -10,12 +10,12 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines serving test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[agents,report,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[agents,report,serving,test]"
 	touch $@
 
 $(LINTERS): $(INSTALLED)
@@ -35,6 +35,10 @@ readme: $(INSTALLED)
 # The picture of the model: docs/model.png.
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
+
+# The measured table of docs/serving.md, on this machine; some minutes.
+serving: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_serving
 
 # The moving picture of the README.
 cluster-picture: $(INSTALLED)

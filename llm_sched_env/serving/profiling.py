@@ -18,7 +18,7 @@ from llm_sched_env.calibration.log_figure import write_log_figure
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.files.atomic import make_folder, write_rows, write_whole
-from llm_sched_env.model.hardware import HardwareFile
+from llm_sched_env.model.hardware import Hardware, HardwareFile
 from llm_sched_env.presets import base
 from llm_sched_env.serving.decoder import Decoder
 from llm_sched_env.serving.engine import Engine
@@ -46,21 +46,25 @@ class Profile:
         calibration: the hardware that fits them.
         shape: of the decoder.
         device: in words.
+        served: how many of the iterations, the last, are those of the loads.
     """
 
     iterations: list[Iteration]
     calibration: LogCalibration
     shape: DecoderShape
     device: str
+    served: int
 
     @property
     def factors(self) -> tuple[float, float]:
         """Time of the solo and of the mixed iterations, over what the law says of them.
 
-        The fit leaves stragglers out. Where others use the machine they are many, and a run has
-        them, too: the hardware lasts as long in all as what was measured.
+        Of the loads alone: the grid has none of the scheduler's work between its iterations. The
+        fit leaves stragglers out; where others use the machine they are many, and a run has them.
         """
-        log, law = self.calibration.log, self.calibration.fit.seconds(self.calibration.log)
+        log = self.calibration.log
+        log = log.picked(np.arange(len(log)) >= len(log) - self.served)
+        law = self.calibration.fit.seconds(log)
         solo, mixed = (float(log.seconds[m].sum() / law[m].sum()) for m in (~log.mixed, log.mixed))
         return solo, mixed
 
@@ -76,7 +80,15 @@ class Profile:
             type(law)(**{name: factor * value for name, value in dataclasses.asdict(law).items()})
             for law, factor in zip((hardware.solo, hardware.mixed), self.factors, strict=True)
         )
-        scaled = dataclasses.replace(hardware, solo=solo, mixed=mixed)
+        scaled = Hardware.kv_aware(
+            solo,
+            mixed,
+            hardware.chunk_tokens,
+            hardware.batch_slots,
+            kv_tokens=hardware.kv_tokens,
+            starts="boundary",
+            padded_chunks=hardware.padded_chunks,
+        )
         return dataclasses.replace(fitted, hardware=scaled)
 
 
@@ -141,7 +153,7 @@ def profile(
         padded_chunks=engine.pads_chunks,
     )
     measured = [*bench.iterations, *itertools.chain(*served)]
-    found = Profile(measured, calibration, given, device_name(device))
+    found = Profile(measured, calibration, given, device_name(device), sum(map(len, served)))
     found.hardware_file().save(folder / "hardware.toml")
     write_log_figure(calibration, folder / "fit.png")
     write_whole(folder / "profile.md", profile_page(found))

@@ -134,6 +134,7 @@ class Server:
         Returns:
             The run; after Ctrl-C what there is of it, without a result.
         """
+        self.machine.stream = None
         # Compiles or loads what the policy needs, so that nothing does in real time.
         self._evaluate(policy, LoggedMachine([[]] * self.workers, self._chunk_tokens), pricing)
         evaluation = None

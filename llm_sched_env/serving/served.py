@@ -97,7 +97,7 @@ def write_served(
 ) -> list[str]:
     """Write ``requests.csv``, ``decisions.csv`` and an iteration log a GPU; their names."""
     make_folder(folder)
-    write_rows(folder / "requests.csv", SERVED_HEADER, _request_rows(run))
+    write_requests(folder / "requests.csv", run)
     write_rows(folder / "decisions.csv", DECISION_HEADER, _decision_rows(decisions))
     names = ["requests.csv", "decisions.csv"]
     for gpu, own in enumerate(iterations):
@@ -105,6 +105,11 @@ def write_served(
         write_rows(folder / name, ITERATION_HEADER, map(iteration_row, own))
         names.append(name)
     return names
+
+
+def write_requests(path: Path, run: ServedRun) -> None:
+    """Write a measured run, as :func:`.read_served_run` reads it."""
+    write_rows(path, SERVED_HEADER, _request_rows(run))
 
 
 def iteration_row(iteration: Iteration) -> dict[str, Any]:

@@ -8,11 +8,10 @@ import json
 import numpy as np
 import pytest
 from law_machine import LawMachine
+from short_requests import short_instance
 
 from llm_sched_env.errors import ConfigurationError
-from llm_sched_env.model.instance import Instance
 from llm_sched_env.policies.registry import registered_policies
-from llm_sched_env.presets import base
 from llm_sched_env.serving.served import Decisions
 from llm_sched_env.serving.shapes import SHAPES, decoder_shape
 from llm_sched_env.simulation.machine import Ended, Sent
@@ -28,21 +27,6 @@ from llm_sched_env.serving.real_machine import RealMachine  # noqa: E402
 from llm_sched_env.serving.serve import Server  # noqa: E402
 
 SECONDS = 1.0  # an interval of policies that act once a second
-
-
-def short_instance() -> Instance:
-    """Two classes of short requests, more than a small CPU can serve, some impatient."""
-    given = base()
-    classes = tuple(
-        dataclasses.replace(
-            c, prompt_tokens=p, output_tokens=d, arrival_rate=40.0, patience_rate=1.0
-        )
-        for c, p, d in zip(given.classes, (20.0, 90.0), (12.0, 4.0), strict=True)
-    )
-    hardware = dataclasses.replace(
-        given.hardware, batch_slots=3, chunk_tokens=32, starts="boundary"
-    )
-    return dataclasses.replace(given, classes=classes, hardware=hardware)
 
 
 def prefill(request: int) -> Sent:
