@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 
-.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines serving test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups bandits sizing test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -64,6 +64,18 @@ validation: $(INSTALLED)
 # Every policy on the instance with deadlines, paid for good requests: docs/deadlines.md.
 deadlines: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_deadlines $(RESULTS)/deadlines
+
+# Policies on clusters with several groups of GPUs: docs/groups.md.
+groups: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_groups $(RESULTS)/groups
+
+# Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
+bandits: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_bandits $(RESULTS)/bandits
+
+# The commands of docs/sizing.md on the Azure and Mooncake traces in $$LLM_SCHED_DATA.
+sizing: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_sizing --measure
 
 # Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
 training: $(INSTALLED)

@@ -108,3 +108,26 @@ EARLIEST_DEADLINE_FIRST = _registered(
 __getattr__ = renamed_attributes(
     globals(), CREDIT_GATE="TOKEN_BUCKET", CREDIT_GATE_STATIC="TOKEN_BUCKET_STATIC"
 )
+
+
+def _on_arrival(router: str, gate: str, description: str) -> RegisteredPolicy:
+    rule = DispatchRule(gate=gate, router=router, pools="dynamic")
+    return _registered(
+        rule, f"{description}; requests wait at GPUs and stay there", "serving systems"
+    )
+
+
+ROUND_ROBIN = _on_arrival("round-robin", "fcfs", "each request to the next GPU, oldest first")
+LEAST_LOADED = _on_arrival("least-loaded", "fcfs", "to the GPU with the fewest requests per slot")
+JOIN_SHORTEST_QUEUE = _on_arrival(
+    "join-shortest-queue", "fcfs", "to the GPU with the fewest seconds of prefills to do"
+)
+POWER_OF_TWO_CHOICES = _on_arrival(
+    "power-of-two-choices", "fcfs", "to the less loaded of two random GPUs"
+)
+PRIORITY_FCFS = _on_arrival(
+    "least-loaded", "static-priority", "least-loaded, where classes go in order at each GPU"
+)
+SJF = _on_arrival(
+    "least-loaded", "shortest-prompt", "least-loaded, where the shortest prompt goes first"
+)

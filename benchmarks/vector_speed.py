@@ -141,7 +141,7 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
         states, workload = control.batch.states, control.batch.workload
         with pinned():
             for _ in range(steps):
-                apply_actions(actions, controlled, n_classes, n_gpus, controls)
+                apply_actions(actions, controlled, n_classes, np.array([n_gpus]), controls)
                 claims[:] = packed(1, 0, n), 0
                 advance(
                     states,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llm_sched_env.evaluation.results import Evaluation
     from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
     from llm_sched_env.model.deadlines import Deadlines
+    from llm_sched_env.model.fleet import Fleet, GpuGroup
     from llm_sched_env.model.hardware import Hardware, load_hardware
     from llm_sched_env.model.instance import Instance, Prices, RequestClass
     from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
@@ -54,8 +55,10 @@ _HOMES = {
     "DecodeFairness": "llm_sched_env.planning",
     "DispatchRule": "llm_sched_env.simulation.scheduling.rules",
     "Evaluation": "llm_sched_env.evaluation.results",
+    "Fleet": "llm_sched_env.model.fleet",
     "FluidPath": "llm_sched_env.planning",
     "FluidPlan": "llm_sched_env.planning",
+    "GpuGroup": "llm_sched_env.model.fleet",
     "Hardware": "llm_sched_env.model.hardware",
     "Instance": "llm_sched_env.model.instance",
     "LLMSchedError": "llm_sched_env.errors",
@@ -89,8 +92,10 @@ __all__ = [
     "DecodeFairness",
     "DispatchRule",
     "Evaluation",
+    "Fleet",
     "FluidPath",
     "FluidPlan",
+    "GpuGroup",
     "Hardware",
     "Instance",
     "LLMSchedError",

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from llm_sched_env.commands import (
+    adapt,
     bench,
     calibrate,
     compare,
@@ -26,9 +27,11 @@ from llm_sched_env.commands import (
     profile,
     replay,
     serve,
+    size,
     sweep,
     trace,
     train,
+    tune,
     validate,
 )
 from llm_sched_env.errors import LLMSchedError
@@ -58,6 +61,8 @@ COMMANDS = (
     export,
     replay,
     serve,
+    size,
+    tune,
     trace,
     lengths,
     calibrate,
@@ -67,6 +72,7 @@ COMMANDS = (
     policies,
     profile,
     bench,
+    adapt,
 )
 for module in COMMANDS:
     module.register(app)

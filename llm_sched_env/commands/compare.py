@@ -109,7 +109,7 @@ def register(app: typer.Typer) -> None:
 
         _check_runs(pricing, revenue, horizon, warmup, replications, seed)
         workloads = _workloads(instance, gpus, trace_paths(trace), trace_gpus)
-        competitors, notes = _competitors(policies, agents, {s.instance for s in workloads})
+        competitors, notes = _competitors(policies, agents, {str(s.instance) for s in workloads})
         check_runs(workloads, competitors)
         executor.connect()
         folder = output_folder(out)

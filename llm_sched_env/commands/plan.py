@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import typer
 
 from llm_sched_env.commands.options import (
@@ -18,6 +19,7 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.planning import plan as solve
+from llm_sched_env.planning.fleet_plan import FleetPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +39,43 @@ def register(app: typer.Typer) -> None:
         result = solve(instance, pricing, slos=objectives(slo, sli))
         if as_json:
             print_json(result.to_dict())
+        elif isinstance(result, FleetPlan):
+            _print_fleet(result)
         else:
             _print(result)
         if result.note():
             print_note(f"note: {result.note()}")
+
+
+def _print_fleet(result: FleetPlan) -> None:
+    """What each group of GPUs does for each class."""
+    name = f"{result.instance.name}, {result.pricing}"
+    print_lines(f"R* = {result.value:.4f} per GPU and second ({name})")
+    groups = zip(result.groups, result.given.groups, strict=True)
+    rows = [(g["name"], group.role, f"{group.share:.4g}", g) for g, group in groups]
+    print_table(
+        ("group", "role", "share", "solo iterations /s", "mixed /s", "time in use"),
+        [
+            (*known, *(f"{g[k]:.4f}" for k in ("solo_iterations", "mixed_iterations", "time")))
+            for *known, g in rows
+        ],
+    )
+    places = [
+        (f"{c.name} in {group.name}", i, g)
+        for i, c in enumerate(result.given.classes)
+        for g, group in enumerate(result.given.groups)
+    ]
+    arrays = (
+        *(result.x, result.y_mixed, result.y_solo),
+        *(result.admission_fraction, result.decode_share),
+    )
+    print_table(
+        ("class and group", "x", "y_m", "y_s", "f", "share of decodes"),
+        [(name, *(f"{array[i, g]:.5f}" for array in arrays)) for name, i, g in places],
+    )
+    for name, dual in result.duals.items():
+        values = np.ravel(dual).tolist()
+        print_lines(f"shadow price {name}: {', '.join(f'{v:.4f}' for v in values)}")
 
 
 def _print(result: FluidPlan) -> None:

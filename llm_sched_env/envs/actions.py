@@ -18,23 +18,28 @@ _RESERVE_ROUNDING = 1.0 - 1e-5
 
 @entry_point
 def apply_actions(
-    actions: np.ndarray, controlled: np.ndarray, n_classes: int, n_gpus: int, controls: np.ndarray
+    actions: np.ndarray,
+    controlled: np.ndarray,
+    n_pairs: int,
+    group_sizes: np.ndarray,
+    controls: np.ndarray,
 ) -> bool:
     """Write the actions of N clusters into their controls.
 
     Args:
         actions: shape (N, A).
         controlled: the place of each part among the controls, shape (A,).
-        n_classes: I.
-        n_gpus: n; the mixed pool is in GPUs, its action a share of n.
-        controls: shape (N, 2I + 1) or (N, 4I + 1); parts that are not controlled stay. A reserve
+        n_pairs: P, pairs of a class and a group of GPUs.
+        group_sizes: GPUs of each group, shape (G,); a mixed pool is in GPUs, its action a share.
+        controls: shape (N, 2P + G) or (N, 4P + G); parts that are not controlled stay. A reserve
             of r slots has the action r / (1 + r): 1 keeps the class out.
 
     Returns:
         False if an action is not a number in [0, 1].
     """
-    pool = 2 * n_classes
-    first_reserve = 3 * n_classes + 1
+    first_pool = 2 * n_pairs
+    first_rank = first_pool + len(group_sizes)
+    first_reserve = first_rank + n_pairs
     for k in range(len(actions)):
         for j in range(len(controlled)):
             share = actions[k, j]
@@ -43,8 +48,9 @@ def apply_actions(
                 return False
             share = min(1.0, max(0.0, share))
             place = controlled[j]
-            if place == pool:
-                share = min(float(n_gpus), np.ceil(n_gpus * share * POOL_ROUNDING))
+            if first_pool <= place < first_rank:
+                size = float(group_sizes[place - first_pool])
+                share = min(size, np.ceil(size * share * POOL_ROUNDING))
             elif place >= first_reserve:
                 share = share / (1.0 - share) * _RESERVE_ROUNDING if share < 1.0 else np.inf
             controls[k, place] = share
@@ -55,10 +61,10 @@ def rank_shares(ranks: np.ndarray) -> np.ndarray:
     """Priorities and reserves as actions in [0, 1].
 
     Args:
-        ranks: rows priority, in any unit, and reserve, slots, shape (2, I).
+        ranks: rows priority, in any unit, and reserve, slots, shape (2, P).
 
     Returns:
-        Shape (2I,). Only the order of priorities matters: they are places in it, evenly spaced in
+        Shape (2P,). Only the order of priorities matters: they are places in it, evenly spaced in
         [0, 1], ties kept. A reserve of r slots is r / (1 + r). Free slots are whole numbers, so r
         is put half way to the slot that it needs: also as float32 it then keeps as many free, in
         clusters of up to 4000 slots.

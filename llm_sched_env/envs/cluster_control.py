@@ -176,9 +176,10 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         return self.report().observations
 
     def counts(self) -> np.ndarray:
-        """Requests at each station now, int64, shape (N, 5, I), a fresh array.
+        """Requests at each station now, int64, shape (N, 5, P), a fresh array.
 
-        Rows: waiting for prefill, in prefill, waiting for a decode slot, decoding next to a running
+        By pair of a class and a group of GPUs, with queues at the first group of a class. Rows:
+        waiting for prefill, in prefill, waiting for a decode slot, decoding next to a running
         prefill, decoding without one.
         """
         classes = self.batch.states.classes

@@ -36,6 +36,13 @@ _FORMER_NAMES = {"credit": "token-bucket", "bid-price": "net-value"}
 _POOLS = ("static", "dynamic")
 
 
+class _Default(str):
+    """A value that nobody gave: groups of GPUs have another default."""
+
+
+_DEFAULT_ROUTER = _Default("randomized")
+
+
 class IntervalArguments(TypedDict, total=False):
     """Arguments of ``LLMSched-v0`` in all its forms, besides ``n_gpus`` and ``render_mode``.
 
@@ -49,8 +56,8 @@ class IntervalArguments(TypedDict, total=False):
         gate: how the dispatcher admits. ``token-bucket`` (default) and ``occupancy`` follow the
             admission rates of the action, ``net-value`` follows priorities and reserves of free
             slots (trunk reservation).
-        router: ``randomized`` (default), ``solo-first``, ``coupled``, ``weighted-randomized``,
-            ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
+        router: ``randomized`` (default), ``solo-first`` (that of groups of GPUs), ``coupled``,
+            ``weighted-randomized``, ``prefill-aware`` or, with ``gate="net-value"``, ``net-value``.
         pools: ``static`` (default): a fixed share of the GPUs prefills; ``dynamic``: any may.
         controls: ``"all"`` (default) or some of ``admission``, ``routing``, ``pool``,
             ``priority``, ``reserve``, of those that the gate has.
@@ -96,7 +103,7 @@ class IntervalConfiguration:
         interval: float = 1.0,
         horizon: float = 300.0,
         gate: str = "token-bucket",
-        router: str = "randomized",
+        router: str = _DEFAULT_ROUTER,
         pools: str = "static",
         controls: str | Sequence[str] = "all",
         start: str = "empty",
@@ -104,6 +111,10 @@ class IntervalConfiguration:
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
+        cluster = Cluster.of(instance, n_gpus, pricing, slos)
+        several_groups = len(cluster.instance.groups) > 1
+        if isinstance(router, _Default):
+            router = "solo-first" if several_groups else str(router)
         router = renamed_choice("router", router, _FORMER_NAMES)
         require_choice("revenue", revenue, REVENUES)
         require_choice("gate", gate, _GATE_NAMES)
@@ -115,14 +126,14 @@ class IntervalConfiguration:
         if horizon < interval:
             raise ConfigurationError("horizon", horizon, f"at least the interval of {interval:g} s")
         configuration = cls(
-            cluster=Cluster.of(instance, n_gpus, pricing, slos),
+            cluster=cluster,
             revenue=revenue,
             interval=float(interval),
             horizon=float(horizon),
             gate=gate,
             router=router,
             pools=pools,
-            controls=_checked_controls(controls, gate, router, pools),
+            controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
         )
         _ = configuration.rule
@@ -141,14 +152,10 @@ class IntervalConfiguration:
     @property
     def controlled(self) -> np.ndarray:
         """Places among the engine's controls (simulation/control.py) that the agent sets."""
-        n = self.cluster.instance.n_classes
-        places = {
-            "admission": np.arange(n),
-            "routing": np.arange(n, 2 * n),
-            "pool": np.array([2 * n]),
-            "priority": np.arange(2 * n + 1, 3 * n + 1),
-            "reserve": np.arange(3 * n + 1, 4 * n + 1),
-        }
+        groups = len(self.cluster.instance.groups)
+        pairs = self.cluster.instance.n_classes * groups
+        ends = np.cumsum([pairs, pairs, groups, pairs, pairs])
+        places = dict(zip(CONTROLS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
         return np.concatenate([places[part] for part in CONTROLS if part in self.controls])
 
     def plan_action(self, fluid_plan: FluidPlan) -> np.ndarray:
@@ -179,7 +186,12 @@ def require_seconds(field: str, got: Any) -> None:
 
 
 def _checked_controls(
-    controls: str | Sequence[str], gate: str, router: str, pools: str
+    controls: str | Sequence[str],
+    gate: str,
+    router: str,
+    pools: str,
+    *,
+    has_groups: bool,
 ) -> tuple[str, ...]:
     """The controlled parts; those named one by one must have an effect."""
     other_gates = ("admission",) if gate == "net-value" else ("priority", "reserve")
@@ -195,7 +207,7 @@ def _checked_controls(
         if part in other_gates:
             needed = '"net-value"' if gate != "net-value" else '"token-bucket" or "occupancy"'
             raise ConfigurationError(f'controls: "{part}" needs gate={needed}, got gate={gate!r}.')
-    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY:
+    if "routing" in parts and router not in ROUTERS_BY_PROBABILITY and not has_groups:
         raise ConfigurationError(
             f'controls: "routing" needs a router with probabilities '
             f"({one_of(ROUTERS_BY_PROBABILITY)}), got router={router!r}."

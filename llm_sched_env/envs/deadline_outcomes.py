@@ -39,7 +39,10 @@ class DeadlineOutcomes:
 
     def _now(self, first: int, last: int) -> np.ndarray:
         totals = self._batch.states.totals[first:last]
-        return np.stack([totals[name] for name in DEADLINE_COUNTS], axis=1)
+        n_classes = self._batch.instance.n_classes
+        counts = np.stack([totals[name] for name in DEADLINE_COUNTS], axis=1)
+        summed: np.ndarray = counts.reshape(*counts.shape[:2], n_classes, -1).sum(axis=3)
+        return summed
 
 
 def outcome_info(outcomes: np.ndarray) -> dict[str, Any]:

@@ -13,27 +13,31 @@ from llm_sched_env.simulation.runtime.compiled import entry_point
 
 
 def action_count(instance: Instance) -> int:
-    """1 + 3I: wait; admit, route to solo, route to mixed, each by class."""
-    return 1 + 3 * instance.n_classes
+    """1 + 3P: wait; admit, route to solo, route to mixed, each by class and group of GPUs."""
+    return 1 + 3 * instance.n_classes * len(instance.groups)
 
 
 def action_names(instance: Instance) -> list[str]:
     """The name of each action, in order."""
-    names = [c.name for c in instance.classes]
+    places = [
+        (c.name, f" in {g.name}" if len(instance.groups) > 1 else "")
+        for c in instance.classes
+        for g in instance.groups
+    ]
     return [
         "wait",
-        *(f"admit {name}" for name in names),
-        *(f"route {name} to solo" for name in names),
-        *(f"route {name} to mixed" for name in names),
+        *(f"admit {name}{group}" for name, group in places),
+        *(f"route {name} to solo{group}" for name, group in places),
+        *(f"route {name} to mixed{group}" for name, group in places),
     ]
 
 
 class DecisionSpace(spaces.Discrete):
-    """``Discrete(1 + 3I)`` whose samples are actions that are possible now.
+    """``Discrete(1 + 3P)`` whose samples are actions that are possible now.
 
     Attributes:
         possible: the action mask that :meth:`sample` uses when it is given none; int8, shape
-            (1 + 3I,). The environment keeps it up to date.
+            (1 + 3P,). The environment keeps it up to date.
     """
 
     def __init__(self, n: int) -> None:
@@ -52,7 +56,7 @@ class DecisionSpaces(spaces.MultiDiscrete):
     """The actions of N environments; samples are possible now.
 
     Attributes:
-        possible: action masks; int8, shape (N, 1 + 3I).
+        possible: action masks; int8, shape (N, 1 + 3P).
     """
 
     def __init__(self, n_envs: int, n: int) -> None:
@@ -74,7 +78,7 @@ def first_impossible(actions: np.ndarray, masks: np.ndarray, active: np.ndarray)
 
     Args:
         actions: int64, shape (N,).
-        masks: 1 where an action is possible now; int8, shape (N, 1 + 3I).
+        masks: 1 where an action is possible now; int8, shape (N, 1 + 3P).
         active: where an action is taken; elsewhere it only has to be one; bool, shape (N,).
     """
     for k in range(len(actions)):

@@ -28,8 +28,8 @@ class DecisionReport(ClusterReport):
         times: seconds since each cluster's start, shape (N,).
         elapsed: seconds since the last decision, shape (N,).
         events: arrivals, completions and abandonments since the start; int64, shape (N,).
-        masks: 1 where an action is possible; int8, shape (N, 1 + 3I).
-        counts: requests at each station; int64, shape (N, 5, I).
+        masks: 1 where an action is possible; int8, shape (N, 1 + 3P).
+        counts: requests at each station; int64, shape (N, 5, P).
         head_ranks: for the request that each action other than "wait" would take, how many
             classes have an older one, I where there is none; int64, shape (N, 3, I).
         head_arrivals: when the head of each prefill queue arrived, seconds since the start, inf
@@ -116,13 +116,13 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
             elapsed=np.zeros(n),
             events=np.zeros(n, np.int64),
             masks=np.zeros((n, self.n_actions), np.int8),
-            counts=np.zeros((n, len(OCCUPANCIES), n_classes), np.int64),
+            counts=np.zeros((n, len(OCCUPANCIES), self.batch.states.classes.shape[1]), np.int64),
             head_ranks=np.zeros((n, 3, n_classes), np.int64),
             head_arrivals=np.full((n, n_classes), np.inf),
         )
 
     def action_masks(self) -> np.ndarray:
-        """Which actions are possible now; bool, shape (N, 1 + 3I), a fresh array."""
+        """Which actions are possible now; bool, shape (N, 1 + 3P), a fresh array."""
         masks: np.ndarray = self._masks != 0
         return masks
 

@@ -33,7 +33,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     | I+1..2I | start the decode of the prefilled head of class i on a solo GPU | one has a slot |
     | 2I+1..3I | the same on a mixed GPU | one has a slot |
 
-    The GPU is one of those, uniformly at random.
+    The GPU is one of those, uniformly at random. With G groups of GPUs each of the three is by
+    class and group, class-major: ``Discrete(1 + 3IG)``.
 
     ## Observation Space
     ``Box(0, 1, (8I + 4,), float32)``, per GPU, so that a policy moves between cluster sizes.
@@ -48,6 +49,9 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     | 5I..8I-1 | wait of the request that each action would take, a / (10 + a) | a seconds |
     | 8I | free slots | share of n B |
     | 8I+1..8I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
+
+    With G groups of GPUs queues and waits are by class, the other features of classes by class and
+    group, and the last two lines by group, per GPU of the group: 5I + 3IG + 4G entries.
 
     ## Rewards
     Revenue since the last decision / (n * R*), R* the fluid bound: what the bound would take so

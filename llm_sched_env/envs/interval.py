@@ -85,6 +85,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             self.levels = IntervalLevels(cluster, n_clusters)
         super().__init__(configuration, batch, observation_space(instance))
         self._controlled = configuration.controlled
+        self._group_sizes = instance.group_sizes(n_gpus)
         self._plan_action = configuration.plan_action(self.plan)
         self._steps = np.zeros(n_clusters, np.int64)
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
@@ -127,8 +128,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         """
         n_clusters, n_classes = self._counted.shape
         checked = as_actions(actions, (n_clusters, len(self._controlled)))
-        n_gpus, controls = self.cluster.n_gpus, self.batch.controls
-        if not apply_actions(checked, self._controlled, n_classes, n_gpus, controls):
+        n_pairs, sizes = n_classes * len(self._group_sizes), self._group_sizes
+        if not apply_actions(checked, self._controlled, n_pairs, sizes, self.batch.controls):
             raise bad_action(checked)
         for first, last in [(0, n_clusters)] if active is None else _runs(active):
             self._steps[first:last] += 1

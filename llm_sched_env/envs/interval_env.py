@@ -49,6 +49,11 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     ``weighted-randomized``, nor the pool part with ``pools="dynamic"``; leave them out with
     ``controls``. Actions outside [0, 1] are an error.
 
+    With G groups of GPUs every "of class i" above is by class and group, class-major: I G entries,
+    of which i G + g is class i in group g. Admission is the share of the class's arrivals that the
+    group prefills, routing its share of the class's decodes, and there is a mixed pool for each
+    group, a fraction of its GPUs.
+
     ## Observation Space
     ``Box(0, 1, (6I + 4,), float32)``, per GPU, so that a policy moves between cluster sizes.
 
@@ -63,11 +68,15 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     | 6I | free slots | share of n B |
     | 6I+1..6I+3 | GPUs open to a solo decode, a mixed decode, a prefill | share of n |
 
+    With G groups of GPUs queues are by class, the other features of classes by class and group,
+    class-major, and the last two lines by group, per GPU of the group: 2I + 4IG + 4G entries.
+
     ## Rewards
     Revenue of the interval / (n * interval * R*), R* the fluid bound: the mean reward over a
     long episode is the score. ``info["revenue"]`` has its terms ``prompt`` and ``output`` in
     currency; ``info["arrivals"]`` how many requests of each class arrived, ``info["counts"]`` how
-    many are at each station now (int64, shape (5, I), rows as in the observation),
+    many are at each station now (int64, shape (5, I), rows as in the
+    observation; with groups (5, I G), queues at the first group),
     ``info["time"]`` the seconds since the start. With changing arrival rates, mean rewards over
     whole periods are the score. With service levels the reward is revenue less their penalties on
     the same scale; ``info["slos"]`` has what each comes to in the interval (time averages) and

@@ -12,6 +12,13 @@ from llm_sched_env.model.instance import Instance
 
 CLASS_FEATURES = ("q_prefill", "x", "q_decode", "y_mixed", "y_solo", "credit")
 CLUSTER_FEATURES = ("free slots", "GPUs open to solo decode", "to mixed decode", "to prefill")
+HEAD_FEATURES = (
+    "age of the next prefill",
+    "age of the next decode for solo",
+    "age of the next decode for mixed",
+)
+# Features of a class alone; the others are those of its requests in a group of GPUs.
+_OF_CLASSES = ("q_prefill", "q_decode", *HEAD_FEATURES)
 
 
 def observation_space(instance: Instance) -> spaces.Box:
@@ -19,38 +26,43 @@ def observation_space(instance: Instance) -> spaces.Box:
 
     Queues q per GPU are shown as q / (1 + q); prefills per GPU; decodes on mixed GPUs per
     B - 1 slots, on solo GPUs per B slots; credit per full credit; free slots and available GPUs as
-    shares of the cluster's.
+    shares of the cluster's. With several groups of GPUs all but the queues is by group, and per
+    GPU or slot of the group.
     """
-    size = len(CLASS_FEATURES) * instance.n_classes + len(CLUSTER_FEATURES)
-    return spaces.Box(0.0, 1.0, (size,), np.float32)
+    return spaces.Box(0.0, 1.0, (len(feature_names(instance)),), np.float32)
 
 
 def feature_slices(instance: Instance) -> dict[str, slice]:
     """Where each feature stands in the observation: I entries per class feature, one otherwise.
 
+    With G groups I G for a feature by class and group, class-major, and G otherwise.
+
     >>> from llm_sched_env.presets import base
     >>> feature_slices(base())["free slots"]
     slice(12, 13, None)
     """
-    n = instance.n_classes
-    per_class = {name: slice(k * n, (k + 1) * n) for k, name in enumerate(CLASS_FEATURES)}
-    first = len(CLASS_FEATURES) * n
-    return per_class | {
-        name: slice(first + k, first + k + 1) for k, name in enumerate(CLUSTER_FEATURES)
-    }
+    slices, first = {}, 0
+    for name in (*CLASS_FEATURES, *CLUSTER_FEATURES):
+        last = first + len(_names(instance, name))
+        slices[name] = slice(first, last)
+        first = last
+    return slices
 
 
 def feature_names(instance: Instance) -> list[str]:
     """The name of each entry of the observation, in order."""
-    per_class = [f"{f} of {c.name}" for f in CLASS_FEATURES for c in instance.classes]
-    return [*per_class, *CLUSTER_FEATURES]
+    return [n for f in (*CLASS_FEATURES, *CLUSTER_FEATURES) for n in _names(instance, f)]
 
 
-HEAD_FEATURES = (
-    "age of the next prefill",
-    "age of the next decode for solo",
-    "age of the next decode for mixed",
-)
+def _names(instance: Instance, feature: str) -> list[str]:
+    """The entries of a feature: by class, by class and group, or by group."""
+    if feature in _OF_CLASSES:
+        return [f"{feature} of {c.name}" for c in instance.classes]
+    several = len(instance.groups) > 1
+    places = [f" in {group.name}" if several else "" for group in instance.groups]
+    if feature in CLUSTER_FEATURES:
+        return [feature + place for place in places]
+    return [f"{feature} of {c.name}{place}" for c in instance.classes for place in places]
 
 
 def event_observation_space(instance: Instance) -> spaces.Box:
@@ -63,5 +75,5 @@ def event_observation_space(instance: Instance) -> spaces.Box:
 
 def event_feature_names(instance: Instance) -> list[str]:
     """The name of each entry of the observation with event-driven control, in order."""
-    features = [*CLASS_FEATURES[:-1], *HEAD_FEATURES]
-    return [*(f"{f} of {c.name}" for f in features for c in instance.classes), *CLUSTER_FEATURES]
+    features = (*CLASS_FEATURES[:-1], *HEAD_FEATURES, *CLUSTER_FEATURES)
+    return [n for f in features for n in _names(instance, f)]

@@ -26,9 +26,9 @@ HEAD_AGE_SCALE = 10.0
 
 
 @compiled
-def _credit_now(states: EngineState, k: int, i: int) -> Any:
-    """Admission credit of class i at cluster k's own time, as a share of full credit."""
-    control = states.control[k, i]
+def _credit_now(states: EngineState, k: int, pair: int) -> Any:
+    """Admission credit of a pair at cluster k's own time, as a share of full credit."""
+    control = states.control[k, pair]
     if control.unlimited:
         return 1.0
     earned = control.credit_rate * (states.clock[k, 0].time - control.credit_time)
@@ -40,22 +40,28 @@ def _credit_now(states: EngineState, k: int, i: int) -> Any:
 def _observe_stations(
     states: EngineState, k: int, observation: np.ndarray, cluster_features: int
 ) -> None:
-    """Write the five occupancies of each class and, from a place on, the cluster's features."""
-    n = states.gpus.shape[1]
-    n_classes = states.classes.shape[1]
-    slots = states.settings[k, 0].batch_slots
-    in_service = 0
+    """Write the five occupancies and, from a place on, the features of the groups."""
+    n, n_groups = states.gpus.shape[1], states.groups.shape[1]
+    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
+    decode_queues = n_classes + n_pairs
+    mixed, solo = decode_queues + n_classes, decode_queues + n_classes + n_pairs
     for i in range(n_classes):
-        own = states.classes[k, i]
-        in_service += own.x + own.y_mixed + own.y_solo
+        own = states.classes[k, i * n_groups]
         observation[i] = own.q_prefill / (n + own.q_prefill)
-        observation[n_classes + i] = own.x / n
-        observation[2 * n_classes + i] = own.q_decode / (n + own.q_decode)
-        observation[3 * n_classes + i] = own.y_mixed / (n * (slots - 1))
-        observation[4 * n_classes + i] = own.y_solo / (n * slots)
-    observation[cluster_features] = 1.0 - in_service / (n * slots)
-    for which in range(N_AVAILABLE_SETS):
-        observation[cluster_features + 1 + which] = states.available_sizes[k, which] / n
+        observation[decode_queues + i] = own.q_decode / (n + own.q_decode)
+    for g in range(n_groups):
+        size, slots = states.groups[k, g].n_gpus, states.groups[k, g].batch_slots
+        in_service = 0
+        for pair in range(g, n_pairs, n_groups):
+            own = states.classes[k, pair]
+            in_service += own.x + own.y_mixed + own.y_solo
+            observation[n_classes + pair] = own.x / size
+            observation[mixed + pair] = own.y_mixed / (size * (slots - 1))
+            observation[solo + pair] = own.y_solo / (size * slots)
+        observation[cluster_features + g] = 1.0 - in_service / (size * slots)
+        for which in range(N_AVAILABLE_SETS):
+            place = cluster_features + (1 + which) * n_groups + g
+            observation[place] = states.group_available_sizes[k, g, which] / size
 
 
 @compiled
@@ -66,8 +72,8 @@ def _revenue_of_cluster(states: EngineState, k: int, scheme: int) -> tuple[float
     prompt when the prefill completes. Goodput bills both at the completion of a good request.
     """
     prompt, output = 0.0, 0.0
-    for i in range(states.totals.shape[1]):
-        totals = states.totals[k, i]
+    for pair in range(states.totals.shape[1]):
+        totals = states.totals[k, pair]
         if scheme == GOODPUT:
             output += totals.good_decode_revenue
             prompt += totals.good_revenue - totals.good_decode_revenue
@@ -124,7 +130,7 @@ def read_clusters(
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
         counted: arrivals up to the last interval, int64, shape (N, I).
-        observations: receives what agents see; float32, shape (N, 6I + 4).
+        observations: receives what agents see; float32, shape (N, 2I + 4P + 4G).
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
         arrived: receives the arrivals up to now, shape (N, I).
         terms: receives the revenue of the interval, shape (N, 2).
@@ -133,12 +139,15 @@ def read_clusters(
         first: the first cluster.
         last: one past the last cluster.
     """
-    n_classes = states.classes.shape[1]
+    n_groups = states.groups.shape[1]
+    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
+    first_credit = 2 * n_classes + 3 * n_pairs
     for k in range(first, last):
-        _observe_stations(states, k, observations[k], 6 * n_classes)
+        _observe_stations(states, k, observations[k], first_credit + n_pairs)
+        for pair in range(n_pairs):
+            observations[k, first_credit + pair] = _credit_now(states, k, pair)
         for i in range(n_classes):
-            observations[k, 5 * n_classes + i] = _credit_now(states, k, i)
-            arrived[k, i] = states.totals[k, i].arrived
+            arrived[k, i] = states.totals[k, i * n_groups].arrived
             arrivals[k, i] = arrived[k, i] - counted[k, i]
         _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
 
@@ -146,7 +155,7 @@ def read_clusters(
 @compiled
 def _is_older(state: EngineState, queue: int, other: int) -> Any:
     """Whether the head of a queue came there before the head of another of its kind."""
-    if queue < len(state.classes):
+    if queue < state.settings[0].prefill_queues:
         return longer_waiting(state, queue, other)
     return waits_longer(state, queue, other)
 
@@ -160,16 +169,18 @@ def _observe_heads(
     arrivals: np.ndarray,
 ) -> None:
     """Ages and ranks of the requests that the actions take, and which actions are possible."""
-    n_classes = len(state.classes)
+    n_classes, n_groups, n_pairs = len(state.parameters), len(state.groups), len(state.classes)
     mask[0] = 1
     arrivals[:] = np.inf
-    for action in range(1, 1 + 3 * n_classes):
+    for action in range(1, 1 + 3 * n_pairs):
         mask[action] = is_possible(state, action)
+        if (action - 1) % n_groups > 0:
+            continue  # the same head as for the first group
         queue = queue_of_action(state, action)
-        part, i = (action - 1) // n_classes, (action - 1) % n_classes
+        part, i = (action - 1) // n_pairs, (action - 1) % n_pairs // n_groups
         head = state.queues[queue].head
         if head < 0:
-            observation[action - 1] = 0.0
+            observation[part * n_classes + i] = 0.0
             ranks[part, i] = n_classes
             continue
         record = state.requests[state.waiting[head].request]
@@ -177,7 +188,7 @@ def _observe_heads(
         if part == 0:
             arrivals[i] = since
         age = max(0.0, state.clock[0].time - since)
-        observation[action - 1] = age / (HEAD_AGE_SCALE + age)
+        observation[part * n_classes + i] = age / (HEAD_AGE_SCALE + age)
         rank = 0
         for other in range(queue - i, queue - i + n_classes):
             if other != queue and state.queues[other].head >= 0:
@@ -214,15 +225,15 @@ def read_decisions(
         reward_scale: reward per currency, 1 / (n * R*).
         billed: revenue by prompt and output up to the last decision, currency, shape (N, 2).
         decided_at: time of the last decision, seconds, shape (N,).
-        observations: receives what agents see; float32, shape (N, 8I + 4).
+        observations: receives what agents see; float32, shape (N, 5I + 3P + 4G).
         revenue: receives the revenue by prompt and output up to now, shape (N, 2).
         terms: receives the difference, shape (N, 2).
         rewards: receives its sum times the scale, shape (N,).
         times: receives the seconds since the start, shape (N,).
         elapsed: receives the seconds since the last decision, shape (N,).
         events: receives the number of events so far; int64, shape (N,).
-        masks: receives 1 where an action is possible; int8, shape (N, 1 + 3I).
-        counts: receives the requests at each station; int64, shape (N, 5, I).
+        masks: receives 1 where an action is possible; int8, shape (N, 1 + 3P).
+        counts: receives the requests at each station; int64, shape (N, 5, P).
         head_ranks: receives, for the request that each action would take, how many classes have
             an older one, I where there is none; int64, shape (N, 3, I).
         head_arrivals: receives when the head of each prefill queue arrived, seconds since the
@@ -230,18 +241,19 @@ def read_decisions(
         first: the first cluster.
         last: one past the last cluster.
     """
-    n_classes = states.classes.shape[1]
+    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
+    first_head = 2 * n_classes + 3 * n_pairs
     for k in range(first, last):
-        _observe_stations(states, k, observations[k], 8 * n_classes)
-        heads = observations[k, 5 * n_classes : 8 * n_classes]
+        _observe_stations(states, k, observations[k], first_head + 3 * n_classes)
+        heads = observations[k, first_head : first_head + 3 * n_classes]
         _observe_heads(cluster_row(states, k), heads, masks[k], head_ranks[k], head_arrivals[k])
-        for i in range(n_classes):
-            own = states.classes[k, i]
-            counts[k, 0, i] = own.q_prefill
-            counts[k, 1, i] = own.x
-            counts[k, 2, i] = own.q_decode
-            counts[k, 3, i] = own.y_mixed
-            counts[k, 4, i] = own.y_solo
+        for pair in range(n_pairs):
+            own = states.classes[k, pair]
+            counts[k, 0, pair] = own.q_prefill
+            counts[k, 1, pair] = own.x
+            counts[k, 2, pair] = own.q_decode
+            counts[k, 3, pair] = own.y_mixed
+            counts[k, 4, pair] = own.y_solo
         times[k] = states.clock[k, 0].time
         elapsed[k] = times[k] - decided_at[k]
         events[k] = states.clock[k, 0].events

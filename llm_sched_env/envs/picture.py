@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from llm_sched_env.planning.cluster import Cluster
-from llm_sched_env.simulation.state.layout import EngineState
+from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 SIZE = (960, 540)
 """Width and height of a picture, pixels."""
@@ -42,7 +42,7 @@ def draw_cluster(state: EngineState, cluster: Cluster, pools: str) -> np.ndarray
     canvas = ImageDraw.Draw(picture)
     _draw_title(canvas, state, cluster, pools)
     _draw_classes(canvas, state, cluster)
-    _draw_gpus(canvas, state, cluster)
+    _draw_gpus(canvas, state)
     _draw_revenue(canvas, state, cluster)
     return np.asarray(picture).copy()
 
@@ -60,22 +60,27 @@ def _draw_title(
 ) -> None:
     seconds = float(state.clock["time"][0])
     prefills = int((state.gpus["prefill_request"] >= 0).sum())
-    pool = int(state.clock["mixed_pool_size"][0])
+    pool = int(state.groups["mixed_pool_size"].sum())
     canvas.text((_MARGIN, 18), cluster.instance.name, _INK, _font(24))
     counts = f"{cluster.n_gpus:,} GPUs, {prefills:,} with a prefill"
     if pools == "static":
-        counts += f", the first {pool:,} may prefill"
+        first = "the first " if len(state.groups) == 1 else ""
+        counts += f", {first}{pool:,} may prefill"
+    if len(state.groups) > 1:
+        sizes = zip(state.groups["n_gpus"], cluster.instance.groups, strict=True)
+        counts = f"{' + '.join(f'{n:,} {g.name}' for n, g in sizes)}: {counts}"
     canvas.text((_GPUS_AT[0], 24), counts, _INK, _font(16))
     canvas.text((SIZE[0] - _MARGIN, 24), f"t = {seconds:,.1f} s", _INK, _font(16), anchor="ra")
 
 
 def _draw_classes(canvas: ImageDraw.ImageDraw, state: EngineState, cluster: Cluster) -> None:
     """Requests by class and station; bars of those that wait, on one scale."""
-    classes = state.classes
+    by_class = state.classes.reshape(cluster.instance.n_classes, -1)
+    classes = {name: by_class[name].sum(axis=1) for name in OCCUPANCIES}
     waiting = np.stack([classes["q_prefill"], classes["q_decode"]])
     longest = max(10, int(waiting.max()))
     room = SIZE[1] - 64 - 100
-    height = min(66, room // len(classes))
+    height = min(66, room // cluster.instance.n_classes)
     header = "waiting for a prefill, and for a decode slot" if height >= _TWO_BARS else "waiting"
     canvas.text((_MARGIN, 78), header, _FAINT, _font(13))
     for i, own in enumerate(cluster.instance.classes):
@@ -128,16 +133,16 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _draw_gpus(canvas: ImageDraw.ImageDraw, state: EngineState, cluster: Cluster) -> None:
+def _draw_gpus(canvas: ImageDraw.ImageDraw, state: EngineState) -> None:
     left, top, right, bottom = _GPUS_AT
-    n, slots = len(state.gpus), cluster.instance.hardware.batch_slots
+    n, slots = len(state.gpus), state.groups["batch_slots"][state.gpus["group"]]
     most = ((right - left) // _LEAST_TILE[0]) * ((bottom - top) // _LEAST_TILE[1])
     together = -(-n // most)
     tiles = -(-n // together)
     columns = _columns(tiles, right - left, bottom - top)
     width = (right - left) // columns
     height = min((bottom - top) // -(-tiles // columns), 2 * width + 40)
-    grid = _slot_grid(slots, width - 6, height - 10)
+    grid = _slot_grid(int(slots.max()), width - 6, height - 10)
     progress = _prefill_progress(state)
     for tile in range(tiles):
         box = (
@@ -147,10 +152,11 @@ def _draw_gpus(canvas: ImageDraw.ImageDraw, state: EngineState, cluster: Cluster
             top + (tile // columns + 1) * height - max(1, min(6, height // 6)),
         )
         if grid is not None and together == 1:
-            _draw_slots(canvas, box, state, tile, grid, slots, progress[tile])
+            _draw_slots(canvas, box, state, tile, grid, int(slots[tile]), progress[tile])
             _draw_memory(canvas, box, state, tile, grid)
         else:
-            _draw_shares(canvas, box, state, slice(tile * together, (tile + 1) * together), slots)
+            gpus = slice(tile * together, (tile + 1) * together)
+            _draw_shares(canvas, box, state, gpus, int(slots[gpus].sum()))
     if together > 1:
         text = f"a bar is {together} GPUs"
         canvas.text((right, top - 18), text, _FAINT, _font(13), anchor="ra")
@@ -221,12 +227,11 @@ def _draw_shares(
     box: tuple[int, int, int, int],
     state: EngineState,
     gpus: slice,
-    slots: int,
+    room: int,
 ) -> None:
     """Shares of the slots of one GPU or several, from below: prefills, decodes by class."""
     left, top, right, bottom = box
     prefills = state.gpus["prefill_request"][gpus]
-    room = slots * len(prefills)
     parts: list[tuple[int, Colour]] = [(int((prefills >= 0).sum()), _INK)]
     parts += [
         (int(count), _class_colour(i))
@@ -244,7 +249,7 @@ def _draw_shares(
 
 def _prefill_progress(state: EngineState) -> np.ndarray:
     """How far the prefill of each GPU has come, 0 to 1; shape (n,); 0 without one."""
-    gpus, settings = state.gpus, state.settings[0]
+    gpus, groups = state.gpus, state.groups
     running = gpus["prefill_request"] >= 0
     elapsed = np.maximum(0.0, float(state.clock["time"][0]) - gpus["updated_time"])
     seconds = gpus["iteration_seconds"]
@@ -254,7 +259,7 @@ def _prefill_progress(state: EngineState) -> np.ndarray:
             seconds + np.sqrt(seconds**2 + 2.0 * growth * elapsed)
         )
         prompts = state.requests["prompt_tokens"][np.maximum(gpus["prefill_request"], 0)]
-        needed = np.maximum(prompts / float(settings["chunk_tokens"]), 1e-9)
+        needed = np.maximum(prompts / groups["chunk_tokens"][gpus["group"]], 1e-9)
         progress = 1.0 - (gpus["prefill_mark"] - now) / np.maximum(needed, 1.0)
     found: np.ndarray = np.where(running, np.clip(np.nan_to_num(progress), 0.0, 1.0), 0.0)
     return found

@@ -48,11 +48,13 @@ def show(
 def describe(state: EngineState, cluster: Cluster) -> str:
     """One line per class with its requests at every station."""
     header = f"t = {float(state.clock['time'][0]):.1f} s, {cluster.n_gpus} GPUs, "
-    header += f"{int(state.clock['mixed_pool_size'][0])} in the mixed pool"
+    header += f"{int(state.groups['mixed_pool_size'].sum())} in the mixed pool"
     width = max(len(c.name) for c in cluster.instance.classes)
     titles = " ".join(f"{name:>9}" for name in OCCUPANCIES)
     lines = [header, " " * width + titles]
-    for request_class, counts in zip(cluster.instance.classes, state.classes, strict=True):
+    by_class = state.classes.reshape(cluster.instance.n_classes, -1)
+    for request_class, own in zip(cluster.instance.classes, by_class, strict=True):
+        counts = {name: own[name].sum() for name in OCCUPANCIES}
         row = " ".join(f"{int(counts[name]):9d}" for name in OCCUPANCIES)
         lines.append(f"{request_class.name:<{width}}{row}")
     return "\n".join(lines)

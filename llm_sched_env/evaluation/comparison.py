@@ -20,6 +20,7 @@ from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import LONG_RUN, checked_times, common_period
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.atomic import write_rows
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.plugins.deprecated_names import renamed_arguments, renamed_attributes
@@ -62,7 +63,7 @@ class ComparedWorkload:
     k times as large sees it k times as fast, so that the load per GPU is the same.
     """
 
-    instance: str
+    instance: str | Instance
     n_gpus: int
     trace: Trace | None = None
     reference_gpus: int = 1

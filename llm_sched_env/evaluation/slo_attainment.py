@@ -59,10 +59,12 @@ def decode_tpot(instance: Instance, metrics: Metrics) -> float:
     At two speeds the tokens follow from where the decodes were; where iterations have other times
     or requests wait for them, they are those of the requests that were completed.
     """
-    hardware = instance.hardware
     y_mixed, y_solo = (float(metrics.occupancy[name].sum()) for name in ("y_mixed", "y_solo"))
-    if hardware.iteration_law == "two-speed" and not hardware.whole_iterations:
-        tokens = y_mixed / hardware.tau_mixed + y_solo / hardware.tau_solo
+    kinds = [group.hardware for group in instance.groups]
+    if all(kind.iteration_law == "two-speed" and not kind.whole_iterations for kind in kinds):
+        mixed, solo = (metrics.by_group[name].sum(axis=0) for name in ("y_mixed", "y_solo"))
+        groups = zip(mixed, solo, kinds, strict=True)
+        tokens = sum(float(m / kind.tau_mixed + s / kind.tau_solo) for m, s, kind in groups)
     else:
         tokens = float(metrics.output_tokens.sum()) / metrics.gpu_seconds
     return (y_mixed + y_solo) / tokens if tokens > 0 else float("nan")

@@ -33,7 +33,7 @@ def shrunk(instance: Instance, batch_slots: int, load: float = 1.0) -> Instance:
         instance,
         name=f"{instance.name}-B{batch_slots}",
         classes=classes,
-        hardware=dataclasses.replace(instance.hardware, batch_slots=batch_slots),
+        hardware=dataclasses.replace(instance.only_hardware, batch_slots=batch_slots),
         prices=Prices(instance.prices.prefill, instance.prices.decode / scale),
     )
     return smaller.scaled(load, name=smaller.name) if load == 1.0 else smaller.scaled(load)

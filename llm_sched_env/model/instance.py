@@ -14,8 +14,8 @@ from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
 from llm_sched_env.model.deadlines import Deadlines
+from llm_sched_env.model.fleet import Fleet, GpuGroup, hardware_of
 from llm_sched_env.model.hardware import Hardware, load_hardware
-from llm_sched_env.model.hardware_presets import hardware_path
 from llm_sched_env.model.length_distributions import (
     EXPONENTIAL,
     LengthDistribution,
@@ -180,16 +180,18 @@ class Instance:
 
     name: str
     classes: tuple[RequestClass, ...]
-    hardware: Hardware
+    hardware: Hardware | Fleet
     prices: Prices
     modulation: ArrivalModulation | None = None
 
     def __post_init__(self) -> None:
         _require_name("instance name", self.name)
-        parts = (("hardware", Hardware), ("prices", Prices))
-        for name, kind in parts:
-            if not isinstance(getattr(self, name), kind):
-                raise ConfigurationError(name, getattr(self, name), f"a {kind.__name__}")
+        if not isinstance(self.hardware, (Hardware, Fleet)):
+            raise ConfigurationError("hardware", self.hardware, "a Hardware or a Fleet")
+        if isinstance(self.hardware, Fleet) and len(self.hardware.groups) == 1:
+            object.__setattr__(self, "hardware", self.hardware.groups[0].hardware)
+        if not isinstance(self.prices, Prices):
+            raise ConfigurationError("prices", self.prices, "a Prices")
         classes = self.classes
         if not isinstance(classes, (list, tuple)) or not all(
             isinstance(c, RequestClass) for c in classes
@@ -217,6 +219,36 @@ class Instance:
     def n_classes(self) -> int:
         """The number of classes I."""
         return len(self.classes)
+
+    @property
+    def groups(self) -> tuple[GpuGroup, ...]:
+        """The groups of GPUs; one, "all", where all GPUs are of one kind."""
+        if isinstance(self.hardware, Fleet):
+            return self.hardware.groups
+        return (GpuGroup("all", self.hardware),)
+
+    @property
+    def only_hardware(self) -> Hardware:
+        """The hardware of all GPUs; raises ConfigurationError if they are of several kinds."""
+        if isinstance(self.hardware, Fleet):
+            self.hardware.refuse()
+        return self.hardware
+
+    def group_sizes(self, n_gpus: int) -> np.ndarray:
+        """GPUs of each group among n; int64, shape (G,); raises ConfigurationError if too few."""
+        if isinstance(self.hardware, Fleet):
+            return self.hardware.sizes(n_gpus)
+        return np.array([n_gpus])
+
+    def of_size(self, n_gpus: int) -> Instance:
+        """The instance for n GPUs: groups have whole GPUs; itself with one kind of GPU."""
+        if not isinstance(self.hardware, Fleet):
+            return self
+        return dataclasses.replace(self, hardware=self.hardware.of_size(n_gpus))
+
+    def on_group(self, group: GpuGroup) -> Instance:
+        """The same requests on GPUs of one kind, those of a group."""
+        return dataclasses.replace(self, hardware=group.hardware)
 
     @property
     def prompt_tokens(self) -> np.ndarray:
@@ -317,7 +349,10 @@ class Instance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of an instance file; :meth:`from_dict` reads it back."""
-        return plain_table(self)
+        table = plain_table(self)
+        if isinstance(self.hardware, Fleet):
+            table |= table.pop("hardware")
+        return table
 
     @classmethod
     def from_dict(
@@ -327,19 +362,18 @@ class Instance:
 
         Args:
             data: in the form of an instance file; ``hardware`` is a table, the path of a
-                hardware file or the name of a preset.
+                hardware file or the name of a preset; ``groups`` is a list of tables in its place.
             source: what the data is, for messages.
             folder: where a relative path of a hardware file starts.
         """
-        top = checked_table(data, cls, source)
-        if isinstance(top["hardware"], str):
-            top["hardware"] = load_hardware(hardware_path(top["hardware"], folder)).to_dict()
+        top = checked_table(_with_fleet(data, source, folder), cls, source)
         if not isinstance(top["classes"], (list, tuple)):
             raise ConfigurationError(f"{source} classes", top["classes"], "a list of classes")
         top["classes"] = tuple(
             _request_class(c, f"{source} classes[{k}]") for k, c in enumerate(top["classes"])
         )
-        top["hardware"] = Hardware.from_dict(top["hardware"], f"{source} hardware")
+        if not isinstance(top["hardware"], Fleet):
+            top["hardware"] = hardware_of(top["hardware"], source, folder)
         top["prices"] = Prices(**checked_table(top["prices"], Prices, f"{source} prices"))
         if top.get("modulation") is not None:
             table = checked_table(top["modulation"], ArrivalModulation, f"{source} modulation")
@@ -355,6 +389,18 @@ class Instance:
         """Read an instance file, JSON or TOML by its ending."""
         path = Path(path)
         return cls.from_dict(read_table(path), source=path.name, folder=path.parent)
+
+
+def _with_fleet(data: Any, source: str, folder: str | Path) -> Any:
+    """The data with its ``groups``, if any, in the place of ``hardware``."""
+    if not isinstance(data, Mapping) or "groups" not in data:
+        return data
+    if "hardware" in data:
+        raise ConfigurationError(
+            f"{source} keys", ["groups", "hardware"], "one of them", "a group has its own hardware"
+        )
+    fleet = Fleet.from_list(data["groups"], source, folder)
+    return {key: value for key, value in data.items() if key != "groups"} | {"hardware": fleet}
 
 
 def _request_class(data: Any, where: str) -> RequestClass:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.model.fleet import GpuGroup
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.request_work import request_work
-from llm_sched_env.planning.gpu_group import GpuGroup, iteration_times
+from llm_sched_env.planning.iteration_times import iteration_times
 from llm_sched_env.planning.linear_program import Optimum, Program, maximize
 
 # A name of columns, where in them, and coefficients.
@@ -40,6 +41,9 @@ class Accounts:
         context: K, tokens read in them, shape (2, G, I).
         iterations: N mixed and solo, shape (2, G).
         moved: F, prefilled in the first group and decoded in the second, shape (I, G, G).
+        waiting: for a prefill, requests per GPU of the cluster, shape (I,); growth, 1/s, of a
+            class that never leaves.
+        prefilled_waiting: for a decode, by the group of the prefill, likewise, shape (G, I).
     """
 
     value: float
@@ -49,6 +53,8 @@ class Accounts:
     context: np.ndarray
     iterations: np.ndarray
     moved: np.ndarray
+    waiting: np.ndarray
+    prefilled_waiting: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +311,8 @@ class AccountingProgram:
             context=context * self._mean_context,
             iterations=np.stack([part["mixed"], part["solo"]]) / self.units,
             moved=part["moved"],
+            waiting=part["waiting"],
+            prefilled_waiting=part["prefilled waiting"],
         )
 
     def prices(self, optimum: Optimum) -> AccountPrices:

@@ -22,7 +22,8 @@ class Cluster:
     """GPUs that serve the requests of an instance; :meth:`of` checks what users give.
 
     Attributes:
-        instance: request classes, hardware and prices.
+        instance: request classes, hardware and prices; groups have the shares that they have
+            among n GPUs.
         n_gpus: cluster size n.
         pricing: ``bundled`` or ``separate``.
         slos: service-level objectives of the plan.
@@ -49,7 +50,9 @@ class Cluster:
         n_gpus = checked_integer("n_gpus", n_gpus)
         if not isinstance(pricing, str) or pricing not in PRICINGS:
             raise ConfigurationError("pricing", pricing, one_of(PRICINGS))
-        return cls(resolve_instance(instance), n_gpus, pricing, checked_service_levels(slos))
+        # The bound holds for the GPUs that there are: shares of groups are those of n GPUs.
+        known = resolve_instance(instance).of_size(n_gpus)
+        return cls(known, n_gpus, pricing, checked_service_levels(slos))
 
     @cached_property
     def plan(self) -> FluidPlan:

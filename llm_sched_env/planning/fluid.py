@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.fleet import Fleet
 from llm_sched_env.model.instance import Instance
-from llm_sched_env.planning.fluid_plan import NOTHING, PRICINGS, FluidPlan
+from llm_sched_env.planning.fleet_plan import fleet_plan
+from llm_sched_env.planning.fluid_plan import NOTHING, PRICINGS, FluidPlan, endless_queues
 from llm_sched_env.planning.fluid_solution import solve_fluid
 from llm_sched_env.planning.linear_program import canonical_split
 from llm_sched_env.planning.service_level_names import checked_service_levels
@@ -20,8 +22,6 @@ from llm_sched_env.presets import resolve_instance
 
 # An admission fraction this close to 1 serves the whole class.
 _ALL = 1.0 - 1e-9
-# A queue that grows by less than this share of its arrivals does not grow: solver noise.
-_NO_GROWTH = 1e-9
 
 
 @renamed_arguments(slis="slos")
@@ -37,7 +37,8 @@ def plan(
     service levels always, as (49) has it. Decodes are then split so that every class has the same
     solo probability, as large as the solo slots allow; if a service level weighs the split, it is
     the program's own. With several optimal x the solver's vertex is taken; it is deterministic.
-    Under the KV-aware law the plan is at two speeds of its own (:mod:`.operating_point`).
+    Under the KV-aware law the plan is at two speeds of its own (:mod:`.operating_point`); that of
+    several groups of GPUs is a :class:`.FleetPlan`.
 
     Args:
         instance: an instance, a preset's name, a file or plain data.
@@ -61,6 +62,8 @@ def plan(
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     levels = checked_service_levels(slos)
+    if isinstance(given.hardware, Fleet):
+        return fleet_plan(given, pricing, len(levels))
     solution = solve_fluid(given, pricing, levels)
     instance, attained = solution.instance, solution.attained
     x, y_mixed, y_solo, q_prefill, q_decode = solution.occupancy
@@ -75,7 +78,7 @@ def plan(
     admitted = instance.prefill_rates * x
     fraction = np.clip(np.divide(admitted, rates, out=np.zeros_like(x), where=rates > 0), 0, 1)
     fraction[fraction > _ALL] = 1.0
-    q_prefill, q_decode = (_endless(instance, q) for q in (q_prefill, q_decode))
+    q_prefill, q_decode = (endless_queues(instance, q) for q in (q_prefill, q_decode))
     growing = np.isinf(q_prefill) | np.isinf(q_decode)
     plan_arrays = {
         "x": x,
@@ -112,10 +115,3 @@ def _solo_probability(instance: Instance, y_mixed: np.ndarray, y_solo: np.ndarra
     served = decoded > NOTHING * decoded.sum()
     share: np.ndarray = np.divide(solo, decoded, out=np.ones_like(solo), where=served)
     return share
-
-
-def _endless(instance: Instance, queue: np.ndarray) -> np.ndarray:
-    """Queues of classes that never leave: the program gives their growth, 1/s, or nothing."""
-    grows = queue > _NO_GROWTH * instance.arrival_rates
-    patient = instance.patience_rates == 0
-    return np.where(patient, np.where(grows, np.inf, 0.0), queue)

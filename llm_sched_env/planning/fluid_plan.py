@@ -16,6 +16,8 @@ PRICINGS = ("bundled", "separate")
 VARIABLES = ("x", "y_mixed", "y_solo", "q_prefill", "q_decode")
 # Less than this share of R*, or of all decodes, is nothing: solver noise.
 NOTHING = 1e-9
+# A queue that grows by less than this share of its arrivals does not grow: solver noise.
+_NO_GROWTH = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ class FluidPlan:
             "objective": self.objective,
         }
         for name in (*VARIABLES, "solo_probability", "admission_fraction"):
-            plain[name] = [v if math.isfinite(v) else None for v in getattr(self, name).tolist()]
+            plain[name] = _finite(getattr(self, name).tolist())
         plain["mixed_fraction"] = self.mixed_fraction
         plain["groups"] = self.groups
         plain["duals"] = {
@@ -177,11 +179,25 @@ class FluidPlan:
         return plain
 
 
+def endless_queues(instance: Instance, queue: np.ndarray) -> np.ndarray:
+    """Queues of classes that never leave: the program gives their growth, 1/s, or nothing."""
+    grows = queue > _NO_GROWTH * instance.arrival_rates
+    patient = instance.patience_rates == 0
+    return np.where(patient, np.where(grows, np.inf, 0.0), queue)
+
+
+def _finite(values: list[Any]) -> list[Any]:
+    """The same lists, with None for what is infinite."""
+    if values and isinstance(values[0], list):
+        return [_finite(row) for row in values]
+    return [value if math.isfinite(value) else None for value in values]
+
+
 POOL_ROUNDING = 1.0 - 1e-7
 """Rounding noise of a share of the GPUs, also of a float32 one, that does not add a GPU."""
 
 
-def mixed_pool_size(mixed_fraction: Any, n_gpus: int) -> Any:
+def mixed_pool_size(mixed_fraction: Any, n_gpus: Any) -> Any:
     """GPUs in the static mixed pool for fractions in [0, 1] of the cluster, an integer (array).
 
     Any fraction > 0 has one; rounding noise does not add one.

@@ -18,7 +18,6 @@ from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.planning.accounting_program import AccountingProgram
-from llm_sched_env.planning.gpu_group import GpuGroup
 from llm_sched_env.planning.level_program import LevelOptimum, solve_with_levels
 from llm_sched_env.planning.linear_program import (
     Optimum,
@@ -36,7 +35,7 @@ from llm_sched_env.planning.operating_point import (
 from llm_sched_env.planning.service_levels import AttainedLevel, ServiceLevel
 
 # A plan without prefilled requests that wait is taken if it is worth this share of the best.
-_AS_GOOD = 1.0 - 1e-9
+AS_GOOD = 1.0 - 1e-9
 
 
 class FluidSolution(NamedTuple):
@@ -75,14 +74,14 @@ def solve_fluid(given: Instance, pricing: str, levels: Sequence[ServiceLevel]) -
         ConfigurationError: if no request fits, or for an indicator that cannot be used.
         PlanError: if no revenue can be earned, a limit cannot be met or the solver fails.
     """
-    instance, hardware = fitting_requests(given), given.hardware
+    instance, hardware = fitting_requests(given), given.only_hardware
     if not needs_accounts(hardware):
         return _solve_two_speeds(instance, pricing, levels)
     if hardware.iteration_law != "kv-aware":
         # Of several optima that of (40) or (42), as without a KV limit, unless memory is scarce.
         found = _solve_two_speeds(instance, pricing, levels)
         program = one_group_program(given, pricing).program
-        if _value(program, maximize(program)) >= _AS_GOOD * found.value:
+        if positive_value(program, maximize(program)) >= AS_GOOD * found.value:
             return found
     return _solve_accounts(given, instance, pricing, levels)
 
@@ -93,7 +92,7 @@ def one_group_program(
     """The accounting program of an instance whose GPUs are all alike."""
     return AccountingProgram(
         given,
-        [GpuGroup("all", given.hardware)],
+        given.groups,
         fitting_requests(given).arrival_rates,
         pricing,
         decode_queue=decode_queue,
@@ -105,7 +104,7 @@ def _solve_two_speeds(
 ) -> FluidSolution:
     program = fluid_program(instance, pricing, needs_decode_queue(instance, pricing))
     optimum = maximize(program)
-    value = _value(program, optimum)
+    value = positive_value(program, optimum)
     found = _plain(optimum)
     if levels:
         plain = fluid_program(instance, pricing, decode_queue=False)
@@ -128,11 +127,11 @@ def _solve_accounts(
     """By the accounting program: its operating point gives the two speeds."""
     program = one_group_program(given, pricing)
     optimum = program.optimum()
-    value = _value(program.program, optimum)
+    value = positive_value(program.program, optimum)
     if pricing == "bundled":
         without = one_group_program(given, pricing, decode_queue=False)
         other = without.optimum()
-        if float(without.program.objective @ other.columns) >= _AS_GOOD * value:
+        if float(without.program.objective @ other.columns) >= AS_GOOD * value:
             program, optimum = without, other
     point = operating_point(program, program.accounts(optimum.columns))
     equivalent = two_speed_equivalent(instance, point)
@@ -159,7 +158,8 @@ def _plain(optimum: Optimum) -> LevelOptimum:
     return LevelOptimum(np.maximum(optimum.columns, 0.0), optimum, {}, weighs_split=False)
 
 
-def _value(program: Program, optimum: Optimum) -> float:
+def positive_value(program: Program, optimum: Optimum) -> float:
+    """The revenue of an optimum; raises PlanError if there is none to speak of."""
     value = float(program.objective @ np.maximum(optimum.columns, 0.0))
     if value < sys.float_info.min:
         raise PlanError(

@@ -11,15 +11,15 @@ import numpy as np
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.request_work import RequestWork, request_work
 from llm_sched_env.planning.fluid_solution import needs_accounts, one_group_program
-from llm_sched_env.planning.gpu_group import iteration_times
+from llm_sched_env.planning.iteration_times import iteration_times
 
 if TYPE_CHECKING:
     from llm_sched_env.planning.fluid_plan import FluidPlan
 
 # A capacity whose price is below this share of R* per unit is free: rounding of the solver.
-_FREE = 1e-9
+FREE = 1e-9
 # How far above the critical load its prices are read: at the load itself they are not unique.
-_ABOVE_CRITICAL = 1.001
+ABOVE_CRITICAL = 1.001
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,20 @@ def slot_prices(plan: FluidPlan, n_gpus: int) -> SlotPrices:
     (Erlang's delay formula for n B slots), which is the share of time in which a slot is missed.
     The last ones are kept: ranks and profile of a plan both need them.
     """
-    if any(price > _FREE * plan.value for price in _capacity_prices(plan)):
+    _ = plan.given.only_hardware
+    if any(price > FREE * plan.value for price in _capacity_prices(plan)):
         return _prices(plan)
     from llm_sched_env.planning.fluid import plan as solve
 
     load = 1.0 / critical_scale(plan.given)
-    critical = _prices(solve(plan.given.scaled(_ABOVE_CRITICAL / load), plan.pricing))
+    critical = _prices(solve(plan.given.scaled(ABOVE_CRITICAL / load), plan.pricing))
     return critical.times(delay_probability(n_gpus * plan.instance.hardware.batch_slots, load))
 
 
 def critical_scale(instance: Instance) -> float:
     """By which factor all arrival rates can grow before somebody cannot be served."""
     hardware = instance.hardware
-    if needs_accounts(hardware):
+    if needs_accounts(instance.only_hardware):
         return one_group_program(instance, decode_queue=False).critical_scale()
     mixed = float((instance.arrival_rates / instance.prefill_rates).sum())
     tokens = float((instance.arrival_rates * instance.output_tokens).sum())
@@ -124,7 +125,7 @@ def _prices_of_work(plan: FluidPlan) -> SlotPrices:
     """
     instance, duals = plan.instance, plan.duals
     hardware, time = instance.hardware, duals["time"]
-    (_, s1, s2), (m0, m1, m2, m3, m4) = iteration_times(plan.given.hardware)
+    (_, s1, s2), (m0, m1, m2, m3, m4) = iteration_times(plan.given.only_hardware)
     mixed, mixed_memory = (
         hardware.tau_mixed * duals[name] for name in ("mixed_decode_capacity", "mixed_memory")
     )

@@ -9,13 +9,14 @@ import numpy as np
 
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.slot_ranks import SlotRanks
+from llm_sched_env.planning.fleet_plan import FleetPlan
 from llm_sched_env.planning.slot_prices import SlotPrices, slot_prices
 
 if TYPE_CHECKING:
     from llm_sched_env.planning.fluid_plan import FluidPlan
 
 # Bids below this share of a request's revenue are 0: rounding of the solver.
-_ZERO = 1e-6
+NO_BID = 1e-6
 # At prices that change, the bid of a class that is admitted in part hovers around 0: up to this
 # share of its revenue it yields, to classes whose capacity earns more by this share.
 _CLOSE = 0.03
@@ -23,7 +24,7 @@ _CLOSE = 0.03
 
 @dataclass(frozen=True)
 class Bids:
-    """What a use of a slot earns beyond what it costs; currency, arrays of shape (I,).
+    """What a use of a slot earns beyond what it costs; currency, shape (I,) or, by group, (I, G).
 
     Attributes:
         prefill: of admitting a request. Positive: the plan admits the whole class; 0: a part;
@@ -40,20 +41,30 @@ class Bids:
 
 def slot_bids(plan: FluidPlan, prices: SlotPrices) -> Bids:
     """Revenue less shadow prices."""
-    instance = plan.instance
-    prompt = instance.prices.prefill * instance.prompt_tokens
-    output = instance.prices.decode * instance.output_tokens
-    bundled = plan.pricing == "bundled"
+    return bids_at(plan.instance, plan.pricing, prices.prefill, prices.decode)
+
+
+def bids_at(instance: Instance, pricing: str, prefill: np.ndarray, decode: np.ndarray) -> Bids:
+    """Revenue less the costs of a prefill and of a decode, shape (I,) or, by group, (I, G).
+
+    By group an admission is followed by the decode in the best one. A cost is infinite where the
+    role of a group rules the service out.
+    """
+    by_class = (slice(None), *[None] * (prefill.ndim - 1))
+    prompt = (instance.prices.prefill * instance.prompt_tokens)[by_class]
+    output = (instance.prices.decode * instance.output_tokens)[by_class]
+    bundled = pricing == "bundled"
     at_prefill, at_decode = (0.0 * prompt, prompt + output) if bundled else (prompt, output)
-    nothing = _ZERO * (prompt + output)
+    nothing = NO_BID * (prompt + output)
 
     def rounded(bids: np.ndarray) -> np.ndarray:
         return np.where(np.abs(bids) < nothing, 0.0, bids)
 
-    decode, alone = rounded(at_decode - prices.decode), rounded(at_prefill - prices.prefill)
+    decodes, alone = rounded(at_decode - decode), rounded(at_prefill - prefill)
+    best = decodes.max(axis=1, keepdims=True) if decodes.ndim > 1 else decodes
     # Where a prefill pays by itself, a decode that does not is left out.
-    follows = np.where(alone >= 0.0, np.maximum(decode, 0.0), decode)
-    return Bids(rounded(alone + follows), decode, alone)
+    follows = np.where(alone >= 0.0, np.maximum(best, 0.0), best)
+    return Bids(rounded(alone + follows), decodes, alone)
 
 
 def slot_ranks(plan: FluidPlan, n_gpus: int) -> SlotRanks:
@@ -62,6 +73,10 @@ def slot_ranks(plan: FluidPlan, n_gpus: int) -> SlotRanks:
     Priorities are bids, reserves those of :func:`slot_reserves`. A prefill goes before waiting
     decodes where it alone earns more per second in its slot than any of them.
     """
+    if isinstance(plan, FleetPlan):
+        from llm_sched_env.planning.fleet_ranks import fleet_ranks  # which needs this module
+
+        return fleet_ranks(plan, n_gpus)
     prices = slot_prices(plan, n_gpus)
     return ranks_at_prices(plan, n_gpus, prices, slot_bids(plan, prices))
 
@@ -72,8 +87,9 @@ def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids
     arriving = instance.arrival_rates
     prefilled = arriving * plan.admission_fraction
     decoded = instance.mixed_decode_rates * plan.y_mixed + instance.solo_decode_rates * plan.y_solo
+    slots = n_gpus * instance.hardware.batch_slots
     reserves = [
-        slot_reserves(plan, n_gpus, prices, bid, *flows)
+        slot_reserves(instance.patience_rates, slots, n_gpus, prices, bid, *flows)
         for bid, flows in (
             (bids.prefill, (arriving, prefilled)),
             (bids.decode, (prefilled, decoded)),
@@ -85,7 +101,8 @@ def ranks_at_prices(plan: FluidPlan, n_gpus: int, prices: SlotPrices, bids: Bids
 
 
 def slot_reserves(
-    plan: FluidPlan,
+    patience_rates: np.ndarray,
+    slots: int,
     n_gpus: int,
     prices: SlotPrices,
     bids: np.ndarray,
@@ -113,15 +130,15 @@ def slot_reserves(
     served from the k on with z^k <= 1 - (-bid) / (price of the decode).
 
     Args:
-        plan: whose patience and rates.
+        patience_rates: of the classes, 1/s.
+        slots: of the cluster.
         n_gpus: cluster size.
         prices: of slots.
         bids: of the classes.
         asking: requests per GPU and second that want a slot, shape (I,).
         served: of these, those that the plan serves.
     """
-    slots = n_gpus * plan.instance.hardware.batch_slots
-    reserve = _reserve_of_the_marginal(plan, prices, bids, asking, served)
+    reserve = _reserve_of_the_marginal(patience_rates, prices, bids, asking, served)
     reserves = np.where(bids > 0, 0.0, min(reserve, slots))
     a, s = n_gpus * asking[bids >= 0].sum(), n_gpus * served.sum()
     for i in np.flatnonzero(bids < 0):
@@ -135,14 +152,18 @@ def slot_reserves(
 
 
 def _reserve_of_the_marginal(
-    plan: FluidPlan, prices: SlotPrices, bids: np.ndarray, asking: np.ndarray, served: np.ndarray
+    patience_rates: np.ndarray,
+    prices: SlotPrices,
+    bids: np.ndarray,
+    asking: np.ndarray,
+    served: np.ndarray,
 ) -> float:
     """R of the classes of bid 0."""
     first = bids > 0
     protected = asking[first].sum()
-    if not 0 < protected < served.sum() * (1.0 - _ZERO) or prices.slot <= 0:
+    if not 0 < protected < served.sum() * (1.0 - NO_BID) or prices.slot <= 0:
         return 0.0
-    loss = (asking * plan.instance.patience_rates * bids)[first].sum() / protected
+    loss = (asking * patience_rates * bids)[first].sum() / protected
     return _best_reserve(loss / prices.slot, protected / served.sum())
 
 

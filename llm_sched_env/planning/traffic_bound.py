@@ -19,7 +19,7 @@ from llm_sched_env.errors import ConfigurationError, PlanError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.request_work import RequestWork, request_work
 from llm_sched_env.planning.arrival_paths import ArrivalPath, whole_steps
-from llm_sched_env.planning.gpu_group import iteration_times
+from llm_sched_env.planning.iteration_times import iteration_times
 from llm_sched_env.planning.linear_program import objective
 from llm_sched_env.planning.operating_point import OperatingPoint, two_speed_equivalent
 
@@ -150,7 +150,7 @@ class _PathProgram:
 
         if len(self.columns) == len(_COLUMNS):
             return
-        hardware, steps = self.given.hardware, len(self.path.arrivals)
+        hardware, steps = self.given.only_hardware, len(self.path.arrivals)
         slots, chunk = hardware.batch_slots, hardware.chunk_tokens
         (s0, s1, _), (m0, m1, m2, _, m4) = iteration_times(hardware)
         work = RequestWork(*np.array([request_work(c, hardware) for c in self.given.classes]).T)
@@ -255,7 +255,8 @@ class _PathProgram:
 
 def _fastest(instance: Instance) -> Instance:
     """The instance at two speeds that no iteration beats; itself under those laws."""
-    times, hardware = iteration_times(instance.hardware), instance.hardware
+    hardware = instance.only_hardware
+    times = iteration_times(hardware)
     chunk = 0 if _short_chunks(instance) else hardware.chunk_tokens
     least = times.mixed[0] + times.mixed[1] * chunk
     return two_speed_equivalent(instance, OperatingPoint(least, times.solo[0], 1.0))

@@ -121,10 +121,11 @@ def require_memory_of_runs(
     # Beside each cluster lies a fresh one, from which it starts.
     clusters = 2 * at_once * cluster_bytes(instance, rule, n_gpus, latencies=True)
     histograms = 8 * N_LATENCIES * instance.n_classes * HISTOGRAM_BINS
+    slots = max(group.hardware.batch_slots for group in instance.groups)
     require_memory(
         clusters + replications * histograms,
-        f"{replications:,} replications of {n_gpus:,} GPUs with {instance.hardware.batch_slots:,} "
-        f"slots each, {at_once} at the same time,",
+        f"{replications:,} replications of {n_gpus:,} GPUs with {slots:,} slots each, "
+        f"{at_once} at the same time,",
     )
 
 
@@ -253,7 +254,9 @@ class PythonRuns:
             self.policy.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
 
     def _at_intervals(self, run: Run, replication: int, found: Replications) -> Metrics:
-        chosen = IntervalConfiguration.validated(horizon=run.horizon, **self.arguments)
+        chosen = IntervalConfiguration.validated(
+            run.cluster.instance, run.cluster.n_gpus, horizon=run.horizon, **self.arguments
+        )
         configuration = dataclasses.replace(chosen, cluster=run.cluster)
         control = IntervalControl(
             configuration, **run.mechanics, batch_type=run.batch_type("compiled")

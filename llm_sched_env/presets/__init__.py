@@ -11,6 +11,7 @@ from llm_sched_env.model.catalog import (
 from llm_sched_env.presets.named import (
     CHANGING_PRESETS,
     DEADLINE_PRESETS,
+    FLEET_PRESETS,
     MEASURED_PRESETS,
     NAMED_INSTANCES,
     PRESETS,
@@ -20,6 +21,7 @@ from llm_sched_env.presets.named import (
     chat_deadlines,
     dolly15k,
     h100_chat,
+    mixed_fleet,
     overload,
     resolve_instance,
 )
@@ -27,6 +29,7 @@ from llm_sched_env.presets.named import (
 __all__ = [
     "CHANGING_PRESETS",
     "DEADLINE_PRESETS",
+    "FLEET_PRESETS",
     "MEASURED_PRESETS",
     "NAMED_INSTANCES",
     "PAPER_PRICES",
@@ -40,6 +43,7 @@ __all__ = [
     "chat_deadlines",
     "dolly15k",
     "h100_chat",
+    "mixed_fleet",
     "overload",
     "resolve_instance",
 ]

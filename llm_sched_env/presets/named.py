@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
 from llm_sched_env.model.deadlines import Deadlines
+from llm_sched_env.model.fleet import Fleet, GpuGroup
 from llm_sched_env.model.instance import (
     Hardware,
     Instance,
@@ -152,8 +153,34 @@ def chat_deadlines() -> Instance:
     )
 
 
+def mixed_fleet() -> Instance:
+    """Chat, document questions and reasoning on H100s beside A100s, 13% above capacity.
+
+    Two of five GPUs are H100s. Both kinds of hardware are profiles of the linear operators of the
+    same model, Llama-2-7B (docs/calibration.md), so that they compare.
+    """
+    fleet = Fleet(
+        (
+            GpuGroup("h100", load_hardware("h100-llama2-7b"), 0.4),
+            GpuGroup("a100", load_hardware("a100-llama2-7b"), 0.6),
+        )
+    )
+    return Instance(
+        "mixed-fleet",
+        (
+            RequestClass("chat", 400.0, 250.0, 9.0, PATIENCE_RATE),
+            RequestClass("documents", 1800.0, 200.0, 4.0, PATIENCE_RATE),
+            RequestClass("reasoning", 300.0, 1200.0, 3.0, PATIENCE_RATE),
+        ),
+        fleet,
+        PAPER_PRICES,
+    )
+
+
 DEADLINE_PRESETS: dict[str, Callable[[], Instance]] = {"chat-deadlines": chat_deadlines}
 """Presets whose classes have deadlines."""
+FLEET_PRESETS: dict[str, Callable[[], Instance]] = {"mixed-fleet": mixed_fleet}
+"""Presets with several groups of GPUs."""
 MEASURED_PRESETS: dict[str, Callable[[], Instance]] = {"h100-chat": h100_chat}
 """Presets on measured hardware."""
 CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
@@ -167,7 +194,13 @@ CHANGING_PRESETS: dict[str, Callable[[], Instance]] = {
     "peaks": lambda: time_varying.peaks(dolly15k().scaled(0.6), "peaks"),
 }
 """Presets whose arrival rates change (time_varying.py); their mean rates set plan and R*."""
-NAMED_INSTANCES = {**PRESETS, **MEASURED_PRESETS, **DEADLINE_PRESETS, **CHANGING_PRESETS}
+NAMED_INSTANCES = {
+    **PRESETS,
+    **MEASURED_PRESETS,
+    **DEADLINE_PRESETS,
+    **FLEET_PRESETS,
+    **CHANGING_PRESETS,
+}
 """All presets that need no file."""
 
 

@@ -26,6 +26,7 @@ def cluster_row(states: EngineState, k: int) -> EngineState:
         states.settings[k],
         states.keys[k],
         states.clock[k],
+        states.groups[k],
         states.parameters[k],
         states.control[k],
         states.classes[k],
@@ -49,6 +50,8 @@ def cluster_row(states: EngineState, k: int) -> EngineState:
         states.available[k],
         states.available_positions[k],
         states.available_sizes[k],
+        states.group_available_sizes[k],
+        states.backlogs[k],
         states.queues[k],
         states.requests[k],
         states.free_requests[k],
@@ -73,8 +76,8 @@ def start(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1) or (N, 4I + 1).
-        occupancy: requests present per GPU, shape (5, I); all zero starts empty.
+        controls: shape (N, 2P + G) or (N, 4P + G).
+        occupancy: requests present per GPU, shape (5, P); all zero starts empty.
         k: the cluster.
     """
     state = cluster_row(states, k)
@@ -136,7 +139,7 @@ def advance(
         states: stacked states.
         workload: what arrives.
         logs: event logs, shape (N, L).
-        controls: shape (N, 2I + 1) or (N, 4I + 1).
+        controls: shape (N, 2P + G) or (N, 4P + G).
         set_controls: whether to apply the controls now.
         until: seconds, shape (N,).
         status: receives FINISHED or NEEDS_CAPACITY, shape (N,).

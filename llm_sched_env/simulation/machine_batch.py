@@ -246,10 +246,11 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _require_whole_iterations(batch: SimulationBatch) -> None:
     if batch.n_clusters != 1:
         raise ConfigurationError("n_clusters", batch.n_clusters, "1: a machine serves one cluster")
-    if not batch.instance.hardware.whole_iterations:
-        raise ConfigurationError(
-            "hardware starts", batch.instance.hardware.starts, "boundary: a machine runs iterations"
-        )
+    for group in batch.instance.groups:
+        if not group.hardware.whole_iterations:
+            raise ConfigurationError(
+                "hardware starts", group.hardware.starts, "boundary: a machine runs iterations"
+            )
     requests = batch.workload.recorded
     if len(requests.arrival_time) == 0:
         raise ConfigurationError("stream", None, "recorded requests, which a machine serves")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from llm_sched_env.simulation.engine import cluster_row
+from llm_sched_env.simulation.events import decisions
 from llm_sched_env.simulation.events.completion_tree import set_completion_time
-from llm_sched_env.simulation.events.decisions import is_possible
 from llm_sched_env.simulation.events.event_loop import next_event_time
 from llm_sched_env.simulation.gpu.quadratic_clock import seconds_to, synchronize
 from llm_sched_env.simulation.runtime.compiled import entry_point
@@ -58,7 +58,7 @@ def end_iteration(states: EngineState, gpu: int, time: float) -> bool:
     record.updated_time = time
     mark = record.prefill_mark
     if record.decodes > 0:
-        mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
+        mark = min(mark, state.decode_marks[gpu * state.settings[0].heap_slots])
     if mark > record.iterations:
         return False
     set_completion_time(state, gpu, time)
@@ -68,8 +68,4 @@ def end_iteration(states: EngineState, gpu: int, time: float) -> bool:
 @entry_point
 def can_act(states: EngineState) -> bool:
     """Whether an agent of cluster 0 could do anything but wait."""
-    state = cluster_row(states, 0)
-    for action in range(1, 1 + 3 * len(state.classes)):  # noqa: SIM110 - compiled
-        if is_possible(state, action):
-            return True
-    return False
+    return decisions.can_act(cluster_row(states, 0))

@@ -59,9 +59,9 @@ class SimulationBatch:
             :meth:`llm_sched_env.planning.class_profile`.
 
     Attributes:
-        controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2I + 1), with the gate
-            ``bid-price`` (N, 4I + 1). Methods that take controls take the shorter form too: it
-            leaves the ranks as they are.
+        controls: what :meth:`advance` sets, trusted to be valid; shape (N, 2P + G), P = I G, with
+            the gate ``bid-price`` (N, 4P + G), as scheduling/control.py has them. Methods that take
+            controls take the shorter form too: it leaves the ranks as they are.
     """
 
     def __init__(
@@ -107,7 +107,10 @@ class SimulationBatch:
         self._first_corrections = tuple(self._corrections)
         self._logs = np.zeros((self.n_clusters, log_events), layout.EVENT)
         self._status = np.zeros(self.n_clusters, np.int64)
-        self._short = 2 * instance.n_classes + 1
+        n_groups = len(instance.groups)
+        self._pairs = instance.n_classes * n_groups
+        self._short = 2 * self._pairs + n_groups
+        self._group_sizes = instance.group_sizes(self.n_gpus)
         self._ranks = self._ranks_of(self._fresh)
         self.controls = np.zeros((self.n_clusters, self._short + len(self._ranks)))
         self.controls[:, self._short :] = self._ranks
@@ -127,16 +130,16 @@ class SimulationBatch:
             k: the cluster.
             seed: of all its random streams; the same seed gives the same requests under
                 every rule.
-            controls: shape (2I + 1,): admission fractions, solo probabilities, mixed GPUs; with
-                the gate ``bid-price`` also (4I + 1,): then priorities and reserves. Without them
+            controls: shape (2P + G,): admission fractions, solo probabilities, mixed GPUs; with
+                the gate ``bid-price`` also (4P + G,): then priorities and reserves. Without them
                 the ranks of the constructor.
-            occupancy: requests present per GPU, shape (5, I), rows q_prefill, x, q_decode,
+            occupancy: requests present per GPU, shape (5, P), rows q_prefill, x, q_decode,
                 y_mixed, y_solo; default none.
         """
         checked = self._checked_controls(controls, ())
         if occupancy is None:
-            occupancy = np.zeros((5, self.instance.n_classes))
-        needed = int(np.ceil(occupancy.sum() * self.n_gpus)) + 5 * self.instance.n_classes
+            occupancy = np.zeros((5, self._pairs))
+        needed = int(np.ceil(occupancy.sum() * self.n_gpus)) + 5 * self._pairs
         while needed > self.states.requests.shape[1]:
             self._grow()
         allocation.reset_row(self.states, k, self._fresh)
@@ -181,7 +184,7 @@ class SimulationBatch:
         """All clusters go by another plan from now on, until they are started anew.
 
         Args:
-            controls: shape (2I + 1,).
+            controls: shape (2P + G,).
             rates: arrivals that the plan reckons with, per GPU and second, shape (I,).
             ranks: as in the constructor, likewise the others.
             weights: of the router ``weighted-randomized``.
@@ -209,7 +212,7 @@ class SimulationBatch:
 
         Args:
             until: ``inf`` runs past the last event of a recorded stream.
-            controls: shape (N, 2I + 1) or, with the gate ``bid-price``, (N, 4I + 1), set before
+            controls: shape (N, 2P + G) or, with the gate ``bid-price``, (N, 4P + G), set before
                 the first event; default: as they are.
             rows: first and one past the last cluster; default all.
         """
@@ -261,21 +264,22 @@ class SimulationBatch:
         if checked.shape not in wanted:
             allowed = " or ".join(map(str, wanted))
             raise ConfigurationError("controls of shape", checked.shape, f"shape {allowed}")
-        shares, pool = checked[..., : self._short - 1], checked[..., self._short - 1]
+        shares, pools = checked[..., : 2 * self._pairs], checked[..., 2 * self._pairs : self._short]
         if np.isnan(checked[..., self._short :]).any():
             raise ConfigurationError("controls", checked.tolist(), "ranks that are numbers")
         # Written so that NaN fails.
         if (
             not ((shares >= 0) & (shares <= 1)).all()
-            or not ((pool >= 0) & (pool <= self.n_gpus)).all()
+            or not ((pools >= 0) & (pools <= self._group_sizes)).all()
         ):
+            sizes = ", ".join(map(str, self._group_sizes))
             raise ConfigurationError(
-                "controls", checked.tolist(), f"shares in [0, 1] and a pool of 0 to {self.n_gpus}"
+                "controls", checked.tolist(), f"shares in [0, 1] and a pool of 0 to {sizes}"
             )
         return checked
 
     def _ranks_of(self, states: EngineState) -> np.ndarray:
-        """Ranks that controls may change, of the first cluster of these states; shape (2I,)."""
+        """Ranks that controls may change, of the first cluster of these states; shape (2P,)."""
         if self.rule.gate != "bid-price":
             return np.empty(0)
         return np.concatenate([states.control[name][0] for name in CONTROLLED_RANKS])

@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
+from llm_sched_env.model.fleet import Fleet
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.model.length_distributions import ObservedLengths
 from llm_sched_env.workloads.formats import CANONICAL
@@ -99,7 +100,7 @@ def instance_from_trace(
     trace: Trace,
     n_gpus: int,
     patience_rates: float | Sequence[float] = PATIENCE_RATE,
-    hardware: Hardware = QWEN_8B_A100,
+    hardware: Hardware | Fleet = QWEN_8B_A100,
     prices: Prices = PAPER_PRICES,
     *,
     seconds: tuple[float, float] | None = None,
@@ -113,7 +114,7 @@ def instance_from_trace(
         trace: what is replayed.
         n_gpus: cluster size n.
         patience_rates: theta, 1/s, one for all classes or one per class; default: the presets'.
-        hardware: iteration times and slots; default: Qwen-8B on an A100.
+        hardware: iteration times and slots, or groups of GPUs; default: Qwen-8B on an A100.
         prices: revenue per token; default: the paper's.
         seconds: only of the requests that arrive in [start, end), at their rate over these
             seconds; requests at the end count too if it is not before the last arrival. A class

@@ -32,9 +32,12 @@ _PACKAGE = Path(llm_sched_env.__file__).parent
 _ELSEWHERE = {
     "cli.py",
     "__main__.py",
+    "adaptation",
+    "bandits",
     "commands",
     "files",
     "plugins",
+    "sizing",
     "validation",
     "policies/timing.py",
     "evaluation/comparison.py",

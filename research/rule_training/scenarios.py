@@ -123,7 +123,7 @@ def _around_a_preset(rng: np.random.Generator, name: str) -> Instance:
             )
         )
     hardware = dataclasses.replace(
-        preset.hardware,
+        preset.only_hardware,
         beta=preset.hardware.beta * float(np.exp(rng.uniform(-0.5, 0.5))),
         gamma=preset.hardware.gamma * float(rng.uniform(0.8, 1.2)),
     )

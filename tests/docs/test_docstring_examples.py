@@ -12,6 +12,17 @@ import llm_sched_env as lse
 
 # Documented, but not loaded by ``import llm_sched_env``.
 FURTHER = (
+    "llm_sched_env.bandits:Assumptions",
+    "llm_sched_env.bandits:Certificate",
+    "llm_sched_env.bandits:DiscountedUCB",
+    "llm_sched_env.bandits:EllipsoidalMinUCB",
+    "llm_sched_env.bandits:EmpiricalBayes",
+    "llm_sched_env.bandits:LearnedCertificate",
+    "llm_sched_env.bandits:LinUCB",
+    "llm_sched_env.bandits:OfflineData",
+    "llm_sched_env.bandits:PooledUCB",
+    "llm_sched_env.bandits:StagedUCB",
+    "llm_sched_env.bandits:min_ucb",
     "llm_sched_env.envs.event_env:LLMSchedEventEnv",
     "llm_sched_env.envs.event_vector_env:LLMSchedEventVectorEnv",
     "llm_sched_env.envs.interval_env:LLMSchedEnv",
@@ -23,6 +34,16 @@ FURTHER = (
     "llm_sched_env.exact.optimum:optimum",
     "llm_sched_env.policies.registry:registered_policies",
     "llm_sched_env.policies.registry:resolve_policy",
+    "llm_sched_env.sizing.bound:greatest_rate_factor",
+    "llm_sched_env.sizing.bound:least_gpus",
+    "llm_sched_env.sizing.bound:least_work",
+    "llm_sched_env.sizing.requirement:Requirement",
+    "llm_sched_env.sizing.requirement:share_of",
+    "llm_sched_env.sizing.size:size",
+    "llm_sched_env.sizing.tune:front_ranks",
+    "llm_sched_env.sizing.tune:tune",
+    "llm_sched_env.sizing.workload:instance_workload",
+    "llm_sched_env.sizing.workload:trace_workload",
 )
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}
 for path in FURTHER:

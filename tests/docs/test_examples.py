@@ -45,3 +45,11 @@ def test_replay_trace(capsys, tmp_path):
     out = capsys.readouterr().out
     assert out.startswith("1391 requests")
     assert len(re.findall(r"[\d.]+ of R\*, TTFT p99", out)) == 2
+
+
+def test_size_cluster(capsys):
+    main_of("size_cluster")(rate=6.0, horizon=60.0)
+    out = capsys.readouterr().out
+    once, twice = (int(n) for n in re.findall(r"take (\d+) h100", out))
+    assert 1 <= once <= twice
+    assert len(re.findall(r"ruled out", out)) == 2

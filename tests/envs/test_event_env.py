@@ -165,7 +165,7 @@ def test_masks_say_what_slots_and_queues_allow(router, pools):
         if pools == "dynamic":
             opens = [(free & ~prefilling).any()] * 2 + [(free & prefilling).any()]
         else:
-            pool = np.arange(4) < state.clock["mixed_pool_size"][0]
+            pool = np.arange(4) < state.groups["mixed_pool_size"][0]
             opens = [(pool & free & ~prefilling).any(), (~pool & free).any()]
             opens.append((pool & (decodes < slots - 1)).any())
         waiting = state.waiting[state.waiting["queue"] >= 0]

@@ -83,7 +83,7 @@ def test_bounds_checks_reach_the_engine(tmp_path):
     code = (
         "import numpy as np\n"
         "from llm_sched_env.envs.actions import apply_actions\n"
-        "apply_actions(np.ones((2, 1)), np.array([7]), 1, 5, np.zeros((2, 3)))"
+        "apply_actions(np.ones((2, 1)), np.array([7]), 1, np.array([5]), np.zeros((2, 3)))"
     )
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     result = subprocess.run(

@@ -52,7 +52,7 @@ def same_bytes(a, b):
 def check_consistent(sim):
     """Capacities (12)-(14), counts against GPUs, every request in one place."""
     state = sim.state
-    slots = int(state.settings["batch_slots"][0])
+    slots = int(state.groups["batch_slots"][0])
     prefilling = state.gpus["prefill_request"] >= 0
     decodes = state.gpus["decodes"]
     assert (decodes + prefilling <= slots).all()
@@ -62,7 +62,7 @@ def check_consistent(sim):
     assert (state.classes["y_mixed"] == mixed).all()
     assert (state.classes["y_solo"] == state.class_decodes.sum(axis=0) - mixed).all()
     if state.settings["pools"][0] == STATIC_POOLS:
-        size = int(state.clock["mixed_pool_size"][0])
+        size = int(state.groups["mixed_pool_size"][0])
         assert not prefilling[size:].any()
         assert (decodes[:size] <= slots - 1).all()
     inside = sum(state.classes[name] for name in OCCUPANCIES).sum()
@@ -354,12 +354,12 @@ def test_ties_of_the_occupancy_gate_survive_rounding(longest):
     state.control.queue_target[:] = 0.0
     state.classes.q_prefill[:] = 1
     state.classes.q_prefill[longest] = 2
-    assert _class_by_occupancy.py_func(state, strict=False) == longest
+    assert _class_by_occupancy.py_func(state, strict=False, anywhere=True) == (longest, 0)
     state.classes.x[longest] += 1
-    assert _class_by_occupancy.py_func(state, strict=False) == 1 - longest
+    assert _class_by_occupancy.py_func(state, strict=False, anywhere=True) == (1 - longest, 0)
     # The strict gate: a class exactly at its target, up to rounding, waits.
     state.control.prefill_target[:] = np.nextafter(state.classes.x.astype(float), np.inf)
-    assert _class_by_occupancy.py_func(state, strict=True) == -1
+    assert _class_by_occupancy.py_func(state, strict=True, anywhere=True) == (-1, 0)
 
 
 def test_compiled_once():

@@ -1,8 +1,9 @@
 """Decisions of an agent: possible actions, their effects, and the next decision time.
 
-Action 0 waits; 1 + i takes the head of class i's prefill queue to a GPU that can prefill, 1 + I + i
-the head of its decode line to a solo GPU, 1 + 2I + i to a mixed one. Under randomized routing solo
-and mixed GPUs have lines of their own, so action a > 0 takes from queue a - 1.
+With P pairs of a class and a group of GPUs (layout.py), of one group the classes: action 0 waits;
+1 + p takes the head of the class's prefill queue to a GPU of the group that can prefill, 1 + P + p
+the head of its decode line to a solo GPU there, 1 + 2P + p to a mixed one. Under randomized routing
+solo and mixed GPUs have lines of their own.
 
 With a limit of KV tokens there may be no room for the request on any GPU of the set: then nothing
 happens, and the action is impossible until something does.
@@ -21,7 +22,7 @@ from llm_sched_env.simulation.events.event_loop import (
 from llm_sched_env.simulation.events.waiting import leave_queue, start_patience
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus
 from llm_sched_env.simulation.runtime.compiled import compiled
-from llm_sched_env.simulation.scheduling.availability import random_available
+from llm_sched_env.simulation.scheduling.availability import random_in_group
 from llm_sched_env.simulation.scheduling.dispatch import prefill_tokens, start_decode, start_prefill
 from llm_sched_env.simulation.scheduling.rules import AGENT_ROUTER, COUPLED_ROUTER
 from llm_sched_env.simulation.state.layout import (
@@ -43,11 +44,12 @@ RUN_ON, STAND_STILL = -1, -2
 @compiled
 def queue_of_action(state: EngineState, action: int) -> int:
     """The queue whose head an action other than WAIT takes."""
-    n_classes = len(state.classes)
-    queue = action - 1
-    if state.settings[0].router == AGENT_ROUTER and queue >= 2 * n_classes:
-        queue -= n_classes
-    return queue
+    n_classes, n_pairs = len(state.parameters), len(state.classes)
+    part = (action - 1) // n_pairs
+    i = (action - 1) % n_pairs // len(state.groups)
+    if state.settings[0].router == AGENT_ROUTER:
+        part = min(1, part)
+    return part * n_classes + i
 
 
 @compiled
@@ -65,16 +67,16 @@ def is_possible(state: EngineState, action: int) -> bool:
     if action == WAIT:
         return True
     which = _set_of_action(state, action)
-    i = (action - 1) % len(state.classes)
+    pair = (action - 1) % len(state.classes)
     return (
         state.queues[queue_of_action(state, action)].head >= 0
-        and state.available_sizes[which] > 0
-        and (state.control[i].without_room >> which) & 1 == 0
+        and state.group_available_sizes[pair % len(state.groups), which] > 0
+        and (state.control[pair].without_room >> which) & 1 == 0
     )
 
 
 @compiled
-def _can_act(state: EngineState) -> bool:
+def can_act(state: EngineState) -> bool:
     """Whether anything but a wait is possible."""
     clock = state.clock[0]
     if clock.waiting_prefills + clock.waiting_decodes == 0:
@@ -88,23 +90,24 @@ def _can_act(state: EngineState) -> bool:
 @compiled
 def _forget_lack_of_room(state: EngineState) -> None:
     if len(state.kv_reserved) > 0:
-        for i in range(len(state.classes)):
-            state.control[i].without_room = 0
+        for pair in range(len(state.classes)):
+            state.control[pair].without_room = 0
 
 
 @compiled
 def _take_action(state: EngineState, log: np.ndarray, action: int, time: float) -> None:
-    """Start the prefill or decode of a possible action on a random GPU of its set."""
+    """Start the prefill or decode of a possible action on a random GPU of its set and group."""
     which = _set_of_action(state, action)
+    pair = (action - 1) % len(state.classes)
     entry = state.queues[queue_of_action(state, action)].head
     record = state.requests[state.waiting[entry].request]
     if which == PREFILL:
         tokens = prefill_tokens(state, state.waiting[entry].request)
     else:
         tokens = record.prompt_tokens + record.output_tokens
-    gpu = random_available(state, which, tokens)
+    gpu = random_in_group(state, which, pair % len(state.groups), tokens)
     if gpu < 0:
-        state.control[record.request_class].without_room |= 1 << which
+        state.control[pair].without_room |= 1 << which
         return
     _forget_lack_of_room(state)
     request = leave_queue(state, entry, time)
@@ -128,7 +131,7 @@ def _settle(state: EngineState, log: np.ndarray, gpu: int, entry: int, time: flo
     """
     _forget_lack_of_room(state)
     if entry >= 0:
-        if state.waiting[entry].queue < len(state.classes):
+        if state.waiting[entry].queue < state.settings[0].prefill_queues:
             start_patience(state, entry, time)
         elif state.settings[0].router == COUPLED_ROUTER:
             start_decode(state, log, gpu, leave_queue(state, entry, time), time)
@@ -168,12 +171,12 @@ def run_to_decision(
     if not waiting:
         _take_action(state, log, action, clock.time)
     while True:
-        can_act = _can_act(state)
-        if can_act and not waiting:
+        acts = can_act(state)
+        if acts and not waiting:
             return DECISION
         waiting = False
         # Whoever can act has decided at the last event or wake-up: at clock.time.
-        wake_time = clock.time + wake_interval if can_act else np.inf
+        wake_time = clock.time + wake_interval if acts else np.inf
         time = next_event_time(state)
         if min(time, wake_time) > until or min(time, wake_time) == np.inf:
             break

@@ -16,7 +16,11 @@ from llm_sched_env.simulation.events.completion_tree import next_completion_time
 from llm_sched_env.simulation.events.good_requests import count_good
 from llm_sched_env.simulation.events.patience_heap import first_deadline
 from llm_sched_env.simulation.events.statistics import count_latency, log_event
-from llm_sched_env.simulation.events.waiting import join_queue, leave_queue, start_patience
+from llm_sched_env.simulation.events.waiting import (
+    join_queue,
+    leave_queue,
+    start_patience,
+)
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus
 from llm_sched_env.simulation.runtime.compiled import compiled
 from llm_sched_env.simulation.scheduling.availability import update_available
@@ -26,8 +30,14 @@ from llm_sched_env.simulation.scheduling.dispatch import (
     dispatch,
     end_decode,
     end_prefill,
+    pair_of,
 )
 from llm_sched_env.simulation.scheduling.gates import accrue_credit
+from llm_sched_env.simulation.scheduling.on_arrival import (
+    add_backlog,
+    join_prefill_queue,
+    routes_on_arrival,
+)
 from llm_sched_env.simulation.scheduling.rules import CORRECTED_BID_PRICE_ROUTER
 from llm_sched_env.simulation.scheduling.state_features import foresee_arrivals, observe_arrival
 from llm_sched_env.simulation.state.layout import (
@@ -69,7 +79,7 @@ def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float
     clock.next_index += 1
     schedule_next_arrival(state, workload)
     record = state.requests[request]
-    totals = state.totals[record.request_class]
+    totals = state.totals[record.request_class * len(state.groups)]
     totals.arrived += 1
     log_event(state, log, time, ARRIVE, record.index, -1)
     if record.prompt_tokens + record.output_tokens > state.settings[0].kv_tokens:
@@ -81,7 +91,7 @@ def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float
         observe_arrival(state, record.request_class, time)
         if state.settings[0].steady == 0:
             foresee_arrivals(state, workload, time)
-    return join_queue(state, request, record.request_class, time)
+    return join_prefill_queue(state, request, time)
 
 
 @compiled
@@ -91,7 +101,7 @@ def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) 
     record = state.requests[request]
     i = record.request_class
     settings = state.settings[0]
-    totals = state.totals[i]
+    totals = state.totals[pair_of(state, i, gpu)]
     record.first_token_time = time
     record.prefilled_event = state.clock[0].events
     billed = record.prompt_tokens if settings.bill_own_tokens else state.parameters[i].prompt_tokens
@@ -102,7 +112,9 @@ def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) 
     totals.ttft_sum += time - record.arrival_time
     count_latency(state, TTFT, i, time - record.arrival_time)
     log_event(state, log, time, PREFILL_END, record.index, gpu)
-    return join_queue(state, request, len(state.classes) + choose_line(state, i), time)
+    return join_queue(
+        state, request, state.settings[0].prefill_queues + choose_line(state, i), time
+    )
 
 
 @compiled
@@ -112,7 +124,8 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     record = state.requests[request]
     i = record.request_class
     settings = state.settings[0]
-    totals = state.totals[i]
+    pair = pair_of(state, i, gpu)
+    totals = state.totals[pair]
     prompt, output = record.prompt_tokens, record.output_tokens
     if not settings.bill_own_tokens:
         prompt, output = state.parameters[i].prompt_tokens, state.parameters[i].output_tokens
@@ -132,7 +145,7 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     count_latency(state, E2E, i, e2e)
     count_latency(state, TPOT, i, tpot)
     ttft = record.first_token_time - record.arrival_time
-    count_good(state, i, ttft, tpot, bill, decode_bill)
+    count_good(state, i, pair, ttft, tpot, bill, decode_bill)
     log_event(state, log, time, DECODE_END, record.index, gpu)
     _release(state, request)
 
@@ -142,23 +155,27 @@ def _abandon(state: EngineState, log: np.ndarray, time: float) -> None:
     """The waiting request with the earliest deadline gives up."""
     entry = state.patience_items[0]
     waiting = state.waiting[entry]
-    totals = state.totals[waiting.request_class]
+    totals = state.totals[waiting.request_class * len(state.groups)]
     index = state.requests[waiting.request].index
-    if waiting.queue < len(state.classes):
+    if waiting.queue < state.settings[0].prefill_queues:
         totals.abandoned_prefill += 1
         log_event(state, log, time, LEAVE_PREFILL, index, -1)
     else:
         totals.abandoned_decode += 1
         log_event(state, log, time, LEAVE_DECODE, index, -1)
-    _release(state, leave_queue(state, entry, time))
+    queue = waiting.queue
+    request = leave_queue(state, entry, time)
+    if routes_on_arrival(state) and queue < state.settings[0].prefill_queues:
+        add_backlog(state, queue // len(state.parameters), request, -1)
+    _release(state, request)
 
 
 @compiled
 def _grant_credit(state: EngineState, time: float) -> None:
     """A credit timer fires: its class has the credit of one admission, whatever the rounding."""
-    i = state.clock[0].credit_class
-    accrue_credit(state, i, time)
-    state.control[i].credit = max(1.0, state.control[i].credit)
+    pair = state.clock[0].credit_pair
+    accrue_credit(state, pair, time)
+    state.control[pair].credit = max(1.0, state.control[pair].credit)
 
 
 @compiled
@@ -166,7 +183,7 @@ def _decode_ends_first(state: EngineState, gpu: int) -> bool:
     record = state.gpus[gpu]
     if record.decodes == 0:
         return False
-    return state.decode_marks[gpu * state.settings[0].batch_slots] <= record.prefill_mark
+    return state.decode_marks[gpu * state.settings[0].heap_slots] <= record.prefill_mark
 
 
 @compiled
@@ -205,14 +222,29 @@ def handle_event(
         return gpu, entry
     if time == first_deadline(state):
         clock.events += 1
+        queue = state.waiting[state.patience_items[0]].queue
         _abandon(state, log, now)
-        stale = clock.credit_time < np.inf and state.queues[clock.credit_class].head < 0
+        if routes_on_arrival(state):
+            return _gpu_of_queue(state, queue), -1
+        waits = state.queues[clock.credit_pair // len(state.groups)].head >= 0
+        stale = clock.credit_time < np.inf and not waits
         return (-1 if stale or len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
     if time == clock.credit_time:
         _grant_credit(state, now)
         return -1, -1
     clock.events += 1
-    return -1, _arrive(state, workload, log, now)
+    entry = _arrive(state, workload, log, now)
+    if routes_on_arrival(state) and entry >= 0:
+        return _gpu_of_queue(state, state.waiting[entry].queue), entry
+    return -1, entry
+
+
+@compiled
+def _gpu_of_queue(state: EngineState, queue: int) -> int:
+    """Where requests wait at GPUs: whose queue it is; -1 for a decode line."""
+    if queue >= state.settings[0].prefill_queues:
+        return -1
+    return queue // len(state.parameters)
 
 
 @compiled

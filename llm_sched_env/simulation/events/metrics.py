@@ -22,6 +22,8 @@ from llm_sched_env.simulation.state.layout import (
 )
 
 LATENCIES = {"ttft": TTFT, "tpot": TPOT, "e2e": E2E}
+_IN_SERVICE = ("x", "y_mixed", "y_solo")
+_SERVED = ("admitted", "prefilled", "completed")
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
@@ -50,7 +52,9 @@ class Metrics:
     inside. ``deadline_counts`` has the completed requests that were good, and those whose first
     token was late (``late_ttft``) or whose tokens were slow (``late_tpot``), some of them both;
     ``good_revenue`` is what the good ones earn at completion.
-    Arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
+    ``by_group`` has, by class and group of GPUs, shape (I, G), the occupancies of the services and
+    how many requests were ``admitted``, ``prefilled`` and ``completed`` there.
+    Other arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
 
@@ -67,6 +71,7 @@ class Metrics:
     prefill_revenue: np.ndarray
     decode_revenue: np.ndarray
     good_revenue: np.ndarray
+    by_group: dict[str, np.ndarray]
     latency_counts: np.ndarray
     latency_sums: np.ndarray
     events: int
@@ -94,30 +99,39 @@ class Metrics:
 
 def read_metrics(state: EngineState) -> Metrics:
     """The metrics of a state since its last :func:`reset_metrics`."""
-    clock, totals, classes = state.clock[0], state.totals, state.classes
+    clock = state.clock[0]
+    by_pair = (len(state.parameters), len(state.groups))
     start, end = float(clock["metrics_start"]), float(clock["time"])
     gpu_seconds = len(state.gpus) * (end - start)
+    totals, classes = state.totals.reshape(by_pair), state.classes.reshape(by_pair)
     occupancy = {}
     for name in OCCUPANCIES:
         area = classes[name] * end + totals[f"{name}_area"]
         # Rounding of the running sums can leave -1e-16 where nothing ever was.
         occupancy[name] = np.maximum(area, 0.0) / gpu_seconds if gpu_seconds > 0 else area * np.nan
+
+    def by_class(name: str) -> np.ndarray:
+        summed: np.ndarray = totals[name].sum(axis=1)
+        return summed
+
     return Metrics(
         n_gpus=len(state.gpus),
         start=start,
         end=end,
-        occupancy=occupancy,
-        counts={name: totals[name].copy() for name in COUNTS},
-        deadline_counts={name: totals[name].copy() for name in DEADLINE_COUNTS},
-        inside=np.sum([classes[name] for name in OCCUPANCIES], axis=0),
-        prompt_tokens=totals["prompt_tokens"].copy(),
-        output_tokens=totals["output_tokens"].copy(),
-        bundled_revenue=totals["bundled_revenue"].copy(),
-        prefill_revenue=totals["prefill_revenue"].copy(),
-        decode_revenue=totals["decode_revenue"].copy(),
-        good_revenue=totals["good_revenue"].copy(),
+        occupancy={name: values.sum(axis=1) for name, values in occupancy.items()},
+        counts={name: by_class(name) for name in COUNTS},
+        deadline_counts={name: by_class(name) for name in DEADLINE_COUNTS},
+        inside=np.sum([classes[name] for name in OCCUPANCIES], axis=(0, 2)),
+        prompt_tokens=by_class("prompt_tokens"),
+        output_tokens=by_class("output_tokens"),
+        bundled_revenue=by_class("bundled_revenue"),
+        prefill_revenue=by_class("prefill_revenue"),
+        decode_revenue=by_class("decode_revenue"),
+        good_revenue=by_class("good_revenue"),
+        by_group={name: occupancy[name] for name in _IN_SERVICE}
+        | {name: totals[name].copy() for name in _SERVED},
         latency_counts=state.histograms.copy(),
-        latency_sums=np.array([totals[f"{name}_sum"] for name in LATENCIES]),
+        latency_sums=np.array([by_class(f"{name}_sum") for name in LATENCIES]),
         events=int(clock["events"]),
     )
 

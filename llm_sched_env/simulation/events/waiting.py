@@ -1,8 +1,9 @@
 """First-come-first-served prefill and decode queues, with patience.
 
-Queue i < I is the prefill queue of class i, queue I + l the decode line l. A waiting request has
-an entry of a small pool; queues are doubly linked through the entries, so that one that gives up
-leaves in O(1). Patience is drawn only for a request that really waits, as draw 2k (prefill
+Queue i < I is the prefill queue of class i, queue I + l the decode line l; where requests wait at
+GPUs, queue g I + i < n I is that of class i at GPU g, queue n I + l the decode line l. A waiting
+request has an entry of a small pool; queues are doubly linked through the entries, so that one that
+gives up leaves in O(1). Patience is drawn only for a request that really waits, as draw 2k (prefill
 queue) or 2k + 1 (decode line) of its stream for request k; a recorded stream may give it, the same
 in each queue.
 """
@@ -46,6 +47,29 @@ def join_queue(state: EngineState, request: int, queue: int, time: float) -> Any
 
 
 @compiled
+def sort_by_prompt(state: EngineState, entry: int) -> None:
+    """Move the last of a queue ahead of those with longer prompts."""
+    waiting = state.waiting[entry]
+    tokens = state.requests[waiting.request].prompt_tokens
+    ahead = waiting.previous
+    while ahead >= 0 and state.requests[state.waiting[ahead].request].prompt_tokens > tokens:
+        ahead = state.waiting[ahead].previous
+    if ahead == waiting.previous:
+        return
+    ends = state.queues[waiting.queue]
+    ends.tail = waiting.previous
+    state.waiting[waiting.previous].next = -1
+    waiting.previous = ahead
+    if ahead >= 0:
+        waiting.next = state.waiting[ahead].next
+        state.waiting[ahead].next = entry
+    else:
+        waiting.next = ends.head
+        ends.head = entry
+    state.waiting[waiting.next].previous = entry
+
+
+@compiled
 def leave_queue(state: EngineState, entry: int, time: float) -> int:
     """Unlink an entry from wherever it waits, forget its deadline and return its request."""
     waiting = state.waiting[entry]
@@ -71,13 +95,16 @@ def leave_queue(state: EngineState, entry: int, time: float) -> int:
 @compiled
 def _count_waiting(state: EngineState, i: int, queue: int, change: int, time: float) -> None:
     clock = state.clock[0]
-    if queue < len(state.classes):
-        state.classes[i].q_prefill += change
-        state.totals[i].q_prefill_area -= change * time
+    first = i * len(state.groups)
+    if queue < state.settings[0].prefill_queues:
+        if len(state.backlogs) > 0:
+            state.backlogs[queue // len(state.parameters)].waiting += change
+        state.classes[first].q_prefill += change
+        state.totals[first].q_prefill_area -= change * time
         clock.waiting_prefills += change
     else:
-        state.classes[i].q_decode += change
-        state.totals[i].q_decode_area -= change * time
+        state.classes[first].q_decode += change
+        state.totals[first].q_decode_area -= change * time
         clock.waiting_decodes += change
 
 
@@ -93,5 +120,5 @@ def start_patience(state: EngineState, entry: int, time: float) -> None:
     if rate <= 0.0:
         return
     index = state.requests[waiting.request].index
-    draw = 2 * index + (1 if waiting.queue >= len(state.classes) else 0)
+    draw = 2 * index + (1 if waiting.queue >= state.settings[0].prefill_queues else 0)
     set_deadline(state, entry, time + exponential(state.keys[PATIENCE], draw) / rate)

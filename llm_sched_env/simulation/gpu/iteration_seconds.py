@@ -9,10 +9,11 @@ from llm_sched_env.simulation.state.layout import AFFINE, EngineState
 @compiled
 def seconds_by_requests(state: EngineState, gpu: int) -> float:
     """Of the GPU's present mode and, if affine, number of decodes."""
-    settings, record = state.settings[0], state.gpus[gpu]
+    record = state.gpus[gpu]
+    group = state.groups[record.group]
     mixed = record.prefill_request >= 0
-    if settings.law == AFFINE:
-        tokens = record.decodes + (settings.chunk_tokens if mixed else 0.0)
-        above = max(0.0, tokens - settings.flat_tokens)
-        return settings.solo_seconds + settings.token_seconds * above
-    return settings.mixed_seconds if mixed else settings.solo_seconds
+    if group.law == AFFINE:
+        tokens = record.decodes + (group.chunk_tokens if mixed else 0.0)
+        above = max(0.0, tokens - group.flat_tokens)
+        return group.solo_seconds + group.token_seconds * above
+    return group.mixed_seconds if mixed else group.solo_seconds

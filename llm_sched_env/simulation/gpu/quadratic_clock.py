@@ -33,9 +33,9 @@ _AT_BOUNDARY = 1e-6
 
 
 @compiled
-def decode_iterations(state: EngineState, output_tokens: float) -> float:
+def decode_iterations(state: EngineState, gpu: int, output_tokens: float) -> float:
     """Iterations of a decode: a token each, and whole ones with boundary starts."""
-    if state.settings[0].whole_iterations:
+    if state.groups[state.gpus[gpu].group].whole_iterations:
         return math.ceil(output_tokens)
     return output_tokens
 
@@ -43,19 +43,20 @@ def decode_iterations(state: EngineState, output_tokens: float) -> float:
 @compiled
 def set_load_speed(state: EngineState, gpu: int) -> None:
     """Set the growth and the seconds of iterations at the clock value of the record."""
-    settings, record, load = state.settings[0], state.gpus[gpu], state.loads[gpu]
+    record, load = state.gpus[gpu], state.loads[gpu]
+    group = state.groups[record.group]
     decodes, kv, growth = np.float64(record.decodes), load.kv_tokens, 0.0
-    if settings.law != KV_AWARE:
+    if group.law != KV_AWARE:
         seconds = seconds_by_requests(state, gpu)
     elif record.prefill_request >= 0:
         chunk = load.chunk_tokens
-        per_prompt = settings.mixed_prompt + settings.mixed_context * load.cached_tokens
-        seconds = settings.mixed_seconds + settings.mixed_decode * decodes
-        seconds += settings.mixed_kv * kv + per_prompt * chunk
-        growth = settings.mixed_kv * decodes + settings.mixed_context * chunk * chunk
+        per_prompt = group.mixed_prompt + group.mixed_context * load.cached_tokens
+        seconds = group.mixed_seconds + group.mixed_decode * decodes
+        seconds += group.mixed_kv * kv + per_prompt * chunk
+        growth = group.mixed_kv * decodes + group.mixed_context * chunk * chunk
     else:
-        seconds = settings.solo_seconds + settings.solo_decode * decodes + settings.solo_kv * kv
-        growth = settings.solo_kv * decodes
+        seconds = group.solo_seconds + group.solo_decode * decodes + group.solo_kv * kv
+        growth = group.solo_kv * decodes
     record.iteration_seconds = seconds
     load.growth = growth
 
@@ -99,13 +100,14 @@ def _begin_last_chunk(state: EngineState, gpu: int) -> None:
 @compiled_apart
 def _seconds_through_last_chunk(state: EngineState, gpu: int, mark: float) -> float:
     """Seconds to a clock value that lies behind the beginning of the last chunk."""
-    settings, record, load = state.settings[0], state.gpus[gpu], state.loads[gpu]
+    record, load = state.gpus[gpu], state.loads[gpu]
+    group = state.groups[record.group]
     before, after = load.last_chunk_mark - record.iterations, mark - load.last_chunk_mark
     chunk, last = load.chunk_tokens, load.last_chunk_tokens
     cached = load.cached_tokens + chunk * before
-    per_prompt = settings.mixed_prompt + settings.mixed_context * cached
+    per_prompt = group.mixed_prompt + group.mixed_context * cached
     seconds = record.iteration_seconds + load.growth * before - per_prompt * (chunk - last)
-    growth = load.growth - settings.mixed_context * (chunk * chunk - last * last)
+    growth = load.growth - group.mixed_context * (chunk * chunk - last * last)
     return _seconds_of(record.iteration_seconds, load.growth, before) + _seconds_of(
         seconds, growth, after
     )
@@ -137,7 +139,7 @@ def synchronize(state: EngineState, gpu: int, time: float) -> None:
     if elapsed <= 0.0:
         return
     iterations = _iterations_in(record.iteration_seconds, load.growth, elapsed)
-    if state.settings[0].whole_iterations:
+    if state.groups[record.group].whole_iterations:
         iterations = math.ceil(iterations - _AT_BOUNDARY)
     _count(state, gpu, iterations)
 
@@ -145,20 +147,21 @@ def synchronize(state: EngineState, gpu: int, time: float) -> None:
 @compiled
 def load_prefill(state: EngineState, gpu: int, prompt_tokens: float) -> None:
     """The chunks of a prefill that starts at the record's clock value; before its mark is set."""
-    settings, load = state.settings[0], state.loads[gpu]
+    record, load = state.gpus[gpu], state.loads[gpu]
+    group = state.groups[record.group]
     load.cached_tokens = 0.0
-    load.chunk_tokens = settings.chunk_tokens
+    load.chunk_tokens = group.chunk_tokens
     load.last_chunk_mark = np.inf
-    if settings.padded_chunks or not settings.whole_chunks:
+    if group.padded_chunks or not group.whole_chunks:
         return
-    whole = math.floor(prompt_tokens / settings.chunk_tokens)
-    left = prompt_tokens - whole * settings.chunk_tokens
+    whole = math.floor(prompt_tokens / group.chunk_tokens)
+    left = prompt_tokens - whole * group.chunk_tokens
     if left > 0.0:
         if whole == 0.0:
             load.chunk_tokens = left
         else:
             load.last_chunk_tokens = left
-            load.last_chunk_mark = state.gpus[gpu].iterations + whole
+            load.last_chunk_mark = record.iterations + whole
 
 
 @compiled
@@ -167,7 +170,7 @@ def change_load(
 ) -> None:
     """A decode has joined (1) or left (-1) at the record's clock value, with its context."""
     context = prompt_tokens + made_tokens
-    if state.settings[0].whole_iterations:
+    if state.groups[state.gpus[gpu].group].whole_iterations:
         context += 0.5
     state.loads[gpu].kv_tokens += change * context
     set_load_speed(state, gpu)

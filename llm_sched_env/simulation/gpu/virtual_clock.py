@@ -34,10 +34,11 @@ def iterations_now(state: EngineState, gpu: int, time: float) -> float:
 
 
 @compiled
-def prefill_iterations(state: EngineState, prompt_tokens: float) -> float:
+def prefill_iterations(state: EngineState, gpu: int, prompt_tokens: float) -> float:
     """Iterations of a prefill: P / C, rounded up if chunks are whole."""
-    iterations = prompt_tokens / state.settings[0].chunk_tokens
-    return math.ceil(iterations) if state.settings[0].whole_chunks else iterations
+    group = state.groups[state.gpus[gpu].group]
+    iterations = prompt_tokens / group.chunk_tokens
+    return math.ceil(iterations) if group.whole_chunks else iterations
 
 
 @compiled
@@ -82,7 +83,7 @@ def reschedule_gpus(state: EngineState) -> None:
         record.is_rescheduled = 0
         mark = record.prefill_mark
         if record.decodes > 0:
-            mark = min(mark, state.decode_marks[gpu * state.settings[0].batch_slots])
+            mark = min(mark, state.decode_marks[gpu * state.settings[0].heap_slots])
         time = np.inf
         if mark < np.inf:
             if state.settings[0].quadratic_clock:
@@ -105,7 +106,7 @@ def begin_prefill(state: EngineState, gpu: int, request: int, time: float) -> No
     else:
         rebase(state, gpu, time)
     record.prefill_request = request
-    record.prefill_mark = record.iterations + prefill_iterations(state, prompt_tokens)
+    record.prefill_mark = record.iterations + prefill_iterations(state, gpu, prompt_tokens)
     _change_mode(state, gpu, 1, time)
 
 
@@ -128,13 +129,15 @@ def _change_mode(state: EngineState, gpu: int, to_mixed: int, time: float) -> No
     """The GPU's decodes are mixed ones (1) or solo ones (-1) from now on."""
     set_speed(state, gpu)
     reschedule(state, gpu)
-    for i in range(len(state.classes)):
+    group, n_groups = state.gpus[gpu].group, len(state.groups)
+    for i in range(len(state.parameters)):
         change = state.class_decodes[gpu, i] * to_mixed
         if change != 0:
-            state.classes[i].y_mixed += change
-            state.classes[i].y_solo -= change
-            state.totals[i].y_mixed_area -= change * time
-            state.totals[i].y_solo_area += change * time
+            pair = i * n_groups + group
+            state.classes[pair].y_mixed += change
+            state.classes[pair].y_solo -= change
+            state.totals[pair].y_mixed_area -= change * time
+            state.totals[pair].y_solo_area += change * time
 
 
 @compiled
@@ -143,7 +146,7 @@ def begin_decode(state: EngineState, gpu: int, request: int, time: float) -> Non
     record = state.requests[request]
     if state.settings[0].quadratic_clock:
         synchronize(state, gpu, time)
-        mark = state.gpus[gpu].iterations + decode_iterations(state, record.output_tokens)
+        mark = state.gpus[gpu].iterations + decode_iterations(state, gpu, record.output_tokens)
         _push_decode(state, gpu, request, mark)
         change_load(state, gpu, record.prompt_tokens, 0.0, 1)
         reschedule(state, gpu)
@@ -161,7 +164,7 @@ def finish_decode(state: EngineState, gpu: int, time: float) -> int:
     request = _pop_decode(state, gpu)
     record = state.requests[request]
     if state.settings[0].quadratic_clock:
-        made = decode_iterations(state, record.output_tokens)
+        made = decode_iterations(state, gpu, record.output_tokens)
         change_load(state, gpu, record.prompt_tokens, made, -1)
     _count_decode(state, gpu, record.request_class, -1, time)
     return request
@@ -171,14 +174,15 @@ def finish_decode(state: EngineState, gpu: int, time: float) -> int:
 def _count_decode(state: EngineState, gpu: int, i: int, change: int, time: float) -> None:
     """A decode of class i starts (1) or ends (-1) on a GPU, already in or out of its marks."""
     state.class_decodes[gpu, i] += change
-    if state.gpus[gpu].prefill_request >= 0:
-        state.classes[i].y_mixed += change
-        state.totals[i].y_mixed_area -= change * time
+    record = state.gpus[gpu]
+    pair = i * len(state.groups) + record.group
+    if record.prefill_request >= 0:
+        state.classes[pair].y_mixed += change
+        state.totals[pair].y_mixed_area -= change * time
     else:
-        state.classes[i].y_solo += change
-        state.totals[i].y_solo_area -= change * time
-    settings = state.settings[0]
-    if settings.law == AFFINE and not settings.quadratic_clock:
+        state.classes[pair].y_solo += change
+        state.totals[pair].y_solo_area -= change * time
+    if state.groups[record.group].law == AFFINE and not state.settings[0].quadratic_clock:
         rebase(state, gpu, time)
         set_speed(state, gpu)
         reschedule(state, gpu)
@@ -195,7 +199,7 @@ def _ends_before(state: EngineState, mark_a: float, a: int, mark_b: float, b: in
 @compiled
 def _push_decode(state: EngineState, gpu: int, request: int, mark: float) -> None:
     """Add a decode to the GPU's mark heap."""
-    base = gpu * state.settings[0].batch_slots
+    base = gpu * state.settings[0].heap_slots
     record = state.gpus[gpu]
     place = np.int64(record.decodes)
     record.decodes += 1
@@ -217,7 +221,7 @@ def _push_decode(state: EngineState, gpu: int, request: int, mark: float) -> Non
 @compiled
 def _pop_decode(state: EngineState, gpu: int) -> int:
     """Take the first decode to end off the GPU's mark heap and return its request."""
-    base = gpu * state.settings[0].batch_slots
+    base = gpu * state.settings[0].heap_slots
     record = state.gpus[gpu]
     first = state.decode_requests[base]
     reschedule(state, gpu)

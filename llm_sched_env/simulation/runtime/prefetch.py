@@ -56,20 +56,20 @@ def is_large(state: EngineState) -> bool:
 @compiled
 def prefetch_gpu(state: EngineState, gpu: int) -> None:
     """A GPU that will soon be worked on: its clock, marks and requests."""
-    first = gpu * state.settings[0].batch_slots
+    first = gpu * state.settings[0].heap_slots
     _prefetch(state.gpus, gpu)
     if state.settings[0].quadratic_clock:
         _prefetch(state.loads, gpu)
     _prefetch(state.class_decodes, gpu)
     _prefetch(state.decode_requests, first)
     _prefetch(state.decode_marks, first)
-    _prefetch(state.decode_marks, first + min(_MARKS_PER_LINE, state.settings[0].batch_slots - 1))
+    _prefetch(state.decode_marks, first + min(_MARKS_PER_LINE, state.settings[0].heap_slots - 1))
 
 
 @compiled
 def prefetch_next_requests(state: EngineState, gpu: int) -> None:
     """The requests of a GPU that may end next there, once the GPU itself is in the cache."""
-    request = state.decode_requests[gpu * state.settings[0].batch_slots]
+    request = state.decode_requests[gpu * state.settings[0].heap_slots]
     _prefetch(state.requests, max(0, request))
     _prefetch(state.requests, max(0, state.gpus[gpu].prefill_request))
 
@@ -85,10 +85,11 @@ def prefetch_cluster(state: EngineState) -> None:
     _prefetch(state.waiting, 0)
     _prefetch(state.patience_keys, 0)
     _prefetch(state.patience_items, 0)
-    for i in range(len(state.classes)):
-        _prefetch(state.control, i)
-        _prefetch(state.classes, i)
-        _prefetch(state.totals, i)
+    for pair in range(len(state.classes)):
+        _prefetch(state.control, pair)
+        _prefetch(state.classes, pair)
+        _prefetch(state.totals, pair)
+    for i in range(len(state.parameters)):
         _prefetch(state.parameters, i)
     for place in range(0, len(state.completion_times), _TIMES_PER_LINE):
         _prefetch(state.completion_times, place)

@@ -6,7 +6,8 @@
 - ``PREFILL``: a GPU allowed to prefill, without a prefill, with a free slot.
 
 A static mixed pool reserves one slot per GPU for prefill, so it takes at most B - 1 decodes.
-With a limit of KV tokens a GPU must also have room for the request that is placed.
+With a limit of KV tokens a GPU must also have room for the request that is placed. In a set the
+members of a group stand together, from the place of its first GPU on.
 """
 
 from __future__ import annotations
@@ -28,17 +29,21 @@ from llm_sched_env.simulation.state.layout import (
 
 @compiled
 def _set_membership(state: EngineState, which: int, gpu: int, member: bool) -> None:
-    size = state.available_sizes[which]
+    g = state.gpus[gpu].group
+    size = state.group_available_sizes[g, which]
+    end = state.groups[g].first_gpu + size
     if member:
-        state.available[which, size] = gpu
-        state.available_positions[gpu, which] = size
-        state.available_sizes[which] = size + 1
+        state.available[which, end] = gpu
+        state.available_positions[gpu, which] = end
+        state.group_available_sizes[g, which] = size + 1
+        state.available_sizes[which] += 1
     else:
         place = state.available_positions[gpu, which]
-        last = state.available[which, size - 1]
+        last = state.available[which, end - 1]
         state.available[which, place] = last
         state.available_positions[last, which] = place
-        state.available_sizes[which] = size - 1
+        state.group_available_sizes[g, which] = size - 1
+        state.available_sizes[which] -= 1
 
 
 @compiled
@@ -52,21 +57,25 @@ def _change_membership(state: EngineState, gpu: int, old: int, new: int) -> None
 @compiled
 def update_available(state: EngineState, gpu: int) -> None:
     """Bring the three sets in line with one GPU's slots, mode and pool."""
-    settings = state.settings[0]
     record = state.gpus[gpu]
+    group = state.groups[record.group]
     prefilling = record.prefill_request >= 0
-    free = record.decodes + (1 if prefilling else 0) < settings.batch_slots
-    if settings.pools == DYNAMIC_POOLS:
+    free = record.decodes + (1 if prefilling else 0) < group.batch_slots
+    if state.settings[0].pools == DYNAMIC_POOLS:
         solo = free and not prefilling
         mixed = free and prefilling
         prefill = solo
-    elif gpu < state.clock[0].mixed_pool_size:
+    elif gpu - group.first_gpu < group.mixed_pool_size:
         solo = False
-        mixed = record.decodes < settings.batch_slots - 1
+        mixed = record.decodes < group.batch_slots - 1
         prefill = free and not prefilling
     else:
         solo = free
         mixed = False
+        prefill = False
+    if group.decodes == 0:
+        solo = mixed = False
+    if group.prefills == 0:
         prefill = False
     new = (solo << SOLO_DECODE) | (mixed << MIXED_DECODE) | (prefill << PREFILL)
     old = record.membership
@@ -76,15 +85,16 @@ def update_available(state: EngineState, gpu: int) -> None:
 
 
 @compiled
-def random_available(state: EngineState, which: int, tokens: float) -> int:
-    """A random member of a set with room for ``tokens`` of KV cache, or -1.
+def random_in_group(state: EngineState, which: int, g: int, tokens: float) -> int:
+    """A random member of a set in a group with room for ``tokens`` of KV cache, or -1.
 
-    Uniform over the set; draws only if it has several members. With a limit of KV tokens the
-    first that has room from a uniformly random place on.
+    Uniform over these; draws only if there are several. With a limit of KV tokens the first that
+    has room from a uniformly random place on.
     """
-    size = state.available_sizes[which]
+    size = state.group_available_sizes[g, which]
     if size == 0:
         return -1
+    first = state.groups[g].first_gpu
     place = np.int64(0)
     if size > 1:
         clock = state.clock[0]
@@ -93,13 +103,42 @@ def random_available(state: EngineState, which: int, tokens: float) -> int:
         clock.routing_draws += 1
         if is_large(state):
             # Where the next draw will fall, unless the set changes there.
-            prefetch_gpu(
-                state, state.available[which, random_below(key, clock.routing_draws, size)]
-            )
+            ahead = first + random_below(key, clock.routing_draws, size)
+            prefetch_gpu(state, state.available[which, ahead])
     if len(state.kv_reserved) > 0:
+        members = state.available[which, first : first + size]
         most = state.settings[0].kv_tokens - tokens
-        return _first_with_room(state.available[which, :size], place, state.kv_reserved, most)
-    return state.available[which, place]
+        return _first_with_room(members, place, state.kv_reserved, most)
+    return state.available[which, first + place]
+
+
+@compiled
+def random_available(state: EngineState, which: int, tokens: float) -> int:
+    """The same in the whole cluster: in a group drawn by how many of its GPUs are in the set."""
+    n_groups = len(state.groups)
+    if n_groups == 1:
+        return random_in_group(state, which, 0, tokens)
+    drawn = _group_by_lot(state, which)
+    for step in range(n_groups):
+        gpu = random_in_group(state, which, (drawn + step) % n_groups, tokens)
+        if gpu >= 0:
+            return gpu
+    return -1
+
+
+@compiled
+def _group_by_lot(state: EngineState, which: int) -> int:
+    size = state.available_sizes[which]
+    if size <= 1:
+        return 0
+    clock = state.clock[0]
+    place = random_below(state.keys[ROUTING], clock.routing_draws, size)
+    clock.routing_draws += 1
+    g = 0
+    while place >= state.group_available_sizes[g, which]:
+        place -= state.group_available_sizes[g, which]
+        g += 1
+    return g
 
 
 @compiled_apart
@@ -120,8 +159,10 @@ def least_reserved(state: EngineState, which: int) -> float:
     if len(state.kv_reserved) == 0:
         return 0.0
     least = np.inf
-    for place in range(state.available_sizes[which]):
-        least = min(least, state.kv_reserved[state.available[which, place]])
+    for g in range(len(state.groups)):
+        first = state.groups[g].first_gpu
+        for place in range(first, first + state.group_available_sizes[g, which]):
+            least = min(least, state.kv_reserved[state.available[which, place]])
     return least
 
 

@@ -12,13 +12,13 @@ from llm_sched_env.simulation.state.layout import MIXED_DECODE, MIXED_LINE, SOLO
 @compiled
 def class_line(state: EngineState, pool: int, i: int) -> int:
     """The line of class i in a pool (SOLO_LINE where lines are not by pool)."""
-    return pool * len(state.classes) + i
+    return pool * len(state.parameters) + i
 
 
 @compiled
 def _can_start(state: EngineState, pool: int, i: int, reserved: float) -> bool:
     """Whether class i has a head in a pool's lines with room where ``reserved`` tokens are."""
-    entry = state.queues[len(state.classes) + class_line(state, pool, i)].head
+    entry = state.queues[len(state.parameters) + class_line(state, pool, i)].head
     if entry < 0:
         return False
     record = state.requests[state.waiting[entry].request]
@@ -59,25 +59,50 @@ def _by_lot(state: EngineState, pool: int, reserved: float, total: float, last: 
 
 
 @compiled
-def choose_line_by_bid(state: EngineState) -> int:
-    """The line of the highest priority whose reserve of free slots is there, or -1."""
+def can_decode(state: EngineState, g: int) -> bool:
+    """Whether a group has a free decode slot."""
+    sizes = state.group_available_sizes[g]
+    return sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
+
+
+@compiled
+def choose_line_by_bid(state: EngineState) -> tuple[int, int]:
+    """The line of the highest priority whose reserve of free slots is there, or -1, and the group.
+
+    Of groups of equal priority the one that is furthest below the plan.
+    """
     free = free_slots(state)
-    n_classes = len(state.classes)
-    best = -1
+    n_classes, n_groups = len(state.parameters), len(state.groups)
+    best, best_group, greatest = -1, 0, 0.0
     for i in range(n_classes):
-        own = state.parameters[i]
-        if state.queues[n_classes + i].head < 0 or free < own.decode_reserve:
+        if state.queues[n_classes + i].head < 0:
             continue
-        if best < 0:
-            best = i
-            continue
-        greatest = state.parameters[best].decode_priority
-        longer = own.decode_priority == greatest and waits_longer(
-            state, n_classes + i, n_classes + best
-        )
-        if own.decode_priority > greatest or longer:
-            best = i
-    return best
+        for g in range(n_groups):
+            own = state.control[i * n_groups + g]
+            if free < own.decode_reserve or (n_groups > 1 and not can_decode(state, g)):
+                continue
+            priority = own.decode_priority
+            if best < 0 or priority > greatest:
+                better = True
+            elif priority < greatest:
+                better = False
+            elif i == best:
+                better = decodes_less(state, i, g, best_group)
+            else:
+                better = waits_longer(state, n_classes + i, n_classes + best)
+            if better:
+                best, best_group, greatest = i, g, priority
+    return best, best_group
+
+
+@compiled
+def decodes_less(state: EngineState, i: int, g: int, other: int) -> bool:
+    """Whether class i has fewer of its planned decodes in group g than in another."""
+    first = i * len(state.groups)
+    own, others = state.classes[first + g], state.classes[first + other]
+    return (own.y_mixed + own.y_solo) * state.control[first + other].routing < (
+        others.y_mixed + others.y_solo
+    ) * state.control[first + g].routing
 
 
 @compiled_apart
@@ -92,9 +117,9 @@ def choose_line_by_weight(state: EngineState, pool: int) -> int:
         return -1
     reserved = least_reserved(state, which)
     first = class_line(state, pool, 0)
-    queues = len(state.classes) + first
+    queues = len(state.parameters) + first
     total, contenders, chosen, longest = 0.0, 0, -1, -1
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         if not _can_start(state, pool, i, reserved):
             continue
         if longest < 0 or waits_longer(state, queues + i, queues + longest):

@@ -71,7 +71,7 @@ def correct_ranks(state: EngineState, time: float) -> int:
     forget_arrivals(state, time)
     free = free_slots(state)
     releases = read_cluster_features(state, free)
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         own = state.classes[i]
         if own.q_prefill > 0 or own.q_decode > 0:
             read_class_features(state, i, free, releases)
@@ -95,7 +95,7 @@ def choose_corrected_class(state: EngineState, free: int) -> int:
     """The class to admit: the highest corrected priority of those whose reserve is free, or -1."""
     scale = state.settings[0].slot_scale
     best, best_rank = -1, -np.inf
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         if state.classes[i].q_prefill == 0:
             continue
         control, corrections = state.control[i], state.corrections[i]
@@ -111,16 +111,17 @@ def choose_corrected_class(state: EngineState, free: int) -> int:
 @compiled
 def choose_corrected_line(state: EngineState, free: int) -> int:
     """The line of decodes to serve: the highest corrected priority whose reserve is free, or -1."""
-    scale, n_classes = state.settings[0].slot_scale, len(state.classes)
+    scale, n_classes = state.settings[0].slot_scale, len(state.parameters)
     best, best_rank = -1, -np.inf
     for i in range(n_classes):
         if state.queues[n_classes + i].head < 0:
             continue
-        parameters, corrections = state.parameters[i], state.corrections[i]
-        if free < parameters.decode_reserve - scale * corrections[DECODE_RESERVE]:
+        parameters, control = state.parameters[i], state.control[i]
+        corrections = state.corrections[i]
+        if free < control.decode_reserve - scale * corrections[DECODE_RESERVE]:
             continue
         dearer = parameters.decode_cost * math.expm1(corrections[PRICE_FACTOR])
-        rank = parameters.decode_priority - dearer
+        rank = control.decode_priority - dearer
         rank += state.settings[0].rank_scale * corrections[DECODE_PRIORITY]
         longer = rank == best_rank and waits_longer(state, n_classes + i, n_classes + best)
         if best < 0 or rank > best_rank or longer:
@@ -131,16 +132,14 @@ def choose_corrected_line(state: EngineState, free: int) -> int:
 @compiled
 def goes_before_decodes(state: EngineState, i: int) -> bool:
     """Whether class i is admitted before a waiting decode is placed."""
-    return state.parameters[i].precedes_decodes + state.corrections[i, PRECEDES_DECODES] > 0.5
+    return state.control[i].precedes_decodes + state.corrections[i, PRECEDES_DECODES] > 0.5
 
 
 @compiled
 def gpu_for_decode(state: EngineState, line: int, tokens: float, somebody_admissible: bool) -> int:
     """A GPU for the head of a line, or -1."""
-    settings = state.settings[0]
-    mixed_first = (
-        somebody_admissible or settings.typical_mixed_seconds <= settings.typical_solo_seconds
-    )
+    group = state.groups[0]
+    mixed_first = somebody_admissible or group.typical_mixed_seconds <= group.typical_solo_seconds
     flag = (1.0 if mixed_first else 0.0) + state.corrections[line, MIXED_FIRST]
     first, second = (MIXED_DECODE, SOLO_DECODE) if flag > 0.5 else (SOLO_DECODE, MIXED_DECODE)
     gpu = random_available(state, first, tokens)

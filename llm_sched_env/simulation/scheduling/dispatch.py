@@ -21,6 +21,7 @@ from llm_sched_env.simulation.gpu.virtual_clock import (
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.scheduling.availability import (
     random_available,
+    random_in_group,
     reserve_tokens,
     update_available,
 )
@@ -28,6 +29,7 @@ from llm_sched_env.simulation.scheduling.class_lines import (
     choose_line_by_bid,
     choose_line_by_weight,
     class_line,
+    decodes_less,
 )
 from llm_sched_env.simulation.scheduling.corrected_dispatch import (
     choose_corrected_class,
@@ -37,6 +39,11 @@ from llm_sched_env.simulation.scheduling.corrected_dispatch import (
     gpu_for_decode,
 )
 from llm_sched_env.simulation.scheduling.gates import choose_class, spend_credit
+from llm_sched_env.simulation.scheduling.on_arrival import (
+    add_backlog,
+    next_in_queue,
+    routes_on_arrival,
+)
 from llm_sched_env.simulation.scheduling.rules import (
     BID_PRICE_ROUTER,
     CORRECTED_BID_PRICE_ROUTER,
@@ -63,21 +70,27 @@ from llm_sched_env.simulation.state.layout import (
 def prefill_tokens(state: EngineState, request: int) -> float:
     """KV tokens a prefill reserves: its prompt and, if its decode stays there, its output."""
     record = state.requests[request]
-    if state.settings[0].router == COUPLED_ROUTER:
+    if state.settings[0].router == COUPLED_ROUTER or routes_on_arrival(state):
         return record.prompt_tokens + record.output_tokens
     return record.prompt_tokens
+
+
+@compiled
+def pair_of(state: EngineState, i: int, gpu: int) -> int:
+    """The pair of a class and the group of a GPU."""
+    return i * len(state.groups) + state.gpus[gpu].group
 
 
 @compiled
 def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
     """Put a request into the prefill slot of a GPU, which turns mixed."""
     record = state.requests[request]
-    i = record.request_class
+    pair = pair_of(state, record.request_class, gpu)
     begin_prefill(state, gpu, request, time)
     reserve_tokens(state, gpu, prefill_tokens(state, request))
-    state.classes[i].x += 1
-    state.totals[i].x_area -= time
-    state.totals[i].admitted += 1
+    state.classes[pair].x += 1
+    state.totals[pair].x_area -= time
+    state.totals[pair].admitted += 1
     update_available(state, gpu)
     log_event(state, log, time, PREFILL_START, record.index, gpu)
 
@@ -86,11 +99,13 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
 def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     """Take the prefill of a GPU out of its slot and return its request."""
     request = state.gpus[gpu].prefill_request
-    i = state.requests[request].request_class
+    pair = pair_of(state, state.requests[request].request_class, gpu)
     finish_prefill(state, gpu, time)
+    if routes_on_arrival(state):
+        add_backlog(state, gpu, request, -1)
     reserve_tokens(state, gpu, -prefill_tokens(state, request))
-    state.classes[i].x -= 1
-    state.totals[i].x_area += time
+    state.classes[pair].x -= 1
+    state.totals[pair].x_area += time
     return request
 
 
@@ -122,40 +137,72 @@ def choose_line(state: EngineState, i: int) -> int:
         clock = state.clock[0]
         draw = uniform(state.keys[ROUTING], clock.routing_draws)
         clock.routing_draws += 1
-        line = SOLO_LINE if draw < state.control[i].solo_probability else MIXED_LINE
+        line = SOLO_LINE if draw < state.control[i * len(state.groups)].routing else MIXED_LINE
     return class_line(state, line, i) if settings.class_lines else line
 
 
 @compiled_apart
-def _gpu_leaving_room(state: EngineState, tokens: float, time: float) -> int:
-    """A GPU for a decode: a mixed one first while somebody could be admitted, else a solo one.
+def _gpu_leaving_room(state: EngineState, g: int, tokens: float, time: float) -> int:
+    """A GPU of a group for a decode: a mixed one first while somebody could be admitted.
 
     So GPUs without a prefill stay free for one. If mixed iterations are the faster, always mixed.
     """
-    settings = state.settings[0]
-    mixed_first = settings.typical_mixed_seconds <= settings.typical_solo_seconds
+    group = state.groups[g]
+    mixed_first = group.typical_mixed_seconds <= group.typical_solo_seconds
     if not mixed_first and state.clock[0].waiting_prefills > 0:
-        mixed_first = choose_class(state, time) >= 0
-    gpu = random_available(state, MIXED_DECODE if mixed_first else SOLO_DECODE, tokens)
+        i, _ = choose_class(state, time, anywhere=True)
+        mixed_first = i >= 0
+    gpu = random_in_group(state, MIXED_DECODE if mixed_first else SOLO_DECODE, g, tokens)
     if gpu < 0:
-        gpu = random_available(state, SOLO_DECODE if mixed_first else MIXED_DECODE, tokens)
+        gpu = random_in_group(state, SOLO_DECODE if mixed_first else MIXED_DECODE, g, tokens)
     return gpu
 
 
 @compiled
-def _gpu_for_line(state: EngineState, line: int, event_gpu: int, tokens: float, time: float) -> int:
+def _group_for_decode(state: EngineState, i: int, which: int) -> int:
+    """Of the groups with a GPU in a set, the one with the fewest of its planned decodes, or -1."""
+    best = -1
+    for g in range(len(state.groups)):
+        if state.group_available_sizes[g, which] > 0 and (
+            best < 0 or decodes_less(state, i, g, best)
+        ):
+            best = g
+    return best
+
+
+@compiled
+def _gpu_by_plan(state: EngineState, i: int, which: int, tokens: float) -> int:
+    """A GPU of a set for a decode of class i, or -1."""
+    if len(state.groups) == 1:
+        return random_in_group(state, which, 0, tokens)
+    g = _group_for_decode(state, i, which)
+    return random_in_group(state, which, g, tokens) if g >= 0 else -1
+
+
+@compiled
+def _gpu_for_line(state: EngineState, line: int, event_gpu: int, request: int, time: float) -> int:
     """A GPU with a decode slot, and room for the tokens, for the head of a line, or -1."""
     router = state.settings[0].router
+    record = state.requests[request]
+    tokens = record.prompt_tokens + record.output_tokens
+    i = record.request_class
     if router == PREFILL_AWARE_ROUTER:
-        return _gpu_leaving_room(state, tokens, time)
+        g = 0
+        if len(state.groups) > 1:
+            g = _group_for_decode(state, i, SOLO_DECODE)
+            if g < 0:
+                g = _group_for_decode(state, i, MIXED_DECODE)
+            if g < 0:
+                return -1
+        return _gpu_leaving_room(state, g, tokens, time)
     if router == COUPLED_ROUTER:
         return event_gpu
     which = SOLO_DECODE
     if router == RANDOMIZED_ROUTER and line == MIXED_LINE:
         which = MIXED_DECODE
-    gpu = random_available(state, which, tokens)
+    gpu = _gpu_by_plan(state, i, which, tokens)
     if gpu < 0 and router == SOLO_FIRST_ROUTER:
-        gpu = random_available(state, MIXED_DECODE, tokens)
+        gpu = _gpu_by_plan(state, i, MIXED_DECODE, tokens)
     return gpu
 
 
@@ -167,7 +214,7 @@ def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
             line = choose_line_by_weight(state, pool)
             if line < 0:
                 break
-            entry = state.queues[len(state.classes) + line].head
+            entry = state.queues[len(state.parameters) + line].head
             record = state.requests[state.waiting[entry].request]
             gpu = random_available(state, which, record.prompt_tokens + record.output_tokens)
             start_decode(state, log, gpu, leave_queue(state, entry, time), time)
@@ -178,25 +225,27 @@ def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: fl
     if state.clock[0].waiting_decodes == 0:
         return
     for line in range(N_DECODE_POOLS):
-        queue = len(state.classes) + line
+        queue = len(state.parameters) + line
         while state.queues[queue].head >= 0:
             entry = state.queues[queue].head
-            record = state.requests[state.waiting[entry].request]
-            tokens = record.prompt_tokens + record.output_tokens
-            gpu = _gpu_for_line(state, line, event_gpu, tokens, time)
+            gpu = _gpu_for_line(state, line, event_gpu, state.waiting[entry].request, time)
             if gpu < 0:
                 break
             start_decode(state, log, gpu, leave_queue(state, entry, time), time)
 
 
 @compiled
-def _admit_head(state: EngineState, log: np.ndarray, i: int, time: float) -> bool:
-    """Start the prefill of the head of class i; False if no GPU has room for it."""
+def _admit_head(state: EngineState, log: np.ndarray, i: int, g: int, time: float) -> bool:
+    """Start the prefill of the head of class i in a group, -1 any; False if no GPU has room."""
     entry = state.queues[i].head
-    gpu = random_available(state, PREFILL, prefill_tokens(state, state.waiting[entry].request))
+    tokens = prefill_tokens(state, state.waiting[entry].request)
+    if g < 0:
+        gpu = random_available(state, PREFILL, tokens)
+    else:
+        gpu = random_in_group(state, PREFILL, g, tokens)
     if gpu < 0:
         return False
-    spend_credit(state, i, time)
+    spend_credit(state, pair_of(state, i, gpu), time)
     start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
     return True
 
@@ -204,8 +253,8 @@ def _admit_head(state: EngineState, log: np.ndarray, i: int, time: float) -> boo
 @compiled
 def _admit(state: EngineState, log: np.ndarray, time: float) -> None:
     while state.clock[0].waiting_prefills > 0 and state.available_sizes[PREFILL] > 0:
-        i = choose_class(state, time)
-        if i < 0 or not _admit_head(state, log, i, time):
+        i, g = choose_class(state, time, anywhere=False)
+        if i < 0 or not _admit_head(state, log, i, g, time):
             return
     state.clock[0].credit_time = np.inf
 
@@ -220,11 +269,11 @@ def _dispatch_by_weight(state: EngineState, log: np.ndarray, time: float) -> Non
 
 
 @compiled
-def _decode_head(state: EngineState, log: np.ndarray, line: int, time: float) -> bool:
+def _decode_head(state: EngineState, log: np.ndarray, line: int, g: int, time: float) -> bool:
     """Start the decode of the head of a line on the GPU that leaves room for prefills, if any."""
-    entry = state.queues[len(state.classes) + line].head
+    entry = state.queues[len(state.parameters) + line].head
     record = state.requests[state.waiting[entry].request]
-    gpu = _gpu_leaving_room(state, record.prompt_tokens + record.output_tokens, time)
+    gpu = _gpu_leaving_room(state, g, record.prompt_tokens + record.output_tokens, time)
     if gpu < 0:
         return False
     start_decode(state, log, gpu, leave_queue(state, entry, time), time)
@@ -240,16 +289,16 @@ def _serve_by_bid(state: EngineState, log: np.ndarray, time: float) -> None:
     sizes = state.available_sizes
     prefills_fit, decodes_fit = True, True  # until a head finds no room for its KV tokens
     while True:
-        i, line = -1, -1
+        i, line, g, h = -1, -1, 0, 0
         if prefills_fit and state.clock[0].waiting_prefills > 0 and sizes[PREFILL] > 0:
-            i = choose_class(state, time)
+            i, g = choose_class(state, time, anywhere=False)
         has_slot = sizes[SOLO_DECODE] > 0 or sizes[MIXED_DECODE] > 0
         if decodes_fit and state.clock[0].waiting_decodes > 0 and has_slot:
-            line = choose_line_by_bid(state)
-        if i >= 0 and (line < 0 or state.parameters[i].precedes_decodes != 0):
-            prefills_fit = _admit_head(state, log, i, time)
+            line, h = choose_line_by_bid(state)
+        if i >= 0 and (line < 0 or state.control[i * len(state.groups) + g].precedes_decodes != 0):
+            prefills_fit = _admit_head(state, log, i, g, time)
         elif line >= 0:
-            decodes_fit = _decode_head(state, log, line, time)
+            decodes_fit = _decode_head(state, log, line, h, time)
         else:
             return
 
@@ -269,9 +318,9 @@ def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) ->
         i = choose_corrected_class(state, free)
         line = choose_corrected_line(state, free) if can_place else -1
         if can_admit and i >= 0 and (line < 0 or goes_before_decodes(state, i)):
-            prefills_fit = _admit_head(state, log, i, time)
+            prefills_fit = _admit_head(state, log, i, 0, time)
         elif line >= 0:
-            entry = state.queues[len(state.classes) + line].head
+            entry = state.queues[len(state.parameters) + line].head
             record = state.requests[state.waiting[entry].request]
             tokens = record.prompt_tokens + record.output_tokens
             gpu = gpu_for_decode(state, line, tokens, i >= 0)
@@ -283,9 +332,66 @@ def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) ->
 
 
 @compiled
+def _admit_at(state: EngineState, log: np.ndarray, gpu: int, time: float) -> None:
+    """Start the prefill that a GPU's own scheduler takes next, if it can start one."""
+    if (state.gpus[gpu].membership >> PREFILL) & 1 == 0:
+        return
+    entry = next_in_queue(state, gpu)
+    if entry < 0:
+        return
+    tokens = prefill_tokens(state, state.waiting[entry].request)
+    full = len(state.kv_reserved) > 0
+    if full and state.kv_reserved[gpu] > state.settings[0].kv_tokens - tokens:
+        return
+    start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
+
+
+@compiled
+def _gpu_that_decodes(state: EngineState, tokens: float) -> int:
+    """A random GPU with a free slot among those that only decode, or -1."""
+    for g in range(len(state.groups)):
+        if state.groups[g].prefills == 0:
+            gpu = random_in_group(state, SOLO_DECODE, g, tokens)
+            if gpu >= 0:
+                return gpu
+    return -1
+
+
+@compiled
+def _decode_where_prefilled(
+    state: EngineState, log: np.ndarray, event_gpu: int, time: float
+) -> None:
+    """If a prefill has just ended on a GPU that decodes, its decode starts there."""
+    entry = state.queues[state.settings[0].prefill_queues].tail
+    if event_gpu < 0 or entry < 0 or state.groups[state.gpus[event_gpu].group].decodes == 0:
+        return
+    if state.requests[state.waiting[entry].request].prefilled_event == state.clock[0].events:
+        start_decode(state, log, event_gpu, leave_queue(state, entry, time), time)
+
+
+@compiled_apart
+def _serve_at_gpu(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
+    """What follows an event at a GPU (-1: at none) where requests wait at GPUs."""
+    line = state.settings[0].prefill_queues
+    _decode_where_prefilled(state, log, event_gpu, time)
+    while state.queues[line].head >= 0:
+        entry = state.queues[line].head
+        record = state.requests[state.waiting[entry].request]
+        gpu = _gpu_that_decodes(state, record.prompt_tokens + record.output_tokens)
+        if gpu < 0:
+            break
+        start_decode(state, log, gpu, leave_queue(state, entry, time), time)
+    if event_gpu >= 0:
+        _admit_at(state, log, event_gpu, time)
+
+
+@compiled
 def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     """Use every free slot that the rule allows to use now."""
     settings = state.settings[0]
+    if routes_on_arrival(state):
+        _serve_at_gpu(state, log, event_gpu, time)
+        return
     if settings.router == BID_PRICE_ROUTER:
         _serve_by_bid(state, log, time)
         return

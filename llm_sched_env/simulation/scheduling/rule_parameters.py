@@ -8,13 +8,17 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.priority_network import CLASS_FEATURES, ClassProfile, RankCorrection
 from llm_sched_env.model.slot_ranks import SlotRanks
-from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
+from llm_sched_env.simulation.scheduling.rules import (
+    ROUTERS_BY_PROBABILITY,
+    DispatchRule,
+    EventDispatch,
+)
 from llm_sched_env.simulation.state.layout import EngineState
 
 CONTROLLED_RANKS = ("priority", "reserve")
-"""Fields of :class:`SlotRanks` and of the class control, which controls may change."""
+"""Fields of :class:`SlotRanks` that controls may change."""
 FIXED_RANKS = ("decode_priority", "decode_reserve", "precedes_decodes")
-"""Fields of :class:`SlotRanks` and of the class parameters."""
+"""Fields of :class:`SlotRanks` that stay as the plan has them."""
 WEIGHTS = ("solo_weight", "mixed_weight")
 """Rows of a rule's weights: fields of the class parameters."""
 
@@ -32,28 +36,51 @@ def set_rule_parameters(
         states: one stacked cluster.
         rule: whose.
         instance: of the classes.
-        ranks: of the classes; needed for the gate ``bid-price``.
+        ranks: of the pairs of a class and a group; needed for the gate ``bid-price``.
         weights: shape (2, I), rows as in :data:`WEIGHTS`; needed for the router
             ``weighted-randomized``.
     """
+    require_known_groups(rule, instance)
     checked = _ranks(rule, instance, ranks)
-    for field in CONTROLLED_RANKS:
+    for field in (*CONTROLLED_RANKS, *FIXED_RANKS):
         states.control[field] = getattr(checked, field)
-    for field in FIXED_RANKS:
-        states.parameters[field] = getattr(checked, field)
     for field, row in zip(WEIGHTS, _weights(rule, instance, weights), strict=True):
         states.parameters[field] = row
+
+
+def require_known_groups(rule: DispatchRule | EventDispatch, instance: Instance) -> None:
+    """Raise ConfigurationError for a rule of one kind of GPU and an instance with several."""
+    if len(instance.groups) == 1:
+        return
+    names = ", ".join(group.name for group in instance.groups)
+    if rule.router in ROUTERS_BY_PROBABILITY:
+        raise ConfigurationError(
+            "router", rule.router, f"one that routes by groups of GPUs ({names})", "use solo-first"
+        )
+    if isinstance(rule, DispatchRule) and (rule.correction or rule.foresight):
+        raise ConfigurationError(
+            "rule",
+            "one with a correction or foresight",
+            f"one that goes by a plan of the groups ({names})",
+            "use trunk-reservation",
+        )
+    if rule.router == "coupled" and any(group.role != "mixed" for group in instance.groups):
+        raise ConfigurationError(
+            "router", "coupled", "one that moves requests between groups", "use solo-first"
+        )
 
 
 def _ranks(
     rule: DispatchRule | EventDispatch, instance: Instance, ranks: SlotRanks | None
 ) -> SlotRanks:
-    shape = (len(SlotRanks._fields), instance.n_classes)
+    n_groups = len(instance.groups)
+    shape = (len(SlotRanks._fields), instance.n_classes * n_groups)
     if rule.gate == "decode-per-prompt":
-        ratio = instance.output_tokens / instance.prompt_tokens
+        ratio = np.repeat(instance.output_tokens / instance.prompt_tokens, n_groups)
         return SlotRanks(*np.zeros(shape))._replace(priority=ratio)
     if isinstance(rule, DispatchRule) and rule.gate == "static-priority":
-        return static_ranks(rule, [c.name for c in instance.classes])
+        by_class = static_ranks(rule, [c.name for c in instance.classes])
+        return SlotRanks(*(np.repeat(row, n_groups) for row in by_class))
     if rule.gate != "bid-price":
         return SlotRanks(*np.zeros(shape))
     checked = np.asarray(np.nan if ranks is None else ranks, float)
@@ -61,7 +88,7 @@ def _ranks(
         raise ConfigurationError(
             "ranks",
             ranks,
-            f"SlotRanks of {instance.n_classes} numbers each for the gate bid-price",
+            f"SlotRanks of {shape[1]} numbers each for the gate bid-price",
             "planning.slot_ranks gives those of a plan",
         )
     return SlotRanks(*checked)
@@ -102,7 +129,7 @@ def _weights(
 
 def set_class_profile(states: EngineState, profile: ClassProfile | None) -> ClassProfile:
     """Write what a correction of ranks needs into settings and classes."""
-    n_classes = states.classes.shape[1]
+    n_classes = states.parameters.shape[1]
     if profile is None or profile.features.shape != (n_classes, len(CLASS_FEATURES)):
         raise ConfigurationError(
             "profile",

@@ -17,7 +17,8 @@ from llm_sched_env.model.priority_network import RankCorrection
     FCFS_GATE,
     PRIORITY_GATE,
     EARLIEST_DEADLINE_GATE,
-) = range(7)
+    SHORTEST_PROMPT_GATE,
+) = range(8)
 (
     SOLO_FIRST_ROUTER,
     RANDOMIZED_ROUTER,
@@ -26,7 +27,12 @@ from llm_sched_env.model.priority_network import RankCorrection
     PREFILL_AWARE_ROUTER,
     BID_PRICE_ROUTER,
     CORRECTED_BID_PRICE_ROUTER,
-) = range(7)
+    RANDOM_ROUTER,
+    ROUND_ROBIN_ROUTER,
+    LEAST_LOADED_ROUTER,
+    JOIN_SHORTEST_QUEUE_ROUTER,
+    POWER_OF_TWO_ROUTER,
+) = range(12)
 AGENT_GATE = AGENT_ROUTER = -1
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
@@ -40,6 +46,7 @@ GATES = {
     "decode-per-prompt": PRIORITY_GATE,
     "static-priority": PRIORITY_GATE,
     "earliest-deadline": EARLIEST_DEADLINE_GATE,
+    "shortest-prompt": SHORTEST_PROMPT_GATE,
 }
 ROUTERS = {
     "solo-first": SOLO_FIRST_ROUTER,
@@ -49,6 +56,15 @@ ROUTERS = {
     "prefill-aware": PREFILL_AWARE_ROUTER,
     "bid-price": BID_PRICE_ROUTER,
 }
+ARRIVAL_ROUTERS = {
+    "random": RANDOM_ROUTER,
+    "round-robin": ROUND_ROBIN_ROUTER,
+    "least-loaded": LEAST_LOADED_ROUTER,
+    "join-shortest-queue": JOIN_SHORTEST_QUEUE_ROUTER,
+    "power-of-two-choices": POWER_OF_TWO_ROUTER,
+}
+"""Routers that send a request to a GPU when it arrives: it waits there (on_arrival.py)."""
+_ARRIVAL_GATES = ("fcfs", "static-priority", "shortest-prompt")
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
 _ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
@@ -69,6 +85,7 @@ class DispatchRule:
         the cluster is there (trunk reservation);
         ``decode-per-prompt``: the largest D/P (section 4.2);
         ``static-priority``: the first class of ``priority`` that waits and whose reserve is free;
+        ``shortest-prompt``: the shortest prompt that waits at a GPU, with a router on arrival;
         ``earliest-deadline``: the head whose first token is due first, at its arrival plus the
         ``ttft_seconds`` of its class; classes without that deadline come last, by arrival.
     router: where a finished prefill decodes. ``solo-first``, ``randomized`` (by the plan's solo
@@ -77,7 +94,10 @@ class DispatchRule:
         ``coupled`` (in the slot of its prefill), ``prefill-aware`` (mixed GPUs first while the
         gate would admit somebody, so that GPUs without a prefill stay free for one, or if decodes
         are faster beside a prefill; else solo GPUs first) or ``bid-price`` (a line per class, the
-        highest bid of those whose reserve is there; GPUs as ``prefill-aware``).
+        highest bid of those whose reserve is there; GPUs as ``prefill-aware``). Or where a request
+        is sent when it arrives, to wait and decode there: ``random``, ``round-robin``,
+        ``least-loaded`` (fewest requests per slot), ``join-shortest-queue`` (fewest seconds of
+        prefills) or ``power-of-two-choices`` (the less loaded of two random GPUs).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
     prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
         ``bid-price`` the ranks say which does.
@@ -113,11 +133,12 @@ class DispatchRule:
     def __post_init__(self) -> None:
         for field, value, table in (
             ("gate", self.gate, GATES),
-            ("router", self.router, ROUTERS),
+            ("router", self.router, ROUTERS | ARRIVAL_ROUTERS),
             ("pools", self.pools, POOLS),
         ):
             if value not in table:
                 raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        self._check_dispatch_on_arrival()
         if self.router == "coupled" and self.pools == "static":
             raise ConfigurationError(
                 "router",
@@ -152,6 +173,29 @@ class DispatchRule:
             raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
         self._check_priority()
 
+    def _check_dispatch_on_arrival(self) -> None:
+        """Queues at GPUs: schedulers that look at one GPU, whose slots are all alike."""
+        if self.router not in ARRIVAL_ROUTERS:
+            if self.gate == "shortest-prompt":
+                raise ConfigurationError(
+                    "gate",
+                    self.gate,
+                    "one that admits from queues of the cluster",
+                    f"use it with a router on arrival: {', '.join(ARRIVAL_ROUTERS)}",
+                )
+            return
+        if self.gate not in _ARRIVAL_GATES:
+            allowed = f"{', '.join(_ARRIVAL_GATES)} with the router {self.router}"
+            raise ConfigurationError("gate", self.gate, allowed, "requests wait at GPUs")
+        if self.pools != "dynamic" or self.prefill_first or dict(self.reserves):
+            raise ConfigurationError(
+                "rule",
+                f'pools="{self.pools}", prefill_first={self.prefill_first}, '
+                f"reserves={dict(self.reserves)}",
+                f'pools="dynamic" alone with the router {self.router}',
+                "a decode stays in the slot of its prefill",
+            )
+
     def _check_priority(self) -> None:
         """A static priority and its reserves as tuples, so that rules are hashable."""
         reserves = tuple((str(name), slots) for name, slots in dict(self.reserves).items())
@@ -175,7 +219,9 @@ class DispatchRule:
         return {
             "gate": GATES[self.gate],
             "router": (
-                ROUTERS[self.router] if self.correction is None else CORRECTED_BID_PRICE_ROUTER
+                (ROUTERS | ARRIVAL_ROUTERS)[self.router]
+                if self.correction is None
+                else CORRECTED_BID_PRICE_ROUTER
             ),
             "pools": POOLS[self.pools],
             "prefill_first": int(self.prefill_first),

@@ -54,7 +54,7 @@ def observe_arrival(state: EngineState, i: int, time: float) -> None:
 @compiled
 def forget_arrivals(state: EngineState, time: float) -> None:
     """Bring all estimates of arrival rates to the present."""
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         _forget(state.control[i], time)
 
 
@@ -64,7 +64,7 @@ def foresee_arrivals(state: EngineState, workload: Workload, time: float) -> Non
     if time < state.clock[0].foreseen_time + 1.0:
         return
     state.clock[0].foreseen_time = time
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         control, parameters = state.control[i], state.parameters[i]
         # Of what a profile foretells, as much as a KV limit does not reject.
         fits = (
@@ -98,13 +98,13 @@ def waiting_beyond_plan(state: EngineState, i: int) -> float:
 def read_cluster_features(state: EngineState, free: int) -> float:
     """Fill in the features that all classes share; returns the rate at which slots become free."""
     settings, features, sizes = state.settings[0], state.features, state.available_sizes
+    group = state.groups[0]
     releases, prefills = 0.0, 0
     planned, recent, late, soon, later, backlog = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(len(state.classes)):
+    for i in range(len(state.parameters)):
         own, control, parameters = state.classes[i], state.control[i], state.parameters[i]
         decoding = (
-            own.y_mixed / settings.typical_mixed_seconds
-            + own.y_solo / settings.typical_solo_seconds
+            own.y_mixed / group.typical_mixed_seconds + own.y_solo / group.typical_solo_seconds
         )
         releases += decoding / parameters.output_tokens
         seconds = parameters.load_seconds
@@ -140,7 +140,7 @@ def read_class_features(state: EngineState, i: int, free: int, releases: float) 
     own, control, parameters = state.classes[i], state.control[i], state.parameters[i]
     better, others = 0.0, 0.0
     better_rate, better_recent, better_late, better_soon = 0.0, 0.0, 0.0, 0.0
-    for j in range(len(state.classes)):
+    for j in range(len(state.parameters)):
         other = state.control[j]
         waiting = waiting_beyond_plan(state, j)
         if j != i and other.priority <= control.priority:

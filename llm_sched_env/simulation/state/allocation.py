@@ -16,12 +16,14 @@ from llm_sched_env.model.priority_network import CORRECTIONS, STATE_FEATURES
 from llm_sched_env.simulation.events.completion_tree import tree_entries
 from llm_sched_env.simulation.events.random_streams import STREAMS
 from llm_sched_env.simulation.state.layout import (
+    BACKLOG,
     CLASS_CONTROL,
     CLASS_PARAMETERS,
     CLASS_STATE,
     CLASS_TOTALS,
     CLOCK,
     GPU,
+    GROUP,
     HISTOGRAM_BINS,
     LOAD,
     N_AVAILABLE_SETS,
@@ -96,10 +98,12 @@ def stacked(states: EngineState, n_states: int) -> EngineState:
 def state_shapes(
     n_gpus: int,
     n_classes: int,
-    batch_slots: int,
+    n_groups: int,
+    heap_slots: int,
     capacity: int,
     *,
     decode_lines: int,
+    queues_at_gpus: bool,
     latencies: bool,
     kv_limited: bool,
     quadratic_clock: bool,
@@ -110,9 +114,11 @@ def state_shapes(
     Args:
         n_gpus: n.
         n_classes: I.
-        batch_slots: B.
+        n_groups: G.
+        heap_slots: the most slots that a GPU has.
         capacity: R.
         decode_lines: where prefilled requests wait.
+        queues_at_gpus: whether each GPU has prefill queues of its own.
         latencies: whether latency histograms are kept.
         kv_limited: whether GPUs count reserved KV tokens.
         quadratic_clock: whether GPUs keep what their quadratic clock follows from.
@@ -121,14 +127,16 @@ def state_shapes(
     tree = tree_entries(n_gpus)
     n_features = len(STATE_FEATURES) if hidden_units else 0
     n_corrections = len(CORRECTIONS) if hidden_units else 0
+    n_pairs = n_classes * n_groups
     shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
         "settings": ((1,), SETTINGS),
         "keys": ((len(STREAMS),), np.uint64),
         "clock": ((1,), CLOCK),
+        "groups": ((n_groups,), GROUP),
         "parameters": ((n_classes,), CLASS_PARAMETERS),
-        "control": ((n_classes,), CLASS_CONTROL),
-        "classes": ((n_classes,), CLASS_STATE),
-        "totals": ((n_classes,), CLASS_TOTALS),
+        "control": ((n_pairs,), CLASS_CONTROL),
+        "classes": ((n_pairs,), CLASS_STATE),
+        "totals": ((n_pairs,), CLASS_TOTALS),
         "histograms": ((N_LATENCIES, n_classes, HISTOGRAM_BINS if latencies else 0), _i8),
         "gpus": ((n_gpus,), GPU),
         "loads": ((n_gpus if quadratic_clock else 0,), LOAD),
@@ -142,8 +150,8 @@ def state_shapes(
         "hidden": ((hidden_units,), _f8),
         "corrections": ((n_classes, n_corrections), _f8),
         "class_decodes": ((n_gpus, n_classes), _i4),
-        "decode_marks": ((n_gpus * batch_slots,), _f8),
-        "decode_requests": ((n_gpus * batch_slots,), _i4),
+        "decode_marks": ((n_gpus * heap_slots,), _f8),
+        "decode_requests": ((n_gpus * heap_slots,), _i4),
         "kv_reserved": ((n_gpus if kv_limited else 0,), _f8),
         "completion_times": ((tree,), _f8),
         "completion_gpus": ((tree,), _i4),
@@ -151,7 +159,9 @@ def state_shapes(
         "available": ((N_AVAILABLE_SETS, n_gpus), _i4),
         "available_positions": ((n_gpus, N_AVAILABLE_SETS), _i4),
         "available_sizes": ((N_AVAILABLE_SETS,), _i8),
-        "queues": ((n_classes + decode_lines,), QUEUE),
+        "group_available_sizes": ((n_groups, N_AVAILABLE_SETS), _i8),
+        "backlogs": ((n_gpus if queues_at_gpus else 0,), BACKLOG),
+        "queues": (((n_gpus if queues_at_gpus else 1) * n_classes + decode_lines,), QUEUE),
         "requests": ((capacity,), REQUEST),
         "free_requests": ((capacity,), _i4),
         "waiting": ((capacity,), WAITING),

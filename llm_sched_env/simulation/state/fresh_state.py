@@ -7,7 +7,11 @@ import numpy as np
 from llm_sched_env.model.hardware import ITERATION_LAWS, Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
-from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
+from llm_sched_env.simulation.scheduling.rules import (
+    ARRIVAL_ROUTERS,
+    DispatchRule,
+    EventDispatch,
+)
 from llm_sched_env.simulation.state import allocation, layout
 from llm_sched_env.simulation.state.allocation import Shapes
 from llm_sched_env.simulation.state.layout import EngineState
@@ -26,17 +30,21 @@ def cluster_bytes(
 def _shapes(
     instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
 ) -> Shapes:
-    hardware, lines_by_class = instance.hardware, rule.settings["class_lines"]
+    lines_by_class = rule.settings["class_lines"]
+    kinds = [group.hardware for group in instance.groups]
+    slots = max(hardware.batch_slots for hardware in kinds)
     # Slots are bounded, queues are not: they start with room for a few requests per GPU.
     return allocation.state_shapes(
         n_gpus,
         instance.n_classes,
-        hardware.batch_slots,
-        capacity=n_gpus * (hardware.batch_slots + _WAITING_PER_GPU) + 64,
+        len(kinds),
+        slots,
+        capacity=n_gpus * (slots + _WAITING_PER_GPU) + 64,
         decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
+        queues_at_gpus=rule.router in ARRIVAL_ROUTERS,
         latencies=latencies,
-        kv_limited=hardware.kv_tokens is not None,
-        quadratic_clock=_has_quadratic_clock(hardware),
+        kv_limited=instance.hardware.kv_tokens is not None,
+        quadratic_clock=any(_has_quadratic_clock(hardware) for hardware in kinds),
         hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
     )
 
@@ -51,18 +59,22 @@ def fresh_state(
     own_tokens: bool = False,
 ) -> EngineState:
     """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
-    hardware = instance.hardware
+    kinds = [group.hardware for group in instance.groups]
     states = allocation.allocate_state(_shapes(instance, rule, n_gpus, latencies=latencies))
     rates = n_gpus * instance.arrival_rates
     peaks = rates * peak_multipliers(instance)
     settings = states.settings
-    settings["batch_slots"] = hardware.batch_slots
     for name, value in rule.settings.items():
         settings[name] = value
     settings["bill_own_tokens"] = own_tokens
     settings["steady"] = is_steady(instance)
-    _set_iteration_times(settings, instance)
-    settings["kv_tokens"] = np.inf if hardware.kv_tokens is None else hardware.kv_tokens
+    settings["prefill_queues"] = instance.n_classes
+    if rule.router in ARRIVAL_ROUTERS:
+        settings["prefill_queues"] *= n_gpus
+    settings["heap_slots"] = max(hardware.batch_slots for hardware in kinds)
+    settings["quadratic_clock"] = any(_has_quadratic_clock(hardware) for hardware in kinds)
+    limit = instance.hardware.kv_tokens
+    settings["kv_tokens"] = np.inf if limit is None else limit
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
     settings["prefill_price"] = instance.prices.prefill
     settings["decode_price"] = instance.prices.decode
@@ -78,8 +90,10 @@ def fresh_state(
     parameters["peak_rate"] = peaks
     parameters["patience_rate"] = instance.patience_rates
     parameters["cumulative_share"] = np.cumsum(peaks) / peaks.sum()
-    parameters["prefill_rate"] = served.prefill_rates
     parameters["ttft_deadline"], parameters["tpot_deadline"] = instance.deadlines
+    _set_groups(states, instance, n_gpus)
+    own_rates = [served.on_group(group).prefill_rates for group in instance.groups]
+    states.control["prefill_rate"] = np.array(own_rates).T.ravel()
     return states
 
 
@@ -87,26 +101,37 @@ def _has_quadratic_clock(hardware: Hardware) -> bool:
     return hardware.iteration_law == "kv-aware" or hardware.whole_iterations
 
 
-def _set_iteration_times(settings: np.ndarray, instance: Instance) -> None:
-    hardware = instance.hardware
-    settings["law"] = ITERATION_LAWS.index(hardware.iteration_law)
-    settings["quadratic_clock"] = _has_quadratic_clock(hardware)
-    settings["whole_chunks"] = hardware.whole_chunks
-    settings["whole_iterations"] = hardware.whole_iterations
-    settings["padded_chunks"] = hardware.padded_chunks
-    settings["chunk_tokens"] = hardware.chunk_tokens
-    settings["solo_seconds"] = hardware.tau_solo
-    settings["mixed_seconds"] = hardware.tau_mixed
+def _set_groups(states: EngineState, instance: Instance, n_gpus: int) -> None:
+    """Which GPUs are of which kind, and what a kind is like."""
+    sizes = instance.group_sizes(n_gpus)
+    firsts = np.cumsum(sizes) - sizes
+    for g, (group, first, size) in enumerate(zip(instance.groups, firsts, sizes, strict=True)):
+        record = states.groups[:, g]
+        states.gpus["group"][:, first : first + size] = g
+        record["first_gpu"], record["n_gpus"] = first, size
+        record["prefills"], record["decodes"] = group.role != "decode", group.role != "prefill"
+        record["batch_slots"] = group.hardware.batch_slots
+        _set_iteration_times(record, instance.on_group(group), group.hardware)
+
+
+def _set_iteration_times(record: np.ndarray, instance: Instance, hardware: Hardware) -> None:
+    record["law"] = ITERATION_LAWS.index(hardware.iteration_law)
+    record["whole_chunks"] = hardware.whole_chunks
+    record["whole_iterations"] = hardware.whole_iterations
+    record["padded_chunks"] = hardware.padded_chunks
+    record["chunk_tokens"] = hardware.chunk_tokens
+    record["solo_seconds"] = hardware.tau_solo
+    record["mixed_seconds"] = hardware.tau_mixed
     if hardware.iteration_law == "affine":
-        settings["token_seconds"] = hardware.beta
-        settings["flat_tokens"] = hardware.flat_tokens
+        record["token_seconds"] = hardware.beta
+        record["flat_tokens"] = hardware.flat_tokens
     solo, mixed = hardware.solo, hardware.mixed
     if solo is not None and mixed is not None:
-        settings["solo_seconds"], settings["mixed_seconds"] = solo.seconds, mixed.seconds
-        settings["solo_decode"], settings["solo_kv"] = solo.per_decode, solo.per_kv_token
-        settings["mixed_prompt"] = mixed.per_prompt_token
-        settings["mixed_decode"] = mixed.per_decode
-        settings["mixed_kv"] = mixed.per_kv_token
-        settings["mixed_context"] = mixed.per_prompt_token_context
+        record["solo_seconds"], record["mixed_seconds"] = solo.seconds, mixed.seconds
+        record["solo_decode"], record["solo_kv"] = solo.per_decode, solo.per_kv_token
+        record["mixed_prompt"] = mixed.per_prompt_token
+        record["mixed_decode"] = mixed.per_decode
+        record["mixed_kv"] = mixed.per_kv_token
+        record["mixed_context"] = mixed.per_prompt_token_context
     typical = instance.full_batch_seconds
-    settings["typical_solo_seconds"], settings["typical_mixed_seconds"] = typical
+    record["typical_solo_seconds"], record["typical_mixed_seconds"] = typical

@@ -1,7 +1,12 @@
 """The engine's state as flat arrays: what each field holds and its unit.
 
-I classes, n GPUs, B batch slots, R request records (R grows on demand). All times are seconds
-since the start of the run, token counts are floats, everything else is an integer.
+I classes, G groups of GPUs of one kind, n GPUs, B batch slots, R request records (R grows on
+demand). All times are seconds since the start of the run, token counts are floats, everything else
+is an integer.
+
+A pair is a class and a group; pair (i, g) has the number i G + g. What belongs to class i alone,
+such as the length of its queue, stands at its first pair (i, 0), so that sums over the pairs of a
+class are its totals.
 """
 
 from __future__ import annotations
@@ -34,19 +39,40 @@ _f8, _i8, _i4 = np.float64, np.int64, np.int32
 
 SETTINGS = np.dtype(
     [
-        ("batch_slots", _i8),
         ("gate", _i8),
         ("router", _i8),
         ("pools", _i8),
         ("prefill_first", _i8),
         ("class_lines", _i8),  # 1: decode lines by class
         ("bill_own_tokens", _i8),  # 1: a request's own counts, 0: its class means
-        ("law", _i8),  # TWO_SPEED, AFFINE or KV_AWARE
         ("quadratic_clock", _i8),  # 1: KV-aware law or boundary starts: quadratic_clock.py
+        ("steady", _i8),  # 1: constant arrival rates, 0: profiles or modulation
+        ("prefill_queues", _i8),  # I, or n I where every GPU has its own
+        ("heap_slots", _i8),  # B of the group with the most: places of each GPU among the marks
+        ("kv_tokens", _f8),  # per GPU, the same in all groups; inf: no limit
+        ("credit_cap", _f8),
+        ("peak_rate", _f8),  # of arrivals, all classes, whole cluster, 1/s; 0 when recorded
+        ("prefill_price", _f8),
+        ("decode_price", _f8),
+        ("slot_scale", _f8),  # corrected ranks: slots per unit of a feature or correction
+        ("rank_scale", _f8),  # ... priority per unit of a correction
+        ("ahead_seconds", _f8),  # ... how far slots that become free are foreseen
+    ]
+)
+
+# GPUs of one kind: those from ``first_gpu`` on.
+GROUP = np.dtype(
+    [
+        ("first_gpu", _i8),
+        ("n_gpus", _i8),
+        ("mixed_pool_size", _i8),  # static pools: of these, the first so many
+        ("prefills", _i8),  # 0: the role is decode
+        ("decodes", _i8),  # 0: the role is prefill
+        ("batch_slots", _i8),
+        ("law", _i8),  # TWO_SPEED, AFFINE or KV_AWARE
         ("whole_chunks", _i8),  # 1: a prefill takes ceil(P / C) iterations, 0: P / C
         ("whole_iterations", _i8),  # 1: boundary starts, decodes take ceil(D) iterations
         ("padded_chunks", _i8),  # 1: the last chunk of a prompt counts as a whole one
-        ("steady", _i8),  # 1: constant arrival rates, 0: profiles or modulation
         ("solo_seconds", _f8),  # per iteration without a prefill, c or s0
         ("mixed_seconds", _f8),  # per iteration with a prefill, two-speed, or m0
         ("token_seconds", _f8),  # affine: a, per token above flat_tokens
@@ -60,14 +86,6 @@ SETTINGS = np.dtype(
         ("typical_solo_seconds", _f8),  # of an iteration of a full batch
         ("typical_mixed_seconds", _f8),
         ("chunk_tokens", _f8),
-        ("kv_tokens", _f8),  # per GPU; inf: no limit
-        ("credit_cap", _f8),
-        ("peak_rate", _f8),  # of arrivals, all classes, whole cluster, 1/s; 0 when recorded
-        ("prefill_price", _f8),
-        ("decode_price", _f8),
-        ("slot_scale", _f8),  # corrected ranks: slots per unit of a feature or correction
-        ("rank_scale", _f8),  # ... priority per unit of a correction
-        ("ahead_seconds", _f8),  # ... how far slots that become free are foreseen
     ]
 )
 
@@ -81,12 +99,8 @@ CLASS_PARAMETERS = np.dtype(
         ("peak_rate", _f8),  # greatest rate, whole cluster, 1/s
         ("patience_rate", _f8),  # 1/s
         ("cumulative_share", _f8),  # of peak rates, over classes 0..i
-        ("prefill_rate", _f8),  # mu_p, 1/s
         ("ttft_deadline", _f8),  # greatest good TTFT, s; inf: no bound
         ("tpot_deadline", _f8),  # ... TPOT, s per token
-        ("decode_priority", _f8),  # router bid-price: of waiting decodes; greater goes first
-        ("decode_reserve", _f8),  # ... free slots of the cluster without which they wait
-        ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
         ("solo_weight", _f8),  # weighted routing: of the class's line of the solo pool
         ("mixed_weight", _f8),  # ... of the mixed pool
         ("prefill_cost", _f8),  # corrected ranks: what the plan charges for an admission
@@ -97,11 +111,13 @@ CLASS_PARAMETERS = np.dtype(
     ]
 )
 
+# Of a pair; those marked (class) of a class.
 CLASS_CONTROL = np.dtype(
     [
+        ("prefill_rate", _f8),  # mu_p, 1/s
         ("prefill_target", _f8),  # n x*, GPUs
-        ("queue_target", _f8),  # n q_p*, requests
-        ("solo_probability", _f8),
+        ("queue_target", _f8),  # n q_p*, requests (class)
+        ("routing", _f8),  # probability of the solo pool; several groups: share of the decodes
         ("credit_rate", _f8),  # admissions per second, whole cluster
         ("credit", _f8),  # at credit_time
         ("credit_time", _f8),
@@ -109,14 +125,18 @@ CLASS_CONTROL = np.dtype(
         ("without_room", _i8),  # bit s: GPUs of set s had no room for the head: decisions.py
         ("priority", _f8),  # gates that rank: greater goes first
         ("reserve", _f8),  # ... free slots of the cluster without which the class waits
-        ("recent_rate", _f8),  # corrected ranks: arrivals seen, at rate_time, whole cluster, 1/s
-        ("late_rate", _f8),  # ... with a longer memory
-        ("rate_time", _f8),
-        ("soon_rate", _f8),  # ... arrivals that a known profile lets expect soon
-        ("later_rate", _f8),  # ... and later
+        ("decode_priority", _f8),  # router bid-price: of waiting decodes; greater goes first
+        ("decode_reserve", _f8),  # ... free slots of the cluster without which they wait
+        ("precedes_decodes", _i8),  # ... 1: it is admitted before any decode that waits
+        ("recent_rate", _f8),  # corrected ranks: arrivals seen, at rate_time, cluster, 1/s (class)
+        ("late_rate", _f8),  # ... with a longer memory (class)
+        ("rate_time", _f8),  # (class)
+        ("soon_rate", _f8),  # ... arrivals that a known profile lets expect soon (class)
+        ("later_rate", _f8),  # ... and later (class)
     ]
 )
 
+# Requests of a pair: in service in the group; queues at the first pair of the class.
 CLASS_STATE = np.dtype(
     [
         ("q_prefill", _i8),
@@ -166,7 +186,8 @@ GPU = np.dtype(
         ("decodes", _i4),
         ("membership", _i4),  # bit s: in available set s
         ("is_rescheduled", _i4),
-        ("unused", _i4, (2,)),
+        ("group", _i4),
+        ("unused", _i4, (1,)),
     ]
 )
 
@@ -182,6 +203,9 @@ LOAD = np.dtype(
         ("unused", _f8, (2,)),
     ]
 )
+
+# Prefills that wait at a GPU or run there, where requests are dispatched on arrival.
+BACKLOG = np.dtype([("seconds", _f8), ("prefills", _i4), ("waiting", _i4)])
 
 # One cache line.
 REQUEST = np.dtype(
@@ -219,7 +243,7 @@ CLOCK = np.dtype(
         ("paid_from", _f8),  # requests that arrived before earn nothing
         ("next_arrival_time", _f8),
         ("credit_time", _f8),  # next credit timer; inf: none
-        ("credit_class", _i8),
+        ("credit_pair", _i8),
         ("next_index", _i8),  # of the next arriving request
         ("next_class", _i8),  # its class, unless it is recorded
         ("next_candidate", _i8),  # number of the next candidate for an arrival
@@ -230,8 +254,8 @@ CLOCK = np.dtype(
         ("unused_waiting", _i8),  # first unused waiting entry
         ("patience_size", _i8),
         ("free_size", _i8),
-        ("mixed_pool_size", _i8),
         ("rescheduled_size", _i8),
+        ("round_robin_gpu", _i8),
         ("modulation_state", _i8),
         ("modulation_jumps", _i8),
         ("modulation_until", _f8),  # time of the next jump
@@ -265,10 +289,11 @@ class EngineState(NamedTuple):
     settings: np.ndarray  # (1,) SETTINGS
     keys: np.ndarray  # (9,) uint64, one per random stream
     clock: np.ndarray  # (1,) CLOCK
+    groups: np.ndarray  # (G,) GROUP
     parameters: np.ndarray  # (I,) CLASS_PARAMETERS
-    control: np.ndarray  # (I,) CLASS_CONTROL
-    classes: np.ndarray  # (I,) CLASS_STATE
-    totals: np.ndarray  # (I,) CLASS_TOTALS
+    control: np.ndarray  # (I G,) CLASS_CONTROL
+    classes: np.ndarray  # (I G,) CLASS_STATE
+    totals: np.ndarray  # (I G,) CLASS_TOTALS
     histograms: np.ndarray  # (3, I, HISTOGRAM_BINS) int64; no bins: latencies are not recorded
     gpus: np.ndarray  # (n,) GPU
     loads: np.ndarray  # (n,) LOAD; empty without a quadratic clock
@@ -279,16 +304,18 @@ class EngineState(NamedTuple):
     hidden: np.ndarray  # (H,) scratch
     corrections: np.ndarray  # (I, O) last computed, scratch
     class_decodes: np.ndarray  # (n, I) decodes of each class on each GPU
-    decode_marks: np.ndarray  # (n * B,) per GPU a heap of finish marks on its clock
-    decode_requests: np.ndarray  # (n * B,) the request of each mark
+    decode_marks: np.ndarray  # (n, B) in a row: per GPU a heap of finish marks on its clock
+    decode_requests: np.ndarray  # ... the request of each mark
     kv_reserved: np.ndarray  # (n,) tokens; empty without a limit
     completion_times: np.ndarray  # tournament tree over the GPUs' next completions
     completion_gpus: np.ndarray  # the GPU of each node
     rescheduled: np.ndarray  # (n,) GPUs whose next completion has changed in this event
-    available: np.ndarray  # (3, n) members of each set of GPUs
+    available: np.ndarray  # (3, n) members of each set, those of a group from its first GPU on
     available_positions: np.ndarray  # (n, 3) place of a GPU in each set that it is in
-    available_sizes: np.ndarray  # (3,)
-    queues: np.ndarray  # (I + 2,) or (3I,) QUEUE: prefill queues by class, then decode lines
+    available_sizes: np.ndarray  # (3,) of all groups
+    group_available_sizes: np.ndarray  # (G, 3)
+    backlogs: np.ndarray  # (n,) BACKLOG; empty where the cluster has the queues
+    queues: np.ndarray  # QUEUE: prefill queues by class, or by GPU and class, then decode lines
     requests: np.ndarray  # (R,) REQUEST
     free_requests: np.ndarray  # (R,) stack of unused records
     waiting: np.ndarray  # (R,) WAITING

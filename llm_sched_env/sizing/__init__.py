@@ -1,0 +1,1 @@
+"""How many GPUs a workload needs, and which settings serve it best."""
