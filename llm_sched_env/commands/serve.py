@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ def register(app: typer.Typer) -> None:
             device,
             instance=instance,
             hardware=hardware,
-            trace=reading.load_if_given(traces),
+            trace=reading.load_if_given(traces or ()),
             match_trace=not keep_instance,
             workers=workers,
             seconds=seconds,
@@ -130,8 +129,11 @@ def _serve_one(server: Any, policy: str, pricing: str, folder: Path) -> Any:
     """Serve under a policy and write what there is of the run."""
     from llm_sched_env.serving.served import write_served
 
-    print_note(f"serving under {policy} for {server.seconds:g} s")
-    served = server.serve(policy, pricing=pricing)
+    served = server.serve(
+        policy,
+        pricing=pricing,
+        begun=lambda: print_note(f"serving under {policy} for {server.seconds:g} s"),
+    )
     names = write_served(folder, served.run, served.iterations, served.decisions)
     print_note(f"wrote {', '.join(str(folder / name) for name in names)}")
     return served
@@ -150,7 +152,7 @@ def _print_replay(server: Any, served: Any, policy: str) -> None:
 
 
 def _validated(server: Any, served: Any, policy: str, folder: Path) -> Validation:
-    hardware = dataclasses.replace(server.instance.hardware, starts="boundary")
+    hardware = server.instance.only_hardware
     horizon = min(server.seconds, served.run.last_event)
     result = validate(
         served.run,

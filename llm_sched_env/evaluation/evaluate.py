@@ -163,12 +163,23 @@ def evaluate(
         revenue,
         machine,
     )
-    if executor is None:
+    if machine is not None:
+        _require_one_run(replications, trace)
+        ran = runs.replication(run, 0)
+    elif executor is None:
         ran = runs.replicate(run, replications, jobs)
     else:
         ran = _replications_by_executor(runs, run, replications, executor)
     wall = time.perf_counter() - started
     return _summarize(run, name, measured, bound, ran, wall)
+
+
+def _require_one_run(replications: int, trace: Any) -> None:
+    """A machine serves given requests once, in real time."""
+    if replications != 1:
+        raise ConfigurationError("replications", replications, "1: a machine runs once")
+    if trace is None:
+        raise ConfigurationError("trace", None, "the requests that the machine serves")
 
 
 def _replications_by_executor(

@@ -101,7 +101,8 @@ class _Block(nn.Module):
         """The rest of the block."""
         x = x + self.out(attended)
         gate, up = self.gate_up(self.before_mlp(x)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up)
+        grown: Tensor = x + self.down(functional.silu(gate) * up)
+        return grown
 
 
 class Decoder(nn.Module):
@@ -174,19 +175,20 @@ class Decoder(nn.Module):
                 slot, where = batch.chunk_slot, batch.chunk_positions
                 keys[slot, :, where] = key[:chunk]
                 values[slot, :, where] = value[:chunk]
-                own = [kept[slot, :, :context] for kept in (keys, values)]
+                own = keys[slot, :, :context], values[slot, :, :context]
                 parts.append(_attend(query[None, :chunk], *own, chunk_bias)[0])
             if rows:
                 slots = torch.arange(rows, device=positions.device)
                 keys[slots, :, batch.decode_positions] = key[chunk:]
                 values[slots, :, batch.decode_positions] = value[chunk:]
-                own = [kept[:rows, :, :context] for kept in (keys, values)]
+                own = keys[:rows, :, :context], values[:rows, :, :context]
                 parts.append(_attend(query[chunk:, None], *own, row_bias)[:, 0])
             x = block.after(x, torch.cat(parts))
         wanted = x[chunk:]
         if chunk:
             wanted = torch.cat((wanted, x[batch.chunk_last]))
-        return self.head(self.last_norm(wanted)).argmax(dim=-1)
+        found: Tensor = self.head(self.last_norm(wanted)).argmax(dim=-1)
+        return found
 
     def _bias(self, positions: Tensor, spare: int, context: int) -> Tensor:
         """0 where a token may look, -inf elsewhere; (T, context).

@@ -8,7 +8,7 @@ served: the chunk to C, decode rows and context to the next prepared number.
 from __future__ import annotations
 
 from itertools import product
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -73,18 +73,14 @@ class GraphRunner:
         slots = len(cache.keys[0])
         self._row_counts = prepared_rows(slots)
         self._contexts = prepared_contexts(cache.spare)
-        device = decoder.place
-        whole = {"device": device, "dtype": torch.long}
-        self._inputs = Batch(
-            torch.zeros(chunk_tokens, **whole),
-            torch.zeros(1, **whole),
-            torch.full((chunk_tokens,), cache.spare, **whole),
-            torch.zeros(1, **whole),
-            torch.zeros(slots, **whole),
-            torch.full((slots,), cache.spare, **whole),
+        sizes = (chunk_tokens, 1, chunk_tokens, 1, slots, slots)
+        fill = Batch(*(torch.zeros(n, dtype=torch.long, device=decoder.place) for n in sizes))
+        self._inputs = fill._replace(
+            chunk_positions=torch.full_like(fill.chunk_positions, cache.spare),
+            decode_positions=torch.full_like(fill.decode_positions, cache.spare),
         )
         self._graphs: dict[tuple[bool, int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        pool = None
+        pool: Any = None
         # The largest first: the others find their memory in its pool.
         shapes = product((True, False), (*reversed(self._row_counts), 0), reversed(self._contexts))
         for has_chunk, rows, context in shapes:
@@ -119,12 +115,10 @@ class GraphRunner:
             decode_positions[:rows],
         )
 
-    def _capture(
-        self, has_chunk: bool, rows: int, context: int, pool: tuple[int, int] | None
-    ) -> tuple[int, int]:
+    def _capture(self, has_chunk: bool, rows: int, context: int, pool: Any) -> Any:
         view = self._view(rows, has_chunk=has_chunk)
         # A first run outside of the graph, on a stream of its own, lets libraries allocate.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
@@ -134,8 +128,7 @@ class GraphRunner:
         with torch.cuda.graph(graph, pool=pool):
             found = self._decoder(view, self._cache, context)
         self._graphs[has_chunk, rows, context] = graph, found
-        kept: tuple[int, int] = graph.pool()
-        return kept
+        return graph.pool()
 
 
 def prepared_rows(slots: int) -> list[int]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from llm_sched_env.errors import checked_integer
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.files.atomic import make_folder, write_rows, write_whole
 from llm_sched_env.model.hardware import Hardware, HardwareFile
+from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
 from llm_sched_env.presets import base
 from llm_sched_env.serving.decoder import Decoder
 from llm_sched_env.serving.engine import Engine
@@ -29,6 +30,8 @@ from llm_sched_env.serving.shapes import DecoderShape, decoder_shape
 from llm_sched_env.simulation.machine import Sent
 from llm_sched_env.simulation.state.layout import RequestStream
 from llm_sched_env.workloads.trace import Trace
+
+_Law = TypeVar("_Law", SoloIteration, MixedIteration)
 
 _CONTEXTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)  # of the longest request
 _LOAD_SHARE = 0.5  # of the time
@@ -76,13 +79,10 @@ class Profile:
         hardware = fitted.hardware
         assert hardware.solo is not None
         assert hardware.mixed is not None
-        solo, mixed = (
-            type(law)(**{name: factor * value for name, value in dataclasses.asdict(law).items()})
-            for law, factor in zip((hardware.solo, hardware.mixed), self.factors, strict=True)
-        )
+        solo, mixed = self.factors
         scaled = Hardware.kv_aware(
-            solo,
-            mixed,
+            _scaled(hardware.solo, solo),
+            _scaled(hardware.mixed, mixed),
             hardware.chunk_tokens,
             hardware.batch_slots,
             kv_tokens=hardware.kv_tokens,
@@ -90,6 +90,11 @@ class Profile:
             padded_chunks=hardware.padded_chunks,
         )
         return dataclasses.replace(fitted, hardware=scaled)
+
+
+def _scaled(law: _Law, factor: float) -> _Law:
+    values = {field.name: factor * getattr(law, field.name) for field in dataclasses.fields(law)}
+    return dataclasses.replace(law, **values)
 
 
 def profile(
@@ -171,7 +176,7 @@ def _loads(
     batch_slots, chunk_tokens, tokens = sizes
     given = base()
     hardware = dataclasses.replace(
-        given.hardware, batch_slots=batch_slots, chunk_tokens=chunk_tokens, starts="boundary"
+        given.only_hardware, batch_slots=batch_slots, chunk_tokens=chunk_tokens, starts="boundary"
     )
     instance = dataclasses.replace(given, hardware=hardware)
     each = seconds * _LOAD_SHARE / len(_LOADS)
@@ -256,7 +261,7 @@ class _Bench:
         for _ in range(steps):
             self._iterate(())
         if beside:
-            sent = (Sent(decodes, is_prefill=True),)
+            sent: tuple[Sent, ...] = (Sent(decodes, is_prefill=True),)
             self._engine.join(sent, {})
             while not self._iterate(sent)[0] and self._engine.load.prefill is not None:
                 sent = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ class Server:
         elif not isinstance(trace, Trace):
             trace = load_traces(trace)
         self.trace = served_trace(trace.until(self.seconds), self.instance, self.seed)
-        settings = self.instance.hardware
+        settings = self.instance.only_hardware
         longest = (self.trace.prompt_tokens + self.trace.output_tokens).max()
         tokens = -int(-longest // _CACHE_STEP) * _CACHE_STEP
         require_device(device)
@@ -124,12 +124,15 @@ class Server:
     def __exit__(self, *error: object) -> None:
         self.machine.close()
 
-    def serve(self, policy: Any, *, pricing: str = "bundled") -> Served:
+    def serve(
+        self, policy: Any, *, pricing: str = "bundled", begun: Callable[[], None] = lambda: None
+    ) -> Served:
         """Serve the requests under a policy; takes :attr:`seconds` of real time.
 
         Args:
             policy: as in :func:`llm_sched_env.evaluate`.
             pricing: of the result.
+            begun: called when all is loaded and the requests begin to come.
 
         Returns:
             The run; after Ctrl-C what there is of it, without a result.
@@ -138,6 +141,7 @@ class Server:
         # Compiles or loads what the policy needs, so that nothing does in real time.
         self._evaluate(policy, LoggedMachine([[]] * self.workers, self._chunk_tokens), pricing)
         evaluation = None
+        begun()
         try:
             with _no_garbage_collection():
                 evaluation = self._evaluate(policy, self.machine, pricing)
@@ -165,7 +169,7 @@ class Server:
 
     @property
     def _chunk_tokens(self) -> int:
-        return self.instance.hardware.chunk_tokens
+        return self.instance.only_hardware.chunk_tokens
 
     def _evaluate(self, policy: Any, machine: Any, pricing: str) -> Evaluation:
         return evaluate(
@@ -187,10 +191,10 @@ class Server:
 def engine_instance(instance: Instance, hardware: Hardware | str | Path | None) -> Instance:
     """The instance on an engine's hardware, whose requests start at boundaries."""
     if hardware is None:
-        hardware = instance.hardware
-    elif not isinstance(hardware, Hardware):
-        hardware = load_hardware(hardware)
-    return dataclasses.replace(instance, hardware=dataclasses.replace(hardware, starts="boundary"))
+        known = instance.only_hardware
+    else:
+        known = hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
+    return dataclasses.replace(instance, hardware=dataclasses.replace(known, starts="boundary"))
 
 
 def served_trace(trace: Trace, instance: Instance, seed: int) -> Trace:

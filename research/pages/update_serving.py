@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGE, ROWS = ROOT / "docs" / "serving.md", ROOT / "research" / "results" / "serving.csv"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 RUNS, PROFILE_SECONDS, SECONDS, LIMIT = 5, 12.0, 10.0, 0.15
-SIZES = {"batch_slots": 8, "chunk_tokens": 64, "tokens": 1024}
+SIZES: dict[str, Any] = {"batch_slots": 8, "chunk_tokens": 64, "tokens": 1024}
 # Mean prompt and output tokens, requests per second: slots are free most of the time.
 CLASSES = ((60.0, 60.0, 4.0), (250.0, 20.0, 4.0))
 FIGURES = ("revenue_rate", "ttft", "tpot", "e2e")
@@ -68,7 +68,7 @@ def _measured(run: int) -> dict[str, Any]:
     ) as server:
         served = server.serve(policy)
         same = server.replayed(served, policy) is None
-        engine = server.instance.hardware
+        engine = server.instance.only_hardware
     last = min(SECONDS, served.run.last_event)
     result = validate(served.run, engine, 1, policy, horizon=last, prices=given.prices, seed=run)
     row: dict[str, Any] = {

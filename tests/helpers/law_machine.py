@@ -23,15 +23,16 @@ def seconds_by_law(hardware: Hardware) -> Callable[[Content], float]:
 
 
 class LawMachine:
-    def __init__(self, hardware: Hardware, n_gpus: int, seconds=None) -> None:
-        self.hardware, self.n_gpus = hardware, n_gpus
-        self.seconds = seconds or seconds_by_law(hardware)
+    def __init__(self, *hardware: Hardware, seconds=None) -> None:
+        """GPUs of such a hardware each; ``seconds`` of an iteration in place of their laws."""
+        self.hardware = hardware
+        self.seconds = [seconds or seconds_by_law(own) for own in hardware]
         self.events: list = []
 
     def begin(self, stream: RequestStream) -> None:
-        self.loads = [GpuLoad(stream, self.hardware.chunk_tokens) for _ in range(self.n_gpus)]
+        self.loads = [GpuLoad(stream, own.chunk_tokens) for own in self.hardware]
         self.ends: dict[int, float] = {}
-        self.free_at = [0.0] * self.n_gpus
+        self.free_at = [0.0] * len(self.loads)
         self.parked: set[int] = set()
         self.iterations: list[tuple[int, float, float, Content]] = []
         self.made: dict[int, int] = {}
@@ -49,11 +50,11 @@ class LawMachine:
         self.parked -= {s.request for s in sent if not s.is_prefill}
         load = self.loads[gpu]
         load.join(sent)
-        assert len(load.made) + (load.prefill is not None) <= self.hardware.batch_slots
+        assert len(load.made) + (load.prefill is not None) <= self.hardware[gpu].batch_slots
         content = load.content()
         assert content.decodes + content.prefill_tokens > 0
         start = max(time, self.free_at[gpu])
-        self.ends[gpu] = start + self.seconds(content)
+        self.ends[gpu] = start + self.seconds[gpu](content)
         self.iterations.append((gpu, start, self.ends[gpu], content))
 
     def wait(self, until: float) -> Ended | None:

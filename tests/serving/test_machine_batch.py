@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from law_machine import LawMachine
 import llm_sched_env as lse
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.catalog import PAPER_PRICES
+from llm_sched_env.model.fleet import Fleet, GpuGroup
 from llm_sched_env.model.hardware import load_hardware
 from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.policies.registry import registered_policies
@@ -59,7 +60,7 @@ OPTIONS = {
 def test_under_the_law_a_machine_gives_the_simulated_run(policy: str) -> None:
     if policy == "static-priority":
         pytest.skip("needs an order")
-    machine = LawMachine(HARDWARE, N)
+    machine = LawMachine(*[HARDWARE] * N)
     served, simulated = (
         lse.evaluate(policy, **OPTIONS, machine=machine),
         lse.evaluate(policy, **OPTIONS),
@@ -91,7 +92,7 @@ class AtEvents:
 
 
 def test_an_agent_at_events_gives_the_simulated_run() -> None:
-    machine = LawMachine(HARDWARE, N)
+    machine = LawMachine(*[HARDWARE] * N)
     served, simulated = (
         lse.evaluate(AtEvents(), **OPTIONS, machine=machine),
         lse.evaluate(AtEvents(), **OPTIONS),
@@ -101,9 +102,27 @@ def test_an_agent_at_events_gives_the_simulated_run() -> None:
     assert served.ttft.mean == pytest.approx(simulated.ttft.mean, rel=1e-9)
 
 
+@pytest.mark.parametrize("policy", ["gate-and-route", "round-robin", AtEvents()])
+def test_groups_of_gpus_give_the_simulated_run(policy: Any) -> None:
+    slow = dataclasses.replace(
+        load_hardware("h100-llama3-8b-b32"), batch_slots=3, chunk_tokens=256, padded_chunks=False
+    )
+    fleet = Fleet((GpuGroup("fast", HARDWARE, 1 / 3), GpuGroup("slow", slow, 2 / 3)))
+    options = {**OPTIONS, "instance": dataclasses.replace(INSTANCE, hardware=fleet)}
+    machine = LawMachine(HARDWARE, slow, slow)
+    served = lse.evaluate(policy, **options, machine=machine)
+    simulated = lse.evaluate(policy, **options)
+    assert served.requests == simulated.requests
+    assert served.events == simulated.events
+    assert served.requests["completed"] > 30
+    assert {gpu for gpu, *_ in machine.iterations} == {0, 1, 2}
+    assert served.ttft.mean == pytest.approx(simulated.ttft.mean, rel=1e-9)
+    assert served.tpot.mean == pytest.approx(simulated.tpot.mean, rel=1e-9)
+
+
 def test_every_request_gets_exactly_its_tokens() -> None:
     trace = OPTIONS["trace"]
-    machine = LawMachine(HARDWARE, N)
+    machine = LawMachine(*[HARDWARE] * N)
     result = lse.evaluate("gate-and-route", **OPTIONS, machine=machine)
     made = np.array([machine.made.get(r, 0) for r in range(len(trace))])
     assert (made <= trace.output_tokens).all()
@@ -111,7 +130,7 @@ def test_every_request_gets_exactly_its_tokens() -> None:
 
 
 def test_what_cannot_be_served_is_refused() -> None:
-    machine = LawMachine(HARDWARE, N)
+    machine = LawMachine(*[HARDWARE] * N)
     immediate = dataclasses.replace(
         INSTANCE, hardware=dataclasses.replace(HARDWARE, starts="immediate")
     )

@@ -88,7 +88,17 @@ def test_the_cache_is_attended_to(decoder: Decoder) -> None:
     assert output_alone(decoder, 100, 6, 32) != output_alone(decoder, 60, 6, 32)
 
 
-@pytest.mark.parametrize("policy", sorted(set(registered_policies()) - {"static-priority"}))
+# One of each kind: at arrivals, of plans, with timers, with networks, at intervals.
+CORE = ("round-robin", "gate-and-route", "token-bucket-static", "learned", "fluid-mpc")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(name, marks=() if name in CORE else pytest.mark.extended)
+        for name in sorted(set(registered_policies()) - {"static-priority"})
+    ],
+)
 def test_every_request_gets_its_tokens_and_decisions_can_be_replayed(policy: str, server) -> None:
     served = server.serve(policy)
     engine = server.machine._engines[0]
@@ -178,7 +188,7 @@ def test_a_machine_that_loses_a_token_is_found_out() -> None:
             match_trace=False,
             horizon=SECONDS,
             replications=1,
-            machine=Forgetful(hardware, 1, lambda _: 0.004),
+            machine=Forgetful(hardware, seconds=lambda _: 0.004),
         )
 
 
