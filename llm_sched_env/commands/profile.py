@@ -31,6 +31,10 @@ def register(app: typer.Typer) -> None:
         chunk_tokens: Annotated[int, typer.Option(help="C.")] = 512,
         tokens: Annotated[int, typer.Option(help="Longest request, prompt and output.")] = 4096,
         seconds: Annotated[float, typer.Option(help="To measure for.")] = 110.0,
+        clock: Annotated[
+            str,
+            typer.Option(help="wall; or processor, for one engine on a CPU that others use."),
+        ] = "wall",
         seed: SeedOption = 0,
     ) -> None:
         """Measure iterations of a decoder with random weights and fit the KV-aware law."""
@@ -51,10 +55,11 @@ def register(app: typer.Typer) -> None:
                 tokens=tokens,
                 seconds=seconds,
                 seed=seed,
+                clock=clock,
                 progress=lambda share: bar.update(task, completed=share),
             )
         for note in found.calibration.notes():
             print_note(note)
-        names = ("grid.csv", "load_0.csv", "load_1.csv", "hardware.toml", "fit.png", "profile.md")
+        names = ("grid.csv", "loads.csv", "hardware.toml", "fit.png", "profile.md")
         print_note(f"wrote {', '.join(str(out / name) for name in names)}")
         print((out / "profile.md").read_text(encoding="utf-8"))

@@ -65,6 +65,10 @@ def register(app: typer.Typer) -> None:
         device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
         workers: Annotated[int, typer.Option(help="Engines, each a GPU of the cluster.")] = 1,
         seconds: Annotated[float, typer.Option(help="Of real time, for each policy.")] = 60.0,
+        clock: Annotated[
+            str,
+            typer.Option(help="wall; or processor, for one engine on a CPU that others use."),
+        ] = "wall",
         pricing: PricingOption = "bundled",
         keep_instance: KeepInstanceOption = False,
         compare: Annotated[
@@ -97,6 +101,7 @@ def register(app: typer.Typer) -> None:
             workers=workers,
             seconds=seconds,
             seed=seed,
+            clock=clock,
         )
         results, found = [], []
         with server, _stopped_by_signals():

@@ -10,6 +10,7 @@ tensors, so that a CUDA graph captured at one shape serves every iteration of it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -148,20 +149,24 @@ class Decoder(nn.Module):
         """An empty cache for so many requests of at most so many tokens."""
         return KvCache(self.shape, slots, tokens, self.place, self.dtype)
 
-    def forward(self, batch: Batch, cache: KvCache, context: int) -> Tensor:
+    def forward(
+        self, batch: Batch, cache: KvCache, context: int, row_contexts: Sequence[int] = ()
+    ) -> Tensor:
         """The next token of each decode row and, last, of the chunk if there is one; (b + 1,).
 
         Args:
             batch: of the iteration.
             cache: read and written.
             context: positions of the cache that are read; at least those in use.
+            row_contexts: those of each decode row; default: ``context`` for all, with a mask.
         """
         chunk, rows = len(batch.chunk_tokens), len(batch.decode_tokens)
         positions = torch.cat((batch.chunk_positions, batch.decode_positions))
         x = self.embedding(torch.cat((batch.chunk_tokens, batch.decode_tokens)))
         angles = positions[:, None].float() * self.frequencies
         turn = (angles.cos()[:, None].to(self.dtype), angles.sin()[:, None].to(self.dtype))
-        bias = self._bias(positions, cache.spare, context)
+        masked = positions[:chunk] if row_contexts else positions
+        bias = self._bias(masked, cache.spare, context)
         groups = self.shape.heads // self.shape.kv_heads
         # A chunk's queries stand by head of a group, then by token: see _attend.
         chunk_bias = bias[:chunk].repeat(groups, 1)[None, None]
@@ -181,8 +186,11 @@ class Decoder(nn.Module):
                 slots = torch.arange(rows, device=positions.device)
                 keys[slots, :, batch.decode_positions] = key[chunk:]
                 values[slots, :, batch.decode_positions] = value[chunk:]
-                own = keys[:rows, :, :context], values[:rows, :, :context]
-                parts.append(_attend(query[chunk:, None], *own, row_bias)[:, 0])
+                if row_contexts:
+                    parts += _attended_rows(query[chunk:, None], keys, values, row_contexts)
+                else:
+                    own = keys[:rows, :, :context], values[:rows, :, :context]
+                    parts.append(_attend(query[chunk:, None], *own, row_bias)[:, 0])
             x = block.after(x, torch.cat(parts))
         wanted = x[chunk:]
         if chunk:
@@ -201,7 +209,17 @@ class Decoder(nn.Module):
         return bias.masked_fill_(places > seen[:, None], float("-inf"))
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def _attended_rows(
+    query: Tensor, keys: Tensor, values: Tensor, contexts: Sequence[int]
+) -> list[Tensor]:
+    """Attention row by row, so that each reads no more than it has."""
+    return [
+        _attend(query[r : r + 1], keys[r : r + 1, :, :n], values[r : r + 1, :, :n], None)[:, 0]
+        for r, n in enumerate(contexts)
+    ]
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of (rows, tokens, heads, head_dim) to caches, heads joined.
 
     Query heads that share a key head become its queries, so that the cache is read once and fused
@@ -211,13 +229,15 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor
         query: of tokens.
         keys: (rows, kv_heads, context, head_dim).
         values: likewise.
-        bias: 0 where a query may look, else -inf; (rows, 1, 1 or group * tokens, context).
+        bias: 0 where a query may look, else -inf; (rows, 1, 1 or group * tokens, context); None:
+            everywhere.
     """
     rows, tokens, heads, width = query.shape
     kv_heads = keys.shape[1]
     grouped = query.view(rows, tokens, kv_heads, heads // kv_heads, width)
     folded = grouped.permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, width)
-    bias = bias.expand(rows, kv_heads, folded.shape[2], -1)
+    if bias is not None:
+        bias = bias.expand(rows, kv_heads, folded.shape[2], -1)
     attended = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=bias)
     unfolded = attended.view(rows, kv_heads, heads // kv_heads, tokens, width)
     return unfolded.permute(0, 3, 1, 2, 4).reshape(rows, tokens, heads * width)

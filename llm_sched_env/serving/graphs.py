@@ -52,7 +52,9 @@ class EagerRunner:
     @torch.inference_mode()
     def __call__(self, batch: Batch, context: int) -> Tensor:
         """The next tokens."""
-        found: Tensor = self._decoder(batch, self._cache, context)
+        positions = batch.decode_positions.tolist()
+        contexts = [1 if p == self._cache.spare else p + 1 for p in positions]
+        found: Tensor = self._decoder(batch, self._cache, context, contexts)
         return found.cpu()
 
 

@@ -1,23 +1,25 @@
-"""Engines in real time: a thread each, which runs an iteration when the scheduler has said so."""
+"""One engine in real time, in the thread of its scheduler: decide, iterate, decide, ...
+
+So do the loops of serving engines. Nothing is handed from thread to thread between iterations:
+on a busy CPU each hand-over would wait for the operating system longer than the decision takes.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
+from llm_sched_env.serving.clocks import Clock, WallClock
 from llm_sched_env.serving.engine import Engine
 from llm_sched_env.simulation.machine import Ended, Sent
 from llm_sched_env.simulation.machine_load import Content
 from llm_sched_env.simulation.state.layout import RequestStream
-
-_NEVER = 3600.0  # seconds of a wait that nothing is due in
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Iteration:
         prefilled: whose prefill it ended, if any.
         completed: who has all tokens since.
         end: when the scheduler learned that it had ended; NaN: it did not, the run was over.
+        cpu_seconds: of ``seconds``, those that the thread was on the processor.
     """
 
     start: float
@@ -40,38 +43,30 @@ class Iteration:
     sent: tuple[Sent, ...]
     prefilled: tuple[int, ...] = ()
     completed: tuple[int, ...] = ()
-    end: float = float("nan")
+    end: float = math.nan
+    cpu_seconds: float = math.nan
 
 
 class RealMachine:
-    """Engines as GPUs of a cluster.
+    """An engine as the only GPU of a cluster.
+
+    Arrivals during an iteration are told to the scheduler at its end, as of when they arrived.
 
     Args:
-        engines: one a GPU.
+        engine: the GPU.
+        clock: of the run.
 
     Attributes:
         iterations: of each GPU, those that have ended.
         events: what happened in the cluster, as the scheduler told it.
     """
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = list(engines)
-        self._reports: queue.SimpleQueue[tuple[int, Iteration | BaseException]] = (
-            queue.SimpleQueue()
-        )
-        self._inboxes: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in engines]
-        self._threads = [
-            threading.Thread(target=self._work, args=(gpu,), name=f"engine {gpu}", daemon=True)
-            for gpu in range(len(self._engines))
-        ]
-        for thread in self._threads:
-            thread.start()
-        for _ in self._threads:
-            self._reports.get()  # each has warmed up
-        self._busy = [False] * len(self._engines)
-        self._origin = 0.0
+    def __init__(self, engine: Engine, clock: Clock | None = None) -> None:
+        self._engine, self._clock = engine, clock or WallClock()
+        engine.warm_up()
+        self._next: tuple[Sent, ...] | None = None  # who joins the iteration that is to begin
         self.stream: RequestStream | None = None
-        self.iterations: list[list[Iteration]] = []
+        self.iterations: list[list[Iteration]] = [[]]
         self.events: list[np.ndarray] = []
 
     def __enter__(self) -> Self:
@@ -81,85 +76,75 @@ class RealMachine:
         self.close()
 
     def close(self) -> None:
-        """Let the iterations that run end, and stop."""
-        for inbox in self._inboxes:
-            inbox.put(None)
-        for thread in self._threads:
-            thread.join()
+        """Nothing is left running."""
 
     def finish(self) -> None:
-        """The run is over: wait for the iterations that still run, which nobody learns of."""
-        while any(self._busy):
-            gpu, found = self._reports.get()
-            self._busy[gpu] = False
-            if isinstance(found, BaseException):
-                raise found
+        """The run is over; an iteration that was to begin does not."""
+        self._next = None
+
+    def made(self) -> dict[int, list[int]]:
+        """Tokens of each request so far, in order."""
+        return self._engine.made
 
     def begin(self, stream: RequestStream) -> None:
-        """Every engine is empty, and time 0 is now."""
+        """The engine is empty, and time 0 is now."""
         self.stream = stream
-        self.iterations, self.events = [[] for _ in self._engines], []
+        self.iterations, self.events = [[]], []
         self._parked: dict[int, Any] = {}
-        for engine in self._engines:
-            engine.begin(stream)
-        self._origin = time.perf_counter()
-
-    def now(self) -> float:
-        """Seconds since the run began."""
-        return time.perf_counter() - self._origin
+        self._next = None
+        self._engine.begin(stream)
+        self._clock.start()
 
     def park(self, gpu: int, request: int) -> None:
         """As :meth:`.Machine.park`."""
-        self._parked[request] = self._engines[gpu].park(request)
+        del gpu
+        self._parked[request] = self._engine.park(request)
 
     def drop(self, request: int) -> None:
         """As :meth:`.Machine.drop`."""
         del self._parked[request]
 
     def start(self, gpu: int, sent: Sequence[Sent], time: float) -> None:
-        """As :meth:`.Machine.start`; the real time is now."""
-        del time
-        parked = {r: self._parked.pop(r) for r, _ in sent if r in self._parked}
-        self._busy[gpu] = True
-        self._inboxes[gpu].put((tuple(sent), parked))
+        """As :meth:`.Machine.start`; it runs in the next wait."""
+        del gpu, time
+        self._next = tuple(sent)
 
     def wait(self, until: float) -> Ended | None:
-        """As :meth:`.Machine.wait`."""
-        left = min(until - self.now(), _NEVER)
-        try:
-            gpu, found = self._reports.get(timeout=left) if left > 0 else self._reports.get_nowait()
-        except queue.Empty:
+        """As :meth:`.Machine.wait`; an iteration that has begun ends, whenever that is."""
+        if self._next is None:
+            self._clock.sleep(until)
             return None
-        self._busy[gpu] = False
-        if isinstance(found, BaseException):
-            raise found
-        self.iterations[gpu].append(found)
-        return Ended(gpu, found.start + found.seconds, found.prefilled, found.completed)
+        sent, self._next = self._next, None
+        parked = {r: self._parked.pop(r) for r, _ in sent if r in self._parked}
+        found = iterated(self._engine, self._clock, sent, parked)
+        self.iterations[0].append(found)
+        return Ended(0, found.start + found.seconds, found.prefilled, found.completed)
 
     def applied(self, ended: Ended, time: float) -> None:
         """As :meth:`.Machine.applied`."""
-        self.iterations[ended.gpu][-1].end = time
+        del ended
+        self.iterations[0][-1].end = time
 
     def told(self, events: np.ndarray) -> None:
         """As :meth:`.Machine.told`."""
         self.events.append(events)
 
-    def _work(self, gpu: int) -> None:
-        self._engines[gpu].warm_up()  # the first calls of a thread take longer
-        self._reports.put((gpu, Iteration(0.0, 0.0, Content(0, 0, 0, 0), ())))
-        while (message := self._inboxes[gpu].get()) is not None:
-            self._reports.put((gpu, self._iterated(gpu, *message)))
 
-    def _iterated(self, gpu: int, *message: Any) -> Iteration | BaseException:
-        try:
-            return self._iterate(gpu, *message)
-        except BaseException as error:  # noqa: BLE001 - raised where the run waits
-            return error
+def iterated(
+    engine: Engine, clock: Clock, sent: tuple[Sent, ...], parked: dict[int, Any]
+) -> Iteration:
+    """Run an engine's next iteration.
 
-    def _iterate(self, gpu: int, sent: tuple[Sent, ...], parked: Mapping[int, Any]) -> Iteration:
-        engine = self._engines[gpu]
-        start = self.now()
-        engine.join(sent, parked)
-        content = engine.content()
-        prefilled, completed = engine.iterate()
-        return Iteration(start, self.now() - start, content, sent, prefilled, completed)
+    Args:
+        engine: which.
+        clock: of the run.
+        sent: who joins it.
+        parked: caches of those who come from elsewhere.
+    """
+    start, cpu_start = clock.now(), time.thread_time()
+    engine.join(sent, parked)
+    content = engine.content()
+    prefilled, completed = engine.iterate()
+    seconds = clock.now() - start
+    cpu_seconds = time.thread_time() - cpu_start
+    return Iteration(start, seconds, content, sent, prefilled, completed, cpu_seconds=cpu_seconds)

@@ -20,12 +20,14 @@ from llm_sched_env.model.catalog import PATIENCE_RATE
 from llm_sched_env.model.hardware import Hardware, load_hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.serving.clocks import clock_of
 from llm_sched_env.serving.decoder import Decoder
 from llm_sched_env.serving.engine import Engine
 from llm_sched_env.serving.logged_machine import LoggedMachine
 from llm_sched_env.serving.real_machine import Iteration, RealMachine
 from llm_sched_env.serving.served import Decisions, served_run
 from llm_sched_env.serving.shapes import DecoderShape, decoder_shape
+from llm_sched_env.serving.worker_machine import WorkerMachine
 from llm_sched_env.validation.served_run import ServedRun
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
@@ -70,6 +72,7 @@ class Server:
         workers: engines, each a GPU of the cluster.
         seconds: how long a run lasts.
         seed: of weights, requests and patience.
+        clock: ``wall``, or ``processor`` for one engine on a CPU that others use.
 
     Raises:
         ConfigurationError: for an argument that is not allowed.
@@ -94,6 +97,7 @@ class Server:
         workers: int = 1,
         seconds: float = 60.0,
         seed: int = 0,
+        clock: str = "wall",
     ) -> None:
         if not is_finite_number(seconds, positive=True):
             raise ConfigurationError("seconds", seconds, "a finite number of seconds > 0")
@@ -110,12 +114,14 @@ class Server:
         longest = (self.trace.prompt_tokens + self.trace.output_tokens).max()
         tokens = -int(-longest // _CACHE_STEP) * _CACHE_STEP
         require_device(device)
+        timed_by = clock_of(clock, device, self.workers)
         decoder = Decoder(decoder_shape(shape), device, seed=self.seed)
-        self.machine = RealMachine(
-            [
-                Engine(decoder, settings.batch_slots, settings.chunk_tokens, tokens)
-                for _ in range(self.workers)
-            ]
+        engines = [
+            Engine(decoder, settings.batch_slots, settings.chunk_tokens, tokens)
+            for _ in range(self.workers)
+        ]
+        self.machine: RealMachine | WorkerMachine = (
+            RealMachine(engines[0], timed_by) if self.workers == 1 else WorkerMachine(engines)
         )
 
     def __enter__(self) -> Self:
@@ -143,7 +149,7 @@ class Server:
         evaluation = None
         begun()
         try:
-            with _no_garbage_collection():
+            with no_garbage_collection():
                 evaluation = self._evaluate(policy, self.machine, pricing)
         except KeyboardInterrupt:
             if self.machine.stream is None:
@@ -240,7 +246,7 @@ def require_device(device: str) -> None:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Pauses of the collector would be counted as iterations."""
     gc.collect()
     gc.disable()

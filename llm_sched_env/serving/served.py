@@ -17,7 +17,7 @@ from llm_sched_env.validation.served_files import SERVED_HEADER
 from llm_sched_env.validation.served_run import ABANDONED, COMPLETED, INSIDE, OUTCOMES, ServedRun
 from llm_sched_env.workloads.trace import Trace
 
-ITERATION_HEADER = (START, *LOG_HEADER, "end_seconds")
+ITERATION_HEADER = (START, *LOG_HEADER, "end_seconds", "cpu_seconds")
 DECISION_HEADER = ("seconds", "decision", "id", "gpu")
 _FIELDS = ("seconds", "kind", "request", "gpu")
 _DECISIONS = {layout.PREFILL_START: "prefill", layout.DECODE_START: "decode"}
@@ -119,7 +119,14 @@ def iteration_row(iteration: Iteration) -> dict[str, Any]:
         "seconds": iteration.seconds,
         **iteration.content._asdict(),
         "end_seconds": "" if np.isnan(iteration.end) else iteration.end,
+        "cpu_seconds": iteration.cpu_seconds,
     }
+
+
+def processor_share(iterations: Sequence[Iteration]) -> float:
+    """Time on the processor over the time that iterations took: less than 1 where others run."""
+    total = sum(iteration.seconds for iteration in iterations)
+    return sum(iteration.cpu_seconds for iteration in iterations) / total if total > 0 else 1.0
 
 
 def _request_rows(run: ServedRun) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ FURTHER = (
     "llm_sched_env.exact.optimum:optimum",
     "llm_sched_env.policies.registry:registered_policies",
     "llm_sched_env.policies.registry:resolve_policy",
+    "llm_sched_env.serving.clocks:clock_of",
     "llm_sched_env.serving.serve:Server",
     "llm_sched_env.serving.shapes:decoder_shape",
     "llm_sched_env.sizing.bound:greatest_rate_factor",

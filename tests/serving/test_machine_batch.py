@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from event_agents import AtEvents
 from law_machine import LawMachine
 
 import llm_sched_env as lse
@@ -71,24 +72,6 @@ def test_under_the_law_a_machine_gives_the_simulated_run(policy: str) -> None:
     for name in ("ttft", "tpot", "e2e"):
         assert getattr(served, name).mean == pytest.approx(getattr(simulated, name).mean, rel=1e-9)
     assert served.revenue_rate.mean == pytest.approx(simulated.revenue_rate.mean, rel=1e-12)
-
-
-class AtEvents:
-    """Admits when it can, and waits now and then: looks again after a tenth of a second."""
-
-    environment: ClassVar = {
-        "control": "event",
-        "router": "agent",
-        "pools": "dynamic",
-        "wake_interval": 0.1,
-    }
-
-    def reset(self, instance, plan, n_gpus, rng) -> None:
-        self.rng = rng
-
-    def act(self, observation, info) -> int:
-        possible = np.flatnonzero(info["action_mask"])
-        return int(self.rng.choice(possible))
 
 
 def test_an_agent_at_events_gives_the_simulated_run() -> None:

@@ -22,20 +22,19 @@ def test_a_profile_fits_what_it_measured(tmp_path) -> None:
     assert shares[-1] > 0.8
     assert {p.name for p in tmp_path.iterdir()} == {
         "grid.csv",
-        "load_0.csv",
-        "load_1.csv",
+        "loads.csv",
         "hardware.toml",
         "fit.png",
         "profile.md",
     }
-    log = read_iteration_logs([tmp_path / n for n in ("grid.csv", "load_0.csv", "load_1.csv")])
-    assert len(log) == len(found.iterations)
+    log = read_iteration_logs([tmp_path / n for n in ("grid.csv", "loads.csv")])
+    assert len(log) == len(found.grid) + len(found.loads)
     assert log.decodes.max() == 4
     assert log.prefill_tokens.max() == 32
     hardware = load_hardware(tmp_path / "hardware.toml")
     assert (hardware.batch_slots, hardware.chunk_tokens, hardware.starts) == (4, 32, "boundary")
     # What the hardware says of all served iterations is what they took, stragglers included.
-    log = log.picked(np.arange(len(log)) >= len(log) - found.served)
+    log = log.picked(np.arange(len(log)) >= len(found.grid))
     assert hardware.solo is not None
     assert hardware.mixed is not None
     solo, seconds = ~log.mixed, log.seconds
