@@ -67,6 +67,10 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
             self.control.info(0, report),
         )
 
+    def close(self) -> None:
+        """Stop what runs iterations outside of the simulator."""
+        self.control.close()
+
     def _require_running(self) -> None:
         if not self._begun:
             raise no_episode("no episode has begun")

@@ -13,7 +13,8 @@ from llm_sched_env.presets import base
 from llm_sched_env.serving.clocks import Clock
 from llm_sched_env.serving.engine import Engine
 from llm_sched_env.serving.real_machine import Iteration, RealMachine
-from llm_sched_env.serving.serve import PATIENT, no_garbage_collection
+from llm_sched_env.serving.serve import no_garbage_collection
+from llm_sched_env.serving.served_instance import PATIENT
 from llm_sched_env.workloads.trace import Trace
 
 _MANY = 2000  # requests

@@ -10,32 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from typing_extensions import Self
 
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.evaluation.results import Evaluation
-from llm_sched_env.model.catalog import PATIENCE_RATE
-from llm_sched_env.model.hardware import Hardware, load_hardware
+from llm_sched_env.model.hardware import Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
-from llm_sched_env.serving.clocks import clock_of
-from llm_sched_env.serving.decoder import Decoder
-from llm_sched_env.serving.engine import Engine
 from llm_sched_env.serving.logged_machine import LoggedMachine
-from llm_sched_env.serving.real_machine import Iteration, RealMachine
+from llm_sched_env.serving.machines import cache_tokens, serving_machine
+from llm_sched_env.serving.real_machine import Iteration
 from llm_sched_env.serving.served import Decisions, served_run
+from llm_sched_env.serving.served_instance import engine_instance, served_trace
 from llm_sched_env.serving.shapes import DecoderShape, decoder_shape
-from llm_sched_env.serving.worker_machine import WorkerMachine
 from llm_sched_env.validation.served_run import ServedRun
 from llm_sched_env.workloads.generated import requests_of_run
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import load_traces
-
-PATIENT = 1e9
-"""Seconds of those who never give up."""
-_CACHE_STEP = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +102,14 @@ class Server:
         elif not isinstance(trace, Trace):
             trace = load_traces(trace)
         self.trace = served_trace(trace.until(self.seconds), self.instance, self.seed)
-        settings = self.instance.only_hardware
-        longest = (self.trace.prompt_tokens + self.trace.output_tokens).max()
-        tokens = -int(-longest // _CACHE_STEP) * _CACHE_STEP
-        require_device(device)
-        timed_by = clock_of(clock, device, self.workers)
-        decoder = Decoder(decoder_shape(shape), device, seed=self.seed)
-        engines = [
-            Engine(decoder, settings.batch_slots, settings.chunk_tokens, tokens)
-            for _ in range(self.workers)
-        ]
-        self.machine: RealMachine | WorkerMachine = (
-            RealMachine(engines[0], timed_by) if self.workers == 1 else WorkerMachine(engines)
+        self.machine = serving_machine(
+            decoder_shape(shape),
+            device,
+            self.instance.only_hardware,
+            cache_tokens(self.trace),
+            workers=self.workers,
+            clock=clock,
+            seed=self.seed,
         )
 
     def __enter__(self) -> Self:
@@ -192,57 +180,6 @@ class Server:
             jobs=1,
             machine=machine,
         )
-
-
-def engine_instance(instance: Instance, hardware: Hardware | str | Path | None) -> Instance:
-    """The instance on an engine's hardware, whose requests start at boundaries."""
-    if hardware is None:
-        known = instance.only_hardware
-    else:
-        known = hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
-    return dataclasses.replace(instance, hardware=dataclasses.replace(known, starts="boundary"))
-
-
-def served_trace(trace: Trace, instance: Instance, seed: int) -> Trace:
-    """A trace in whole tokens, at least one of each, with patience for each request.
-
-    Args:
-        trace: what arrives.
-        instance: its classes, by name or in their order, say how patient requests are.
-        seed: of the patience of those that the trace has none for.
-    """
-    if len(trace) == 0:
-        raise ConfigurationError("trace", "no request in these seconds", "at least one")
-    patience = trace.patience_seconds
-    if patience is None:
-        by_name = {c.name: c.patience_rate for c in instance.classes}
-        rates = [PATIENCE_RATE] * len(trace.class_names)
-        if by_name.keys() >= set(trace.class_names):
-            rates = [by_name[name] for name in trace.class_names]
-        elif instance.n_classes == len(trace.class_names):
-            rates = [c.patience_rate for c in instance.classes]
-        draws = np.random.default_rng(seed).exponential(size=len(trace))
-        own = np.array(rates)[trace.request_class]
-        patience = np.minimum(PATIENT, np.divide(draws, own, out=draws * np.inf, where=own > 0))
-    return dataclasses.replace(
-        trace,
-        prompt_tokens=np.maximum(1.0, np.ceil(trace.prompt_tokens)),
-        output_tokens=np.maximum(1.0, np.ceil(trace.output_tokens)),
-        patience_seconds=patience,
-    )
-
-
-def require_device(device: str) -> None:
-    """Make a device ready; raise ConfigurationError for one that is not there."""
-    import torch
-
-    if device == "cpu":
-        # Iterations are short: threads would wait for each other longer than they compute.
-        torch.set_num_threads(1)
-    if device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()):
-        return
-    there = "cpu or cuda" if torch.cuda.is_available() else "cpu: PyTorch finds no CUDA device"
-    raise ConfigurationError("device", device, there)
 
 
 @contextmanager

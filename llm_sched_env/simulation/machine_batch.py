@@ -19,7 +19,9 @@ from llm_sched_env.simulation.events.decisions import RUN_ON
 from llm_sched_env.simulation.machine import Ended, Machine, Sent
 from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state import layout
-from llm_sched_env.simulation.state.layout import EngineState
+from llm_sched_env.simulation.state.layout import EngineState, RequestStream
+from llm_sched_env.simulation.state.request_stream import checked_stream
+from llm_sched_env.simulation.state.workload import workload_tables
 
 _LOG_EVENTS = 65_536  # of one moment
 
@@ -199,6 +201,12 @@ class MachineDecisionBatch(DecisionBatch):
         _require_empty(occupancy)
         super().start(k, seed, controls, occupancy)
         self.driver.reset()
+
+    def serve(self, stream: RequestStream, machine: Machine) -> None:
+        """Other requests and another machine; :meth:`start` comes next."""
+        checked = checked_stream(stream, self.instance.n_classes)
+        self.workload = workload_tables(self.instance, checked)
+        self.driver = MachineDriver(self, machine)
 
     def decide(self, actions: np.ndarray, until: np.ndarray) -> np.ndarray:
         """Act, and serve until the next decision; as :meth:`DecisionBatch.decide`."""

@@ -36,6 +36,7 @@ FURTHER = (
     "llm_sched_env.policies.registry:resolve_policy",
     "llm_sched_env.serving.clocks:clock_of",
     "llm_sched_env.serving.serve:Server",
+    "llm_sched_env.serving.served_control:ServedControl",
     "llm_sched_env.serving.shapes:decoder_shape",
     "llm_sched_env.sizing.bound:greatest_rate_factor",
     "llm_sched_env.sizing.bound:least_gpus",
