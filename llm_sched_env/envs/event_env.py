@@ -77,8 +77,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (GPUs with their
       slots, queues by class and the revenue against R*; 960 x 540 pixels).
     - ``backend``: ``"simulator"`` (default), or ``"serving"``: real engines, on which a step waits
-      for the machine (``docs/serving.md``); ``backend_options``: theirs, ``shape``, ``device`` and
-      ``clock``.
+      for the machine (``docs/serving.md``).
+    - ``backend_options``: of engines ``shape``, ``device`` and ``clock``.
     - All others are those of :class:`llm_sched_env.envs.event_configuration.EventArguments`.
 
     ## Version History
