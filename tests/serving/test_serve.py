@@ -89,7 +89,7 @@ def test_the_cache_is_attended_to(decoder: Decoder) -> None:
 
 
 # One of each kind: at arrivals, of plans, with timers, with networks, at intervals.
-CORE = ("round-robin", "gate-and-route", "token-bucket-static", "learned", "fluid-mpc")
+CORE = ("round-robin", "token-bucket-static", "learned", "fluid-mpc")
 
 
 @pytest.mark.parametrize(

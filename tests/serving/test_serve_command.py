@@ -60,7 +60,9 @@ def test_policies_one_after_the_other(arguments, tmp_path, capsys) -> None:
         assert (folder / "validation" / "table.md").is_file()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)]
+)
 def test_a_stopped_run_leaves_whole_files(arguments, tmp_path, how) -> None:
     command = [sys.executable, "-c", AS_IN_A_TERMINAL, *arguments]
     process = subprocess.Popen(
