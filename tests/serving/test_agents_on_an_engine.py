@@ -27,7 +27,7 @@ def require_exact_tokens_and_the_same_decisions(server: Server, policy: str) -> 
     done = np.flatnonzero(served.run.outcome == COMPLETED)
     assert len(done) > 0
     assert [len(tokens[r]) for r in done] == served.run.output_tokens[done].tolist()
-    assert len(served.decisions) > 10
+    assert len(served.decisions) >= 2 * len(done)
     assert server.replayed(served, policy) is None
 
 

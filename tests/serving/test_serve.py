@@ -88,7 +88,7 @@ def test_the_cache_is_attended_to(decoder: Decoder) -> None:
     assert output_alone(decoder, 100, 6, 32) != output_alone(decoder, 60, 6, 32)
 
 
-# One of each kind: at arrivals, of plans, with timers, with networks, at intervals.
+# One of each kind: at arrivals, with timers of a plan, with a network, at intervals.
 CORE = ("round-robin", "token-bucket-static", "learned", "fluid-mpc")
 
 
