@@ -9,8 +9,9 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
+SITE := $(VENV)/site
 
-.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines groups bandits sizing test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines groups bandits sizing test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -21,6 +22,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(LINTERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
+
+$(SITE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+# The site, in build/site; open build/site/index.html. A broken link or reference is an error.
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The same at http://127.0.0.1:8000, built anew when a page changes.
+docs-serve: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # Trains one PPO agent per instance, then compares; the Azure replay joins in where its files are
 # found ($$LLM_SCHED_DATA, data/ or ../shared/data) or named with TRACES="FILE FILE".
