@@ -9,6 +9,7 @@ from math_core import LatexToMathML
 
 # What pymdownx.arithmatex leaves of $...$ and of $$...$$.
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_LONG = 40
 _DISPLAYED = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 
 
@@ -24,6 +25,8 @@ def with_mathml(page: str) -> str:
         formula: str = converter.convert_with_local_state(
             html.unescape(found[1]), displaystyle=False
         )
+        if len(found[1]) > _LONG:  # wider than a phone: it scrolls by itself
+            formula = f'<span class="formula" tabindex="0">{formula}</span>'
         return formula
 
     def displayed(found: re.Match[str]) -> str:
