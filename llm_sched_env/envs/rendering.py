@@ -14,19 +14,20 @@ from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
-RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": 1}
+WINDOW = "human"
+"""The mode that shows pictures in a window, in the single environments."""
+FRAMES_PER_SECOND = 8
+RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": FRAMES_PER_SECOND}
 """What Gymnasium's wrappers ask an environment's metadata for."""
 
 
-def checked_render_mode(mode: Any) -> str | None:
-    """The mode; raises ConfigurationError."""
-    if mode is None or mode in RENDER_MODES:
+def checked_render_mode(mode: Any, modes: tuple[str, ...] = RENDER_MODES) -> str | None:
+    """The mode, if it is one of these or None; raises ConfigurationError."""
+    if mode is None or mode in modes:
         chosen: str | None = mode
         return chosen
-    remedy = 'wrap "rgb_array" in Gymnasium\'s HumanRendering' if mode == "human" else ""
-    raise ConfigurationError(
-        "render_mode", mode, f"None or one of {', '.join(RENDER_MODES)}", remedy
-    )
+    remedy = 'wrap "rgb_array" in Gymnasium\'s HumanRendering' if mode == WINDOW else ""
+    raise ConfigurationError("render_mode", mode, f"None or one of {', '.join(modes)}", remedy)
 
 
 def warn_no_mode() -> None:
