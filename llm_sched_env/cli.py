@@ -30,6 +30,7 @@ from llm_sched_env.commands import (
     train,
     tune,
     validate,
+    watch,
 )
 from llm_sched_env.errors import LLMSchedError
 from llm_sched_env.evaluation.versions import version_line
@@ -67,6 +68,7 @@ COMMANDS = (
     policies,
     bench,
     adapt,
+    watch,
 )
 for module in COMMANDS:
     module.register(app)

@@ -16,6 +16,7 @@ from llm_sched_env.envs.picture_style import (
     font,
     shortened,
 )
+from llm_sched_env.envs.rendering import revenue_share
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
@@ -105,11 +106,7 @@ def _draw_revenue(canvas: ImageDraw.ImageDraw, state: EngineState, cluster: Clus
     """Revenue so far as a share of R*, whose end is marked."""
     left, right = _MARGIN, SIZE[0] - _MARGIN - 120
     top, bottom = SIZE[1] - 36, SIZE[1] - 20
-    totals = state.totals
-    names = ("bundled_revenue",) if cluster.pricing == "bundled" else _SEPARATE
-    revenue = sum(float(totals[name].sum()) for name in names)
-    seconds = float(state.clock["time"][0] - state.clock["metrics_start"][0])
-    share = revenue / (cluster.plan.value * cluster.n_gpus * seconds) if seconds > 0 else 0.0
+    share = revenue_share(state, cluster)
     # The scale reaches a little beyond R*, which short runs may exceed.
     scale = 1.1
     draw_bar(canvas, (left, top, right, bottom), min(scale, share), scale, CLASS_COLOURS[2])
@@ -118,6 +115,3 @@ def _draw_revenue(canvas: ImageDraw.ImageDraw, state: EngineState, cluster: Clus
     canvas.text((end, top - 8), "R*", INK, font(13), anchor="ms")
     text = f"{share:.3f} of R*"
     canvas.text((SIZE[0] - _MARGIN, (top + bottom) // 2), text, INK, font(17), anchor="rm")
-
-
-_SEPARATE = ("prefill_revenue", "decode_revenue")

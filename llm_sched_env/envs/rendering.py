@@ -59,3 +59,13 @@ def describe(state: EngineState, cluster: Cluster) -> str:
         row = " ".join(f"{int(counts[name]):9d}" for name in OCCUPANCIES)
         lines.append(f"{request_class.name:<{width}}{row}")
     return "\n".join(lines)
+
+
+def revenue_share(state: EngineState, cluster: Cluster) -> float:
+    """What the requests completed since measuring began have earned, as a share of R*."""
+    names: tuple[str, ...] = ("bundled_revenue",)
+    if cluster.pricing != "bundled":
+        names = ("prefill_revenue", "decode_revenue")
+    revenue = sum(float(state.totals[name].sum()) for name in names)
+    seconds = float(state.clock["time"][0] - state.clock["metrics_start"][0])
+    return revenue / (cluster.plan.value * cluster.n_gpus * seconds) if seconds > 0 else 0.0

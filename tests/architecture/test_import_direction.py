@@ -32,7 +32,7 @@ LAYERS = [
     {"calibration", "envs"},
     {"policies"},
     {"evaluation"},
-    {"bandits", "baselines", "sizing", "validation"},
+    {"bandits", "baselines", "sizing", "validation", "watching"},
     {"adaptation"},
     {"agents", "benchmarks"},
     {"commands"},
