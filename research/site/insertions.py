@@ -108,6 +108,8 @@ def _commands(_: str) -> str:
     group: Any = typer.main.get_command(app)
     parts = []
     for name, command in sorted(group.commands.items()):
+        if command.hidden:  # former names
+            continue
         rows = [_option_row(option) for option in command.params if option.help]
         parts += [f"## {name}", command.help.strip()]
         if rows:

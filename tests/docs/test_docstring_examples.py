@@ -44,6 +44,7 @@ FURTHER = (
     "llm_sched_env.sizing.tune:tune",
     "llm_sched_env.sizing.workload:instance_workload",
     "llm_sched_env.sizing.workload:trace_workload",
+    "llm_sched_env.watching.live_cluster:live_cluster",
 )
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}
 for path in FURTHER:
