@@ -9,18 +9,31 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
+SITE := $(VENV)/site
 
-.PHONY: compare readme model-figure cluster-picture leaderboard paper training validation deadlines groups disaggregation bandits sizing test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups disaggregation reuse bandits sizing test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[agents,report,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[agents,report,serving,test]"
 	touch $@
 
 $(LINTERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
+
+$(SITE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+# The site, in build/site; open build/site/index.html. A broken link or reference is an error.
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The same at http://127.0.0.1:8000, built anew when a page changes.
+docs-serve: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # Trains one PPO agent per instance, then compares; the Azure replay joins in where its files are
 # found ($$LLM_SCHED_DATA, data/ or ../shared/data) or named with TRACES="FILE FILE".
@@ -35,6 +48,10 @@ readme: $(INSTALLED)
 # The picture of the model: docs/model.png.
 model-figure: $(INSTALLED)
 	$(BIN)/python -m research.pages.draw_model
+
+# The measured table of docs/serving.md, on this machine; some minutes.
+serving: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_serving
 
 # The moving picture of the README.
 cluster-picture: $(INSTALLED)
@@ -68,6 +85,10 @@ groups: $(INSTALLED)
 # Prefill and decode GPUs at every split, beside colocated ones: docs/disaggregation.md.
 disaggregation: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_disaggregation $(RESULTS)/disaggregation
+
+# Routers on GPUs with prefix caches: docs/reuse.md. Needs the Mooncake trace in $$LLM_SCHED_DATA.
+reuse: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_reuse --measure
 
 # Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
 bandits: $(INSTALLED)

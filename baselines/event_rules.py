@@ -57,6 +57,11 @@ class EventRule:
                 "A rule that replans (rule.foresight) cannot act at events, where it would keep "
                 "its first plan; evaluate the rule itself."
             )
+        if rule.drop_late:
+            raise ConfigurationError(
+                "A rule that drops who is late (rule.drop_late) cannot act at events, where no "
+                "action drops a request; evaluate the rule itself."
+            )
         self.rule = rule
         self.name = f"event {rule.gate} {rule.router}"
         self.environment = {

@@ -45,6 +45,8 @@ from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.atomic import require_writable
 from llm_sched_env.workloads.generated import requests_of_run
 
+_ENDS = (("least", min), ("most", max))
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -164,6 +166,8 @@ def print_evaluation(result: Evaluation) -> None:
     )
     if result.deadlines is not None:
         _print_deadlines(result)
+    if result.caches is not None:
+        _print_caches(result)
     if result.slos:
         _print_service_levels(result)
     print_lines(
@@ -192,6 +196,20 @@ def _print_deadlines(result: Evaluation) -> None:
         ],
         title="deadlines, shares of the requests completed, abandoned or rejected",
     )
+
+
+def _print_caches(result: Evaluation) -> None:
+    """The share of prompt tokens that needed no prefill, by class and GPU, and evictions."""
+    assert result.caches is not None
+    found = [(c.name, c.cached_token_share) for c in result.classes]
+    known = [share for share in result.caches.by_gpu if share is not None]
+    shares = [*found, ("all", result.caches.cached_token_share)]
+    shares += [(f"{word} of a GPU", pick(known)) for word, pick in _ENDS if known]
+    print_table(
+        ("prompt tokens cached", "share"),
+        [(name, "-" if share is None else f"{share:.4f}") for name, share in shares],
+    )
+    print_lines(f"{result.caches.evictions:.4g} blocks evicted per GPU and second")
 
 
 def _print_service_levels(result: Evaluation) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from llm_sched_env.commands.options import JsonOption, print_json, print_table
 from llm_sched_env.policies.registry import registered_policies
+from llm_sched_env.policies.reuse_policies import DESCRIPTIONS
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +18,10 @@ def register(app: typer.Typer) -> None:
         entries = [
             (name, list(entry.aliases), entry.description, entry.source)
             for name, entry in registered_policies().items()
+        ]
+        entries += [
+            (name, list[str](), description, "docs/reuse.md")
+            for name, description in DESCRIPTIONS.items()
         ]
         if as_json:
             print_json(

@@ -51,10 +51,21 @@ def chosen_policies(policy: str | None, policies: str | None, default: str | Non
         raise ConfigurationError(
             "`--policy` cannot be combined with `--policies`; add the policy to the list."
         )
-    wanted = names("--policies", policies)
+    wanted = _policy_names(policies)
     for name in wanted:
         if wanted.count(name) > 1:
             raise ConfigurationError("--policies", policies, "each policy once")
+    return wanted
+
+
+def _policy_names(text: str) -> list[str]:
+    """The list, in which options of a policy follow it: ``weighted:queue-depth=1,load-aware=2``."""
+    wanted: list[str] = []
+    for item in names("--policies", text):
+        if "=" in item and ":" not in item and wanted:
+            wanted[-1] += f",{item}"
+        else:
+            wanted.append(item)
     return wanted
 
 

@@ -146,6 +146,9 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         self._origin[k] = self.batch.states.clock["time"][k, 0]
         self._begin_step(k)
 
+    def close(self) -> None:
+        """The simulator leaves nothing running."""
+
     def reset_metrics(self, k: int, *, pay_earlier_arrivals: bool = True) -> None:
         """End the warm-up of cluster k: measure from now on.
 

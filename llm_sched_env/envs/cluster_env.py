@@ -9,7 +9,16 @@ import numpy as np
 
 from llm_sched_env.envs.cluster_control import ClusterControl, SavedState
 from llm_sched_env.envs.episodes import chosen_start, episode_seed, no_episode
-from llm_sched_env.envs.rendering import RENDER_METADATA, checked_render_mode, show, warn_no_mode
+from llm_sched_env.envs.rendering import (
+    FRAMES_PER_SECOND,
+    RENDER_METADATA,
+    RENDER_MODES,
+    WINDOW,
+    checked_render_mode,
+    show,
+    warn_no_mode,
+)
+from llm_sched_env.envs.window import Window
 from llm_sched_env.planning import FluidPlan
 
 Action = TypeVar("Action")
@@ -21,13 +30,15 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
 
     Args:
         control: of the cluster.
-        render_mode: ``None``, ``"ansi"`` or ``"rgb_array"``.
+        render_mode: ``None``, ``"ansi"``, ``"rgb_array"`` or ``"human"``.
     """
 
-    metadata = {**RENDER_METADATA}  # noqa: RUF012 - as Gymnasium has it
+    metadata = {**RENDER_METADATA, "render_modes": [*RENDER_MODES, WINDOW]}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(self, control: Control, render_mode: str | None) -> None:
-        self.render_mode = checked_render_mode(render_mode)
+        self.render_mode = checked_render_mode(render_mode, (*RENDER_MODES, WINDOW))
+        name = control.configuration.cluster.instance.name
+        self._window = Window(name, FRAMES_PER_SECOND) if render_mode == WINDOW else None
         self.control = control
         self.observation_space = control.observation_space
         self._begun = False
@@ -51,6 +62,7 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         self.control.start(0, episode_seed(self.np_random), start)
         self._begun, self._ended = True, False
         report = self.control.report()
+        self._show()
         return report.observations[0], self.control.info(0, report)
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -59,6 +71,7 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         report = self.control.empty_report()
         self.control.step([action], report)
         self._ended = bool(self.control.truncated()[0])
+        self._show()
         return (
             report.observations[0],
             float(report.rewards[0]),
@@ -74,8 +87,23 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
             raise no_episode(f"the episode ended at {self.control.times()[0]:g} s")
 
     def render(self) -> Any:
-        """The cluster as text or picture; None, with a warning, without a render mode."""
+        """The cluster as text or picture; None in a window, and, with a warning, without a mode."""
         if self.render_mode is None:
             warn_no_mode()
             return None
+        if self._window is not None:
+            self._show()
+            return None
         return show(self.control.batch.state(0), self.control.configuration, self.render_mode)
+
+    def _show(self) -> None:
+        """A picture in the window, if there is one."""
+        if self._window is not None:
+            picture = show(self.control.batch.state(0), self.control.configuration, "rgb_array")
+            self._window.show(np.asarray(picture))
+
+    def close(self) -> None:
+        """Close the window, if there is one, and stop what runs iterations elsewhere."""
+        if self._window is not None:
+            self._window.close()
+        self.control.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         latencies: whether latency histograms are kept.
         billing: as in :class:`SimulationBatch`.
         log_events: room for this many entries of each cluster's event log.
+        batch_type: builds the clusters; those of a machine for one that is served.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
         latencies: bool = False,
         billing: str | None = None,
         log_events: int = 0,
+        batch_type: Callable[..., DecisionBatch] = DecisionBatch,
     ) -> None:
         instance, n_gpus = configuration.cluster.instance, configuration.cluster.n_gpus
-        batch = DecisionBatch(
+        batch = batch_type(
             instance,
             configuration.rule,
             n_gpus,

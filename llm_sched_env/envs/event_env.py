@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from typing_extensions import Unpack
 
+from llm_sched_env.envs.backends import event_control
 from llm_sched_env.envs.cluster_env import ClusterEnv
 from llm_sched_env.envs.decision_space import DecisionSpace, action_names
 from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
@@ -72,8 +74,12 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
-    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (GPUs with their
-      slots, queues by class and the revenue against R*; 960 x 540 pixels).
+    - ``render_mode``: ``None``, ``"ansi"`` (a table), ``"rgb_array"`` (GPUs with their slots,
+      queues by class and the revenue against R*; 960 x 540 pixels) or ``"human"`` (the same in a
+      window after each step, 8 a second; extra ``human``).
+    - ``backend``: ``"simulator"`` (default), or ``"serving"``: real engines, on which a step waits
+      for the machine (``docs/serving.md``).
+    - ``backend_options``: of engines ``shape``, ``device`` and ``clock``.
     - All others are those of :class:`llm_sched_env.envs.event_configuration.EventArguments`.
 
     ## Version History
@@ -94,10 +100,12 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
         n_gpus: int = 20,
         *,
         render_mode: str | None = None,
+        backend: str = "simulator",
+        backend_options: Mapping[str, Any] | None = None,
         **arguments: Unpack[EventArguments],
     ) -> None:
         configuration = EventConfiguration.validated(n_gpus=n_gpus, **arguments)
-        super().__init__(EventControl(configuration), render_mode)
+        super().__init__(event_control(backend, configuration, backend_options), render_mode)
         self._decision_space = DecisionSpace(self.control.n_actions)
         self.action_space = self._decision_space
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +61,12 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         *,
         latencies: bool = False,
         billing: str | None = None,
+        batch_type: Callable[..., SimulationBatch] = SimulationBatch,
     ) -> None:
         cluster = configuration.cluster
         instance, n_gpus, fluid_plan = cluster.instance, cluster.n_gpus, cluster.plan
         ranks = slot_ranks(fluid_plan, n_gpus) if configuration.gate == "net-value" else None
-        batch = SimulationBatch(
+        batch = batch_type(
             instance,
             configuration.rule,
             n_gpus,

@@ -96,8 +96,9 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
 
     ## Arguments
     - ``n_gpus``: cluster size n, default 20.
-    - ``render_mode``: ``None``, ``"ansi"`` (a table) or ``"rgb_array"`` (GPUs with their
-      slots, queues by class and the revenue against R*; 960 x 540 pixels).
+    - ``render_mode``: ``None``, ``"ansi"`` (a table), ``"rgb_array"`` (GPUs with their slots,
+      queues by class and the revenue against R*; 960 x 540 pixels) or ``"human"`` (the same in a
+      window after each step, 8 a second; extra ``human``).
     - All others are those of :class:`llm_sched_env.envs.configuration.IntervalArguments`.
 
     ## Version History

@@ -14,19 +14,20 @@ from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 
 RENDER_MODES = ("ansi", "rgb_array")
-RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": 1}
+WINDOW = "human"
+"""The mode that shows pictures in a window, in the single environments."""
+FRAMES_PER_SECOND = 8
+RENDER_METADATA = {"render_modes": [*RENDER_MODES], "render_fps": FRAMES_PER_SECOND}
 """What Gymnasium's wrappers ask an environment's metadata for."""
 
 
-def checked_render_mode(mode: Any) -> str | None:
-    """The mode; raises ConfigurationError."""
-    if mode is None or mode in RENDER_MODES:
+def checked_render_mode(mode: Any, modes: tuple[str, ...] = RENDER_MODES) -> str | None:
+    """The mode, if it is one of these or None; raises ConfigurationError."""
+    if mode is None or mode in modes:
         chosen: str | None = mode
         return chosen
-    remedy = 'wrap "rgb_array" in Gymnasium\'s HumanRendering' if mode == "human" else ""
-    raise ConfigurationError(
-        "render_mode", mode, f"None or one of {', '.join(RENDER_MODES)}", remedy
-    )
+    remedy = 'wrap "rgb_array" in Gymnasium\'s HumanRendering' if mode == WINDOW else ""
+    raise ConfigurationError("render_mode", mode, f"None or one of {', '.join(modes)}", remedy)
 
 
 def warn_no_mode() -> None:
@@ -58,3 +59,13 @@ def describe(state: EngineState, cluster: Cluster) -> str:
         row = " ".join(f"{int(counts[name]):9d}" for name in OCCUPANCIES)
         lines.append(f"{request_class.name:<{width}}{row}")
     return "\n".join(lines)
+
+
+def revenue_share(state: EngineState, cluster: Cluster) -> float:
+    """What the requests completed since measuring began have earned, as a share of R*."""
+    names: tuple[str, ...] = ("bundled_revenue",)
+    if cluster.pricing != "bundled":
+        names = ("prefill_revenue", "decode_revenue")
+    revenue = sum(float(state.totals[name].sum()) for name in names)
+    seconds = float(state.clock["time"][0] - state.clock["metrics_start"][0])
+    return revenue / (cluster.plan.value * cluster.n_gpus * seconds) if seconds > 0 else 0.0

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.evaluation.cache_results import CacheResult, cached_share
 from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import Measurement
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
-from llm_sched_env.evaluation.scenario import scenario
+from llm_sched_env.evaluation.scenario import GeneratedConversations, scenario
 from llm_sched_env.evaluation.slo_attainment import (
     decode_tpot,
     measured_indicators,
@@ -44,6 +45,7 @@ from llm_sched_env.simulation.events.metrics import (
     Metrics,
     summarize_latency,
 )
+from llm_sched_env.simulation.machine import Machine
 from llm_sched_env.simulation.runtime.row_threads import available_processors
 from llm_sched_env.simulation.state.layout import COUNTS, OCCUPANCIES
 from llm_sched_env.workloads.trace import Trace
@@ -69,6 +71,7 @@ def evaluate(
     billing: str | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
+    machine: Machine | None = None,
 ) -> Evaluation:
     """Run a policy and report what it earns as a share of the fluid bound.
 
@@ -111,6 +114,8 @@ def evaluate(
             processors. It does not change the result. Python policies run one by one.
         executor: run replications, also of Python policies, in processes or on a Ray cluster, as
             many at the same time as it says, in place of ``jobs``. It does not change the result.
+        machine: runs the iterations in place of the simulator, in its own time
+            (:mod:`llm_sched_env.serving`); with a trace and one replication.
 
     Raises:
         ConfigurationError: for an argument that is not allowed; nothing has run then.
@@ -157,13 +162,26 @@ def evaluate(
         billing,
         measured.pays_earlier_arrivals,
         revenue,
+        served.conversations if isinstance(served, GeneratedConversations) else None,
+        machine,
     )
-    if executor is None:
+    if machine is not None:
+        _require_one_run(replications, trace)
+        ran = runs.replication(run, 0)
+    elif executor is None:
         ran = runs.replicate(run, replications, jobs)
     else:
         ran = _replications_by_executor(runs, run, replications, executor)
     wall = time.perf_counter() - started
     return _summarize(run, name, measured, bound, ran, wall)
+
+
+def _require_one_run(replications: int, trace: Any) -> None:
+    """A machine serves given requests once, in real time."""
+    if replications != 1:
+        raise ConfigurationError("replications", replications, "1: a machine runs once")
+    if trace is None:
+        raise ConfigurationError("trace", None, "the requests that the machine serves")
 
 
 def _replications_by_executor(
@@ -227,6 +245,7 @@ def _summarize(
         classes=tuple(
             _class_result(run, metrics, histograms, sums, i) for i in range(instance.n_classes)
         ),
+        caches=CacheResult.measured(metrics) if instance.has_caches else None,
         **pooled,
         events=sum(m.events for m in metrics),
         wall_seconds=wall,
@@ -258,6 +277,7 @@ def _class_result(
         deadlines=(
             DeadlineAttainment.measured(metrics, i) if cluster.instance.has_deadlines else None
         ),
+        cached_token_share=(cached_share(metrics, i) if cluster.instance.has_caches else None),
         **counts,
         **latencies,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.evaluation.cache_results import CacheResult
 from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.plugins.deprecated_names import renamed_attributes, renamed_property
 from llm_sched_env.simulation.events.metrics import Latency, plain_latency
@@ -89,7 +90,8 @@ class ClassResult:
     initial + arrived = completed + rejected + abandoned_prefill + abandoned_decode + inside, where
     ``initial`` counts the requests present when the warm-up ended and ``rejected`` those that
     need more KV tokens than a GPU has. ``deadlines`` says how many were good, and why the others
-    were not; None where no class of the instance has deadlines.
+    were not; None where no class of the instance has deadlines. ``cached_token_share`` is the share
+    of its prompt tokens that needed no prefill; None without caches.
     """
 
     name: str
@@ -108,11 +110,14 @@ class ClassResult:
     tpot: Latency
     e2e: Latency
     deadlines: DeadlineAttainment | None = None
+    cached_token_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``deadlines`` only where the instance has any."""
+        """Plain data; ``deadlines`` and ``cached_token_share`` only where there are any."""
         plain = asdict(self)
         plain.pop("deadlines")
+        if self.cached_token_share is None:
+            plain.pop("cached_token_share")
         if self.deadlines is not None:
             plain["deadlines"] = self.deadlines.to_dict()
         for name in ("ttft", "tpot", "e2e"):
@@ -154,6 +159,7 @@ class Evaluation:
         simulation_seconds: wall time in which at least one replication ran, from its first event
             to its last, decisions of a Python policy included: no planning, loading or compiling.
         decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
+        caches: what prefix caches were good for; None where no GPU has one.
         note: what a reader must know, such as an overloaded plan without abandonment.
 
     Example:
@@ -196,6 +202,7 @@ class Evaluation:
     decision_milliseconds: DecisionTime | None = None
     revenue: str = "all"
     goodput_rate: Estimate | None = None
+    caches: CacheResult | None = None
 
     slis = renamed_property("slis", "slos")
     token_time = renamed_property("token_time", "decode_tpot")
@@ -299,13 +306,15 @@ class Evaluation:
         }
 
     def _deadline_entries(self) -> dict[str, Any]:
-        """What deadlines, and being paid for goodput, add to the plain data."""
+        """What deadlines, being paid for goodput, and caches add to the plain data."""
         entries: dict[str, Any] = {}
         if self.deadlines is not None or self.revenue != "all":
             entries["revenue"] = self.revenue
         if self.deadlines is not None and self.goodput_rate is not None:
             entries["goodput_rate"] = self.goodput_rate.to_dict()
             entries["deadlines"] = self.deadlines.to_dict()
+        if self.caches is not None:
+            entries["caches"] = self.caches.to_dict()
         return entries
 
 

@@ -25,6 +25,7 @@ from llm_sched_env.evaluation.measurement import (
     measured_trace,
 )
 from llm_sched_env.model.catalog import PATIENCE_RATE
+from llm_sched_env.model.drawn_conversations import with_turns
 from llm_sched_env.model.instance import Instance, RequestClass
 from llm_sched_env.planning import ServiceLevel
 from llm_sched_env.planning.cluster import Cluster
@@ -63,6 +64,17 @@ class GeneratedRequests:
         """What is replayed: nothing."""
         del horizon
         return None
+
+
+@dataclass(frozen=True)
+class GeneratedConversations(GeneratedRequests):
+    """Requests that share prefixes, drawn for each replication; planned for by all their turns.
+
+    Attributes:
+        conversations: the instance as given.
+    """
+
+    conversations: Instance
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,9 @@ def scenario(
     cluster = Cluster.of(given, n_gpus, pricing, slos)
     if trace is None:
         _require_no_trace(speed, match_trace=match_trace, planned_on=planned_on)
+        if cluster.instance.shares_prefixes:
+            turns = dataclasses.replace(cluster, instance=with_turns(cluster.instance))
+            return GeneratedConversations(turns, cluster.instance)
         return GeneratedRequests(cluster)
     recorded = (trace if isinstance(trace, Trace) else load_traces(trace)).at_speed(speed)
     if planned_on is not None:

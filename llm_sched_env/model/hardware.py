@@ -50,6 +50,8 @@ class Hardware:
             with the next iteration, and every iteration is whole, as on a real engine.
         padded_chunks: the last chunk of a prompt takes the time of a whole one; under the
             KV-aware law, since the others never tell a shorter chunk.
+        cache_tokens: tokens of KV blocks that a GPU keeps for reuse, those of requests in service
+            among them; None: a GPU keeps nothing, and every prompt is prefilled whole.
 
     Example:
         >>> gpu = Hardware(alpha=0.02, beta=6e-5, gamma=50.0, chunk_tokens=256, batch_slots=16)
@@ -69,6 +71,7 @@ class Hardware:
     mixed: MixedIteration | None = None
     starts: str = "immediate"
     padded_chunks: bool = False
+    cache_tokens: int | None = None
 
     @classmethod
     def kv_aware(
@@ -178,6 +181,10 @@ class Hardware:
             )
         if self.kv_tokens is not None:
             check_integer(self, "kv_tokens", "hardware kv_tokens", 1, "leave it out for no limit")
+        if self.cache_tokens is not None:
+            check_integer(
+                self, "cache_tokens", "hardware cache_tokens", 1, "leave it out for no reuse"
+            )
 
     def _check_law(self) -> None:
         """The KV-aware coefficients are given if they are used, and only then."""

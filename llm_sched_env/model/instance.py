@@ -13,6 +13,7 @@ import numpy as np
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.files.tables import read_table, write_table
 from llm_sched_env.model.arrival_rates import ArrivalModulation, ArrivalProfile
+from llm_sched_env.model.conversations import Sessions, SharedPrefix
 from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.fleet import Fleet, GpuGroup, hardware_of
 from llm_sched_env.model.hardware import Hardware, load_hardware
@@ -51,6 +52,8 @@ class RequestClass:
             follow from the lengths above (:mod:`llm_sched_env.model.kv_admission`).
         decode_iterations: mean iterations of a decode under whole iterations, likewise.
         deadlines: what a completed request must keep to be good; None: every one is.
+        sessions: how requests are turns of conversations; None: each stands alone.
+        shared_prefix: texts that prompts begin with; None: prompts have nothing in common.
 
     Example:
         >>> chat = RequestClass(
@@ -72,6 +75,8 @@ class RequestClass:
     prefill_iterations: float | None = None
     decode_iterations: float | None = None
     deadlines: Deadlines | None = None
+    sessions: Sessions | None = None
+    shared_prefix: SharedPrefix | None = None
 
     def __post_init__(self) -> None:
         _require_name("class name", self.name)
@@ -105,6 +110,24 @@ class RequestClass:
                 check_number(self, name, at + name)
         if self.deadlines is not None and not isinstance(self.deadlines, Deadlines):
             raise ConfigurationError(at + "deadlines", self.deadlines, "a Deadlines")
+        self._check_shared(at)
+
+    def _check_shared(self, at: str) -> None:
+        """Conversations and shared prefixes, which need lengths of distributions."""
+        for name, kind in (("sessions", Sessions), ("shared_prefix", SharedPrefix)):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            if not isinstance(given, kind):
+                raise ConfigurationError(at + name, given, f"a {kind.__name__}")
+            for other in ("observed_lengths", "arrival_profile"):
+                if getattr(self, other) is not None:
+                    raise ConfigurationError(at + name, given, f"none with {other}", "drop one")
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether its requests have blocks in common."""
+        return self.sessions is not None or self.shared_prefix is not None
 
     def _check_observed(self, at: str) -> None:
         observed = self.observed_lengths
@@ -126,8 +149,15 @@ class RequestClass:
             return self.prefill_iterations
         if self.observed_lengths is not None:
             prompts = self.observed_lengths.prompt_tokens
-            return float(np.ceil(prompts / chunk_tokens).mean())
+            return float(np.ceil((prompts - self.observed_lengths.reused) / chunk_tokens).mean())
         return mean_whole_chunks(self.prompt_lengths, self.prompt_tokens, chunk_tokens)
+
+    @property
+    def prefill_tokens(self) -> float:
+        """Mean prompt tokens that a prefill computes: those that observed lengths do not reuse."""
+        if self.observed_lengths is None or self.observed_lengths.reused_tokens is None:
+            return self.prompt_tokens
+        return self.prompt_tokens - float(self.observed_lengths.reused_tokens.mean())
 
     def mean_decode_iterations(self) -> float:
         """Mean iterations E[ceil(D)] of a decode that takes whole ones."""
@@ -207,10 +237,20 @@ class Instance:
             raise ConfigurationError(
                 "arrival_rate of every class", 0, "at least one arrival rate > 0"
             )
-        if self.modulation is not None:
-            if not isinstance(self.modulation, ArrivalModulation):
-                raise ConfigurationError("modulation", self.modulation, "an ArrivalModulation")
-            self.modulation.relative_rates(len(self.classes))
+        self._check_modulation()
+
+    def _check_modulation(self) -> None:
+        """Bursts of all classes, none of which has conversations: these are drawn otherwise."""
+        if self.modulation is None:
+            return
+        if not isinstance(self.modulation, ArrivalModulation):
+            raise ConfigurationError("modulation", self.modulation, "an ArrivalModulation")
+        self.modulation.relative_rates(len(self.classes))
+        if not self.shares_prefixes:
+            return
+        raise ConfigurationError(
+            "modulation", self.modulation, "none with sessions or shared_prefix", "drop it"
+        )
 
     def _per_class(self, field: str) -> np.ndarray:
         return np.array([getattr(c, field) for c in self.classes], dtype=float)
@@ -281,6 +321,16 @@ class Instance:
         return any(c.deadlines is not None for c in self.classes)
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether requests of any class have blocks in common."""
+        return any(c.shares_prefixes for c in self.classes)
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether any GPU keeps blocks of prompts for reuse."""
+        return any(group.hardware.cache_tokens is not None for group in self.groups)
+
+    @property
     def deadlines(self) -> np.ndarray:
         """Greatest good TTFT, s, and TPOT, s per token, inf without a bound; shape (2, I)."""
         free = (np.inf, np.inf)
@@ -294,7 +344,7 @@ class Instance:
         if self.hardware.whole_chunks:
             chunks = [c.mean_prefill_iterations(self.hardware.chunk_tokens) for c in self.classes]
             return 1.0 / (np.array(chunks) * mixed)
-        return self.hardware.chunk_tokens / (self.prompt_tokens * mixed)
+        return self.hardware.chunk_tokens / (self._per_class("prefill_tokens") * mixed)
 
     @property
     def mixed_decode_rates(self) -> np.ndarray:
@@ -435,4 +485,7 @@ def _request_class(data: Any, where: str) -> RequestClass:
     if fields.get("deadlines") is not None:
         table = checked_table(fields["deadlines"], Deadlines, f"{where} deadlines")
         fields["deadlines"] = Deadlines(**table)
+    for key, kind in (("sessions", Sessions), ("shared_prefix", SharedPrefix)):
+        if fields.get(key) is not None:
+            fields[key] = kind(**checked_table(fields[key], kind, f"{where} {key}"))
     return RequestClass(**fields)

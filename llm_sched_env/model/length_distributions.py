@@ -91,6 +91,8 @@ class ObservedLengths:
     Args:
         prompt_tokens: of each request, shape (K,); read-only.
         output_tokens: of the same requests, shape (K,); read-only.
+        reused_tokens: prompt tokens of the same requests that need no prefill since a cache has
+            them, shape (K,), read-only; None: none.
 
     Example:
         >>> len(ObservedLengths(prompt_tokens=[10, 300], output_tokens=[50, 70]))
@@ -99,6 +101,7 @@ class ObservedLengths:
 
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
+    reused_tokens: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "output_tokens"):
@@ -108,6 +111,19 @@ class ObservedLengths:
             raise ConfigurationError(
                 "observed lengths", f"{counts[0]} prompts, {counts[1]} outputs", "as many of each"
             )
+        if self.reused_tokens is None:
+            return
+        reused = _checked_tokens("reused_tokens", self.reused_tokens)
+        object.__setattr__(self, "reused_tokens", reused)
+        if reused.shape != self.prompt_tokens.shape or (reused > self.prompt_tokens).any():
+            raise ConfigurationError(
+                "observed lengths reused_tokens", reused, "at most the prompt of each request"
+            )
+
+    @property
+    def reused(self) -> np.ndarray | float:
+        """Prompt tokens without a prefill, shape (K,); 0 if there are none."""
+        return 0.0 if self.reused_tokens is None else self.reused_tokens
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -119,8 +135,9 @@ class ObservedLengths:
         return hash(self._bytes)
 
     @property
-    def _bytes(self) -> tuple[bytes, bytes]:
-        return self.prompt_tokens.tobytes(), self.output_tokens.tobytes()
+    def _bytes(self) -> tuple[bytes, ...]:
+        reused = () if self.reused_tokens is None else (self.reused_tokens.tobytes(),)
+        return self.prompt_tokens.tobytes(), self.output_tokens.tobytes(), *reused
 
     def require_means(self, where: str, prompt_tokens: float, output_tokens: float) -> None:
         """Raise ConfigurationError unless the lengths have the means of their class."""
@@ -138,14 +155,18 @@ class ObservedLengths:
 
     def picked(self, rows: np.ndarray) -> ObservedLengths:
         """Some of the requests: a mask or indices."""
-        return ObservedLengths(self.prompt_tokens[rows], self.output_tokens[rows])
+        reused = None if self.reused_tokens is None else self.reused_tokens[rows]
+        return ObservedLengths(self.prompt_tokens[rows], self.output_tokens[rows], reused)
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain data in the form of an instance file."""
-        return {
+        table = {
             "prompt_tokens": self.prompt_tokens.tolist(),
             "output_tokens": self.output_tokens.tolist(),
         }
+        if self.reused_tokens is not None:
+            table["reused_tokens"] = self.reused_tokens.tolist()
+        return table
 
 
 def _checked_tokens(name: str, tokens: Any) -> np.ndarray:

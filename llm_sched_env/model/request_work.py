@@ -25,7 +25,8 @@ class RequestWork(NamedTuple):
         output_tokens: E[D], tokens.
         prefill_iterations: P / C, or ceil(P / C) with whole chunks.
         prefill_tokens: prompt tokens that these take time for: P, or C ceil(P / C) if padded.
-        prefill_context: the sum of c (h + c/2) over them: half the square of these tokens.
+        prefill_context: the sum of c (h + c/2) over them: half the square of these tokens, and
+            those that a cache has times them.
         decode_iterations: D, or ceil(D) with whole iterations.
         decode_context: tokens that the decode attends to, summed over its iterations.
     """
@@ -40,10 +41,12 @@ class RequestWork(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """Of prompts P, chunks K = ceil(P / C), outputs D and iterations N of a decode."""
+    """Of prompts P, what is left of them to prefill, its chunks, outputs D, iterations N."""
 
     p: float
-    p_square: float
+    left: float
+    left_square: float
+    reused_left: float
     k: float
     k_square: float
     d: float
@@ -71,9 +74,14 @@ def request_work(own: RequestClass, hardware: Hardware) -> RequestWork:
     return RequestWork(
         prompt_tokens=found.p,
         output_tokens=found.d,
-        prefill_iterations=found.k if hardware.whole_chunks else found.p / chunk,
-        prefill_tokens=chunk * found.k if padded else found.p,
-        prefill_context=(chunk**2 * found.k_square if padded else found.p_square) / 2.0,
+        prefill_iterations=found.k if hardware.whole_chunks else found.left / chunk,
+        prefill_tokens=chunk * found.k if padded else found.left,
+        prefill_context=(
+            # Whatever is reused: with padded chunks more of it may take longer.
+            chunk**2 * found.k_square / 2.0
+            if padded
+            else found.left_square / 2.0 + found.reused_left
+        ),
         decode_iterations=found.n,
         decode_context=found.p_n + (found.n_square + steps) / 2.0,
     )
@@ -85,9 +93,10 @@ def _of_rows(own: RequestClass, hardware: Hardware) -> _Moments:
     rows = own.observed_lengths
     if hardware.kv_tokens is not None and rows.within(hardware.kv_tokens).any():
         rows = rows.picked(rows.within(hardware.kv_tokens))
-    p, d = rows.prompt_tokens, rows.output_tokens
-    k, n = np.ceil(p / hardware.chunk_tokens), np.ceil(d) if hardware.whole_iterations else d
-    columns = (p, p**2, k, k**2, d, n, n**2, p * n)
+    p, d, reused = rows.prompt_tokens, rows.output_tokens, rows.reused
+    left = p - reused
+    k, n = np.ceil(left / hardware.chunk_tokens), np.ceil(d) if hardware.whole_iterations else d
+    columns = (p, left, left**2, reused * left, k, k**2, d, n, n**2, p * n)
     return _Moments(*(float(column.mean()) for column in columns))
 
 
@@ -101,7 +110,8 @@ def _of_independent(own: RequestClass, hardware: Hardware) -> _Moments:
     if hardware.whole_iterations:
         n, n_square = (float(moment[0]) for moment in whole_units(outputs, d, 1.0, every))
     p_square = float(partial_squares(prompts, p, every)[0])
-    return _Moments(p, p_square, float(k.mean[0]), float(k.square[0]), d, n, n_square, p * n)
+    chunks = float(k.mean[0]), float(k.square[0])
+    return _Moments(p, p, p_square, 0.0, *chunks, d, n, n_square, p * n)
 
 
 def _of_fitting(own: RequestClass, hardware: Hardware) -> _Moments | None:
@@ -115,7 +125,10 @@ def _of_fitting(own: RequestClass, hardware: Hardware) -> _Moments | None:
     if hardware.whole_iterations:
         n, n_square = whole_units(outputs, mean, 1.0, room)
     k = np.ceil(p / hardware.chunk_tokens)
-    columns = (share * p, share * p**2, share * k, share * k**2, d, n, n_square, p * n)
+    columns = (
+        *(share * p, share * p, share * p**2, 0.0 * share),
+        *(share * k, share * k**2, d, n, n_square, p * n),
+    )
     fits = float(weights @ share)
     if fits <= 0.0:
         return None

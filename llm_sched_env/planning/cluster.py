@@ -12,6 +12,7 @@ from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.fluid import plan
 from llm_sched_env.planning.fluid_plan import PRICINGS, FluidPlan
+from llm_sched_env.planning.reuse_bound import by_reuse
 from llm_sched_env.planning.service_level_names import checked_service_levels
 from llm_sched_env.planning.service_levels import ServiceLevel
 from llm_sched_env.presets import resolve_instance
@@ -60,7 +61,11 @@ class Cluster:
         return plan(self.instance, self.pricing, slos=self.slos)
 
     def bound(self, measured: Instance) -> float:
-        """R* of the requests that are measured, currency per GPU and second; raises PlanError."""
-        if measured is self.instance:
+        """R* of the requests that are measured, currency per GPU and second; raises PlanError.
+
+        Where prompts are reused, of a policy that may choose among them (:mod:`.reuse_bound`).
+        """
+        bounded = by_reuse(measured)
+        if bounded is self.instance:
             return self.plan.value
-        return plan(measured, self.pricing).value
+        return plan(bounded, self.pricing).value

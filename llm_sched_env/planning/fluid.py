@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.model.drawn_conversations import with_turns
 from llm_sched_env.model.fleet import Fleet
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.fleet_plan import fleet_plan
@@ -38,7 +39,8 @@ def plan(
     solo probability, as large as the solo slots allow; if a service level weighs the split, it is
     the program's own. With several optimal x the solver's vertex is taken; it is deterministic.
     Under the KV-aware law the plan is at two speeds of its own (:mod:`.operating_point`); that of
-    several groups of GPUs is a :class:`.FleetPlan`.
+    several groups of GPUs is a :class:`.FleetPlan`. Where GPUs have caches prompts are reckoned
+    with after the reuse of one infinite cache.
 
     Args:
         instance: an instance, a preset's name, a file or plain data.
@@ -58,7 +60,7 @@ def plan(
         >>> round(fluid.value, 2)  # R*, per GPU and second
         297.7
     """
-    given = resolve_instance(instance)
+    given = with_turns(resolve_instance(instance))
     if pricing not in PRICINGS:
         raise ConfigurationError("pricing", pricing, " or ".join(PRICINGS))
     levels = checked_service_levels(slos)

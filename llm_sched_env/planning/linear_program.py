@@ -57,7 +57,8 @@ def objective(instance: Instance, pricing: str) -> np.ndarray:
         parts = (zeros, w * instance.mixed_decode_rates, w * instance.solo_decode_rates)
     else:
         prompt_revenue = ones * prices.prefill * hardware.chunk_tokens / hardware.tau_mixed
-        if hardware.whole_chunks:
+        reuse = any(c.prefill_tokens != c.prompt_tokens for c in instance.classes)
+        if hardware.whole_chunks or reuse:
             prompt_revenue = prices.prefill * instance.prompt_tokens * instance.prefill_rates
         parts = (
             prompt_revenue,

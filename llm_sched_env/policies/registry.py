@@ -19,6 +19,7 @@ from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
 from llm_sched_env.plugins.user_code import import_attribute, user_code
+from llm_sched_env.policies.reuse_policies import is_reuse_policy, reuse_policy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 POLICY_GROUP = "llm_sched_env.policies"
@@ -115,8 +116,9 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
     """A policy and its name.
 
     Args:
-        policy: a registered name or alias, ``package.module:attribute``, the path of a
-            checkpoint, a rule, or an object with ``reset`` and ``act``.
+        policy: a registered name or alias, a router of prefix caches with its options
+            (:mod:`.reuse_policies`), ``package.module:attribute``, the path of a checkpoint, a
+            rule, or an object with ``reset`` and ``act``.
 
     Raises:
         ConfigurationError: for a name that nothing answers to, or what is no policy.
@@ -135,6 +137,8 @@ def resolve_policy(policy: Any) -> tuple[str, Policy]:
         if policy.lower() in {name, *(alias.lower() for alias in entry.aliases)}:
             with user_code(f"policy {name}"):
                 return name, entry.make()
+    if is_reuse_policy(policy):
+        return policy, reuse_policy(policy)
     if is_checkpoint(policy):
         return _checkpoint_name(policy), _load_checkpoint(policy)
     if ":" in policy:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,21 +18,31 @@ from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfigura
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
 from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
+from llm_sched_env.model.drawn_conversations import draw_requests
+from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import note_place, user_code
 from llm_sched_env.policies.loaded_code import load_control, load_engine
 from llm_sched_env.policies.registry import PythonPolicy
 from llm_sched_env.policies.rolling_horizon import plan_changes, planned_simulation, run_under_plans
 from llm_sched_env.policies.timing import Span, timed
+from llm_sched_env.simulation.decision_batch import DecisionBatch
 from llm_sched_env.simulation.events.metrics import Metrics
 from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.simulation.machine import Machine
+from llm_sched_env.simulation.machine_batch import MachineDecisionBatch, MachineSimulationBatch
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state.fresh_state import cluster_bytes
 from llm_sched_env.simulation.state.layout import HISTOGRAM_BINS, N_LATENCIES, RequestStream
 from llm_sched_env.simulation.state.memory import require_memory
 
 _POLICY_STREAM = 1
 _MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
+_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "compiled": (SimulationBatch, MachineSimulationBatch),
+    "event": (DecisionBatch, MachineDecisionBatch),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Run:
     """What all replications of an evaluation share.
 
     ``pays_earlier_arrivals``: whether requests that arrived in the warm-up earn when they end.
+    ``conversations``: whose requests share prefixes and are drawn for each replication; or None.
+    ``machine``: what runs the iterations; None: they are simulated.
     """
 
     cluster: Cluster
@@ -49,16 +62,30 @@ class Run:
     billing: str | None
     pays_earlier_arrivals: bool
     revenue: str
+    conversations: Instance | None = None
+    machine: Machine | None = None
 
-    @property
-    def mechanics(self) -> dict[str, Any]:
+    def stream_of(self, replication: int) -> RequestStream | None:
+        """The recorded requests of a replication; None: they are drawn in the engine."""
+        if self.conversations is None:
+            return self.stream
+        seed = self.seed_of(replication)
+        drawn = draw_requests(self.conversations, self.cluster.n_gpus, self.horizon, seed)
+        return RequestStream(*drawn[:4], np.empty(0), drawn.session, *drawn.blocks.arrays)
+
+    def mechanics(self, replication: int) -> dict[str, Any]:
         """Arguments of the control of one cluster, under either kind of control."""
         return {
             "n_clusters": 1,
-            "stream": self.stream,
+            "stream": self.stream_of(replication),
             "latencies": True,
             "billing": self.billing,
         }
+
+    def batch_type(self, kind: str) -> Callable[..., Any]:
+        """What builds the cluster: of a ``compiled`` rule, or of an agent at each ``event``."""
+        simulated, served = _BATCHES[kind]
+        return simulated if self.machine is None else partial(served, machine=self.machine)
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication."""
@@ -143,8 +170,9 @@ class CompiledRuns:
             fixed,
             n_gpus,
             run.seed_of(replication),
-            stream=run.stream,
+            stream=run.stream_of(replication),
             billing=run.billing,
+            batch_type=run.batch_type("compiled"),
         )
         changes = plan_changes(self.rule, fixed, n_gpus, run.horizon)
         spans: list[Span] = []
@@ -241,7 +269,9 @@ class PythonRuns:
             run.cluster.instance, run.cluster.n_gpus, horizon=run.horizon, **self.arguments
         )
         configuration = dataclasses.replace(chosen, cluster=run.cluster)
-        control = IntervalControl(configuration, **run.mechanics)
+        control = IntervalControl(
+            configuration, **run.mechanics(replication), batch_type=run.batch_type("compiled")
+        )
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         shape = control.action_space.shape or ()
@@ -258,7 +288,10 @@ class PythonRuns:
 
     def _at_events(self, run: Run, replication: int, found: Replications) -> Metrics:
         chosen = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
-        control = EventControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics)
+        configuration = dataclasses.replace(chosen, cluster=run.cluster)
+        control = EventControl(
+            configuration, **run.mechanics(replication), batch_type=run.batch_type("event")
+        )
         control.start(0, run.seed_of(replication))
         self._reset_policy(run, replication)
         report = control.report()

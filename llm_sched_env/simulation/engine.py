@@ -62,6 +62,14 @@ def cluster_row(states: EngineState, k: int) -> EngineState:
         states.waiting[k],
         states.patience_keys[k],
         states.patience_items[k],
+        states.reuse[k],
+        states.reuse_totals[k],
+        states.caches[k],
+        states.cache_nodes[k],
+        states.cache_buckets[k],
+        states.block_ids[k],
+        states.signals[k],
+        states.scorer_weights[k],
     )
 
 

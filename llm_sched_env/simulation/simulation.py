@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class SimulationBatch:
             latencies=latencies,
             recorded=stream is not None,
             own_tokens=bills_own_tokens(instance, stream is not None, billing),
+            block_ids=None if stream is None else stream.block_ids,
         )
         set_rule_parameters(self._fresh, rule, instance, ranks, weights)
         # Of each cluster: what corrects its ranks, and for which plan.
@@ -333,6 +335,7 @@ class Simulation:
         n_gpus: cluster size n.
         seed: of all random streams.
         occupancy: requests present at the start, as in :meth:`SimulationBatch.start`.
+        batch_type: builds what is wrapped; a machine's cluster for one that is served.
         **batch: ``stream`` and ``log_events`` of :class:`SimulationBatch`.
 
     Attributes:
@@ -347,9 +350,10 @@ class Simulation:
         n_gpus: int,
         seed: np.random.SeedSequence,
         occupancy: np.ndarray | None = None,
+        batch_type: Callable[..., SimulationBatch] = SimulationBatch,
         **batch: Any,
     ) -> None:
-        self.batch = SimulationBatch(instance, rule, n_gpus, **batch)
+        self.batch = batch_type(instance, rule, n_gpus, **batch)
         self.batch.start(0, seed, controls, occupancy)
 
     @property
@@ -420,6 +424,8 @@ def _require_same_cluster(state: EngineState, snapshot: EngineState) -> None:
     for name, array, own in (
         ("GPUs", snapshot.gpus, state.gpus),
         ("hidden units", snapshot.hidden, state.hidden),
+        ("caches", snapshot.caches, state.caches),
+        ("recorded blocks", snapshot.block_ids, state.block_ids),
     ):
         if array.shape != own.shape:
             raise ConfigurationError(f"snapshot of {name}", len(array), f"{len(own)}")

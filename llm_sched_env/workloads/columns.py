@@ -5,10 +5,13 @@ A wrong value raises ValueError with a message that says what was expected.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
 import numpy as np
+
+from llm_sched_env.model.block_lists import BlockLists
 
 _MAX_TOKENS = 10**9
 _COUNT_DIGITS = 9
@@ -19,6 +22,8 @@ _NUMBER = re.compile(r"[0-9.eE+-]*")
 _DATE = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?", re.ASCII)
 _ZONED = re.compile(rf"({_DATE.pattern})(Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)", re.ASCII)
 _UTC = "+00:00"
+_BLOCKS = re.compile(r"[0-9 ]*")
+_BLOCK_DIGITS = 18  # what fits into 64-bit integers
 _EXPECTED_NUMBER = "a finite decimal number >= 0"
 _EXPECTED_DATE = "a time like 2023-11-16 18:15:46.6805900, with or without a zone"
 
@@ -100,3 +105,40 @@ def labels(texts: Sequence[str], known: dict[str, int]) -> np.ndarray:
             raise ValueError("the name of a class, printable text")
         known.setdefault(text, len(known))
     return np.array([known[text] for text in texts], np.int32)
+
+
+def block_texts(texts: Sequence[str]) -> np.ndarray:
+    """Lists of blocks, whole numbers of at most 18 digits with spaces between; as they are."""
+    longest = max(map(len, " ".join(texts).split()), default=0)
+    if not _BLOCKS.fullmatch("".join(texts)) or longest > _BLOCK_DIGITS:
+        raise ValueError(f"a list of whole numbers of at most {_BLOCK_DIGITS} digits")
+    return np.array(texts, dtype=object)
+
+
+def block_lists(texts: np.ndarray) -> BlockLists:
+    """The blocks that checked texts list."""
+    counts = [len(text.split()) for text in texts]
+    ids = np.array(" ".join(texts).split(), np.int64)
+    return BlockLists(ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def session_numbers(names: np.ndarray) -> np.ndarray:
+    """Sessions as numbers: their own if all are numbers, else in order of appearance.
+
+    A request without a name is alone in a session.
+    """
+    texts = names.tolist()
+    given = [text for text in dict.fromkeys(texts) if text]
+    if all(text.isdecimal() and text.isascii() and len(text) <= _COUNT_DIGITS for text in given):
+        known = {name: int(name) for name in given}
+    else:
+        known = {name: k for k, name in enumerate(given)}
+    free = itertools.count(max(known.values(), default=-1) + 1)
+    return np.array([known[text] if text else next(free) for text in texts], np.int64)
+
+
+def session_names(texts: Sequence[str]) -> np.ndarray:
+    """Names or numbers of sessions, as they are; "" for none."""
+    if not all(text.isprintable() for text in texts):
+        raise ValueError("the name or number of a session")
+    return np.array(texts, dtype=object)

@@ -38,6 +38,8 @@ class TraceFormat:
         optional: further columns that the format knows.
         exact: whether other columns than these are refused.
         json_lines: one JSON object per line; otherwise CSV.
+        blocks: column of the blocks of the prompt (model/block_lists.py), if its blocks have the
+            tokens of ours.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TraceFormat:
     optional: tuple[str, ...] = ()
     exact: bool = False
     json_lines: bool = False
+    blocks: str | None = None
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -76,6 +79,10 @@ class TraceFormat:
 
 PATIENCE = "patience_seconds"
 """Optional column: how long a request waits in each queue before it abandons."""
+SESSION = "session"
+"""Optional column: the conversation that a request belongs to, a name or a number."""
+HASH_IDS = "hash_ids"
+"""Optional column: the blocks of a request, in CSV with spaces between them."""
 
 CANONICAL = TraceFormat(
     "llm-sched-env",
@@ -85,15 +92,16 @@ CANONICAL = TraceFormat(
     "s",
     class_column="class",
     unit_in_name=True,
-    optional=(PATIENCE, "session", "hash_ids"),
+    optional=(PATIENCE, SESSION, HASH_IDS),
     exact=True,
+    blocks=HASH_IDS,
 )
 """The schema that traces are saved in; time 0 is the start of the run, tokens may be fractions."""
 END_MARK = "# end_seconds="
 """Begins a line above the header of a saved trace that was recorded beyond its last arrival."""
 
 _SHARED = ("timestamp", "input_length", "output_length")
-_MOONCAKE_MARKS = ("hash_ids",)
+_MOONCAKE_MARKS = (HASH_IDS,)
 _BAILIAN_MARKS = ("chat_id", "parent_chat_id")
 
 FORMATS = (
@@ -114,6 +122,7 @@ FORMATS = (
         foreign=_BAILIAN_MARKS,
         whole_times=True,
         json_lines=True,
+        blocks=HASH_IDS,
     ),
     TraceFormat(
         "Qwen-Bailian",

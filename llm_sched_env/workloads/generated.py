@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_sched_env.errors import checked_integer
+from llm_sched_env.model.drawn_conversations import draw_requests
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.simulation.events.random_streams import replication_seed
@@ -41,5 +42,12 @@ def requests_of_run(
     streams = replication_seed(
         checked_integer("seed", seed, least=0), checked_integer("replication", replication, least=0)
     )
+    if instance.shares_prefixes:
+        drawn = draw_requests(instance, n_gpus, float(horizon), streams)
+        names = tuple(c.name for c in instance.classes)
+        columns = drawn[:4]
+        return Trace(
+            names, *columns, end=float(horizon), session=drawn.session, blocks=drawn.blocks
+        )
     requests = sample_requests(instance, n_gpus, horizon, streams)
     return Trace(tuple(c.name for c in instance.classes), *requests[:4], end=float(horizon))

@@ -151,6 +151,19 @@ def json_columns(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list
     return columns
 
 
+def json_lists(objects: Sequence[dict[str, Any]], key: str) -> list[str]:
+    """A list of numbers of each object as a text with spaces between; "" where there is none.
+
+    What is no list of numbers becomes a text that is none either.
+    """
+    texts = []
+    for entry in objects:
+        value = entry.get(key, [])
+        plain = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        texts.append(" ".join(value) if plain else f"{value!r}")
+    return texts
+
+
 def _parse_json(line: str) -> Any:
     return json.loads(
         line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_each_key_once

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError, is_finite_number
+from llm_sched_env.model.block_lists import BLOCK_TOKENS, BlockLists
 from llm_sched_env.simulation.state.layout import RequestStream
 
 
@@ -70,6 +71,9 @@ class Trace:
             them counts; None: until the last arrival.
         patience_seconds: how long each request waits in a queue before it abandons, shape (K,);
             None: drawn at the patience rates of the instance.
+        session: number of the conversation of each request, shape (K,); None: each stands alone.
+        blocks: of the prompt of each request and, where they are known, of its answer, which a
+            prefix cache may have; None: nothing can be reused.
 
     Raises:
         TraceError: for arrays that are no stream of requests.
@@ -89,6 +93,8 @@ class Trace:
     dropped: Mapping[str, ZeroRows] = field(default_factory=dict)
     end: float | None = None
     patience_seconds: np.ndarray | None = None
+    session: np.ndarray | None = None
+    blocks: BlockLists | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -99,8 +105,12 @@ class Trace:
         if self.patience_seconds is not None:
             patience = np.ascontiguousarray(self.patience_seconds, np.float64)
             object.__setattr__(self, "patience_seconds", patience)
+        if self.session is not None:
+            session = np.ascontiguousarray(self.session, np.int64)
+            object.__setattr__(self, "session", session)
         _check_names(self.class_names)
         _check_arrays(self)
+        _check_shared(self)
         if self.end is not None:
             object.__setattr__(self, "end", float(self.end))
 
@@ -117,7 +127,16 @@ class Trace:
             self.prompt_tokens,
             self.output_tokens,
             np.empty(0) if given is None else given,
+            np.empty(0, np.int64) if self.session is None else self.session,
+            *((np.empty(0, np.int64),) * 2 if self.blocks is None else self.blocks.arrays),
         )
+
+    @property
+    def reused_tokens(self) -> np.ndarray:
+        """Prompt tokens that one infinite cache would have of each request, shape (K,)."""
+        if self.blocks is None:
+            return np.zeros(len(self))
+        return self.blocks.reused_tokens(self.prompt_tokens, BLOCK_TOKENS)
 
     @property
     def duration(self) -> float:
@@ -244,6 +263,8 @@ class Trace:
             patience_seconds=(
                 None if self.patience_seconds is None else self.patience_seconds[rows]
             ),
+            session=None if self.session is None else self.session[rows],
+            blocks=None if self.blocks is None else self.blocks.picked(rows),
         )
 
 
@@ -268,7 +289,31 @@ def merged(traces: Sequence[Trace]) -> Trace:
         dropped,
         _latest_end(traces),
         _joined_patience(traces, order),
+        _joined_sessions(traces, order),
+        _joined_blocks(traces, order),
     )
+
+
+def _joined_sessions(traces: Sequence[Trace], order: np.ndarray) -> np.ndarray | None:
+    """Sessions of several traces, which have none in common; alone where a trace has none."""
+    if all(trace.session is None for trace in traces):
+        return None
+    first, numbers = 0, []
+    for trace in traces:
+        own = np.arange(len(trace)) if trace.session is None else trace.session
+        numbers.append(own + first)
+        first += int(own.max()) + 1
+    joined: np.ndarray = np.concatenate(numbers)[order]
+    return joined
+
+
+def _joined_blocks(traces: Sequence[Trace], order: np.ndarray) -> BlockLists | None:
+    """Blocks of several traces, which have none in common."""
+    if all(trace.blocks is None for trace in traces):
+        return None
+    nothing = [BlockLists(np.empty(0, int), np.zeros(len(trace) + 1, int)) for trace in traces]
+    own = [trace.blocks or none for trace, none in zip(traces, nothing, strict=True)]
+    return BlockLists.joined(own).picked(order)
 
 
 def _joined_patience(traces: Sequence[Trace], order: np.ndarray) -> np.ndarray | None:
@@ -341,3 +386,14 @@ def _check_arrays(trace: Trace) -> None:
     for tokens in (trace.prompt_tokens, trace.output_tokens):
         if not (np.isfinite(tokens) & (tokens >= 0)).all():
             raise TraceError("trace: got token counts that are not finite numbers >= 0")
+
+
+def _check_shared(trace: Trace) -> None:
+    """What requests have in common."""
+    session, blocks = trace.session, trace.blocks
+    if session is not None and (session.shape != (len(trace),) or session.min() < 0):
+        raise TraceError("trace: session must be a whole number >= 0 for each request")
+    if blocks is not None and len(blocks) != len(trace):
+        raise TraceError(
+            f"trace: got blocks of {len(blocks)} requests, expected {len(trace)} lists"
+        )

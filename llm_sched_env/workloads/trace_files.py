@@ -11,12 +11,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
+from llm_sched_env.model.block_lists import BlockLists
 from llm_sched_env.workloads import columns
 from llm_sched_env.workloads.formats import (
     CALENDAR,
     CANONICAL,
     END_MARK,
+    HASH_IDS,
     PATIENCE,
+    SESSION,
     UNIT_NAMES,
     UNITS,
     TraceFormat,
@@ -25,6 +28,7 @@ from llm_sched_env.workloads.reading import (
     bad_line,
     csv_columns,
     json_columns,
+    json_lists,
     json_objects,
     open_text,
     value_fault,
@@ -33,7 +37,8 @@ from llm_sched_env.workloads.recognition import recognized, recorded_end, unit_r
 
 _CHUNK_CHARACTERS = 1 << 16  # small enough for the processor's cache
 
-Chunk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Chunk = dict[str, np.ndarray]
+"""Values by what they are: ``ticks``, ``prompts``, ``outputs``, and what the file gives more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,8 @@ class FileRows:
         label: index into ``labels``; shape (K,).
         patience_seconds: shape (K,); None if the file does not give it.
         end: seconds until which arrivals were recorded, in the canonical schema; None: unknown.
+        session: number of the conversation of each request, shape (K,); None if it is not given.
+        blocks: of each request; None if they are not given.
     """
 
     path: Path
@@ -69,6 +76,8 @@ class FileRows:
     label: np.ndarray
     patience_seconds: np.ndarray | None = None
     end: float | None = None
+    session: np.ndarray | None = None
+    blocks: BlockLists | None = None
 
     def __len__(self) -> int:
         return len(self.ticks)
@@ -92,31 +101,35 @@ class _Parser:
         unit_is_given: bool,
     ) -> None:
         self.kind = kind
-        self.wanted = [kind.time, kind.prompt, kind.output]
-        self.labelled = label_column is not None
-        self.wanted += [label_column] if label_column else []
-        self.gives_patience = PATIENCE in kind.optional and PATIENCE in names
-        self.wanted += [PATIENCE] if self.gives_patience else []
         self.width = len(names)
-        self.positions = [names.index(name) for name in self.wanted]
         self.unit_is_given = unit_is_given
         self.zoned: bool | None = None
         self.any_fraction = False
         self.labels: dict[str, int] = {}
         tokens = columns.token_numbers if kind is CANONICAL else columns.counts
         times = self._dates if kind.unit == CALENDAR else self._numbers
-        self.readers: list[Callable[[Sequence[str]], np.ndarray]] = [times, tokens, tokens]
-        self.readers += [partial(columns.labels, known=self.labels)] if label_column else []
-        self.readers += [columns.numbers] if self.gives_patience else []
+        # What is read: its name here, the column, and how.
+        read: list[tuple[str, str, Callable[[Sequence[str]], np.ndarray]]] = [
+            ("ticks", kind.time, times),
+            ("prompts", kind.prompt, tokens),
+            ("outputs", kind.output, tokens),
+        ]
+        if label_column:
+            read.append(("codes", label_column, partial(columns.labels, known=self.labels)))
+        if PATIENCE in kind.optional and PATIENCE in names:
+            read.append(("patience", PATIENCE, columns.numbers))
+        if SESSION in kind.optional and SESSION in names:
+            read.append(("sessions", SESSION, columns.session_names))
+        if kind.blocks is not None and kind.blocks in names:
+            read.append(("blocks", kind.blocks, columns.block_texts))
+        self.parts, self.wanted, self.readers = map(list, zip(*read, strict=True))
+        self.positions = [names.index(name) for name in self.wanted]
 
     def parse(self, lines: Sequence[str]) -> Chunk:
         """Arrays of some lines; ValueError if one of them is wrong."""
         texts = self._texts(lines)
-        ticks, prompts, outputs, *more = (
-            read(column) for read, column in zip(self.readers, texts, strict=True)
-        )
-        codes = more[0] if self.labelled else np.empty(0, np.int32)
-        return ticks, prompts, outputs, codes, more[-1] if self.gives_patience else np.empty(0)
+        arrays = (read(column) for read, column in zip(self.readers, texts, strict=True))
+        return dict(zip(self.parts, arrays, strict=True))
 
     def fault(self, line: str) -> str:
         """What is wrong with a single line beside those before it; "" if nothing is."""
@@ -134,7 +147,10 @@ class _Parser:
         objects = json_objects(lines)
         if not self.unit_is_given:
             self._require_marks(objects)
-        return json_columns(objects, self.wanted)
+        plain = [name for name in self.wanted if name != HASH_IDS]
+        values = json_columns(objects, plain)
+        # The list of blocks is the last of the columns that are read.
+        return [*values, json_lists(objects, HASH_IDS)] if "blocks" in self.parts else values
 
     def _require_marks(self, objects: Sequence[dict[str, Any]]) -> None:
         """A file put together from two formats may be in two units."""
@@ -193,9 +209,7 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
     # Whole where fractions tell the format, or fractions where whole numbers do.
     if time_unit is None and parser.any_fraction is kind.whole_times:
         raise unit_refusal(path, kind)
-    ticks, prompts, outputs, codes, patience = (
-        np.concatenate(parts) for parts in zip(*chunks, strict=True)
-    )
+    found = {part: np.concatenate([chunk[part] for chunk in chunks]) for part in parser.parts}
     zone = {True: "calendar time in UTC", False: "calendar time without a zone"}
     return FileRows(
         path,
@@ -203,14 +217,16 @@ def read_file(path: Path, time_unit: str | None, classes_by: str | None) -> File
         UNIT_NAMES[unit],
         tuple(name for name in names if name not in parser.wanted),
         f"the seconds of {kind.name}" if parser.zoned is None else zone[parser.zoned],
-        ticks,
+        found["ticks"],
         10**9 if unit == CALENDAR else UNITS[unit],
-        prompts,
-        outputs,
+        found["prompts"],
+        found["outputs"],
         tuple(parser.labels),
-        codes,
-        patience if parser.gives_patience else None,
+        found.get("codes", np.empty(0, np.int32)),
+        found.get("patience"),
         end,
+        columns.session_numbers(found["sessions"]) if "sessions" in found else None,
+        columns.block_lists(found["blocks"]) if "blocks" in found else None,
     )
 
 

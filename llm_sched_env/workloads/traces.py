@@ -10,7 +10,7 @@ import numpy as np
 
 from llm_sched_env.errors import ConfigurationError, TraceError
 from llm_sched_env.model.catalog import PAPER_PRICES, PATIENCE_RATE, QWEN_8B_A100
-from llm_sched_env.model.fleet import Fleet
+from llm_sched_env.model.fleet import Fleet, GpuGroup
 from llm_sched_env.model.instance import Hardware, Instance, Prices, RequestClass
 from llm_sched_env.model.length_distributions import ObservedLengths
 from llm_sched_env.workloads.formats import CANONICAL
@@ -128,6 +128,7 @@ def instance_from_trace(
     if seconds is None:
         seconds = (0.0, trace.positive_duration())
     measured = _measured_rows(trace, seconds)
+    reused = _reused_tokens(trace, hardware)
     theta = np.broadcast_to(np.asarray(patience_rates, float), len(trace.class_names))
     classes = []
     for i, name in enumerate(trace.class_names):
@@ -139,7 +140,8 @@ def instance_from_trace(
             )
         rows = own & measured
         rate = _rate(rows, n_gpus, seconds)
-        classes.append(_class_of_rows(trace, rows if rate else own, name, rate, theta[i]))
+        lengths = _lengths(trace, rows if rate else own, reused)
+        classes.append(_class_of_rows(lengths, name, rate, theta[i]))
     return Instance("trace", tuple(classes), hardware, prices)
 
 
@@ -177,11 +179,22 @@ def _rate(rows: np.ndarray, n_gpus: int, seconds: tuple[float, float]) -> float:
     return float(rows.sum()) / ((seconds[1] - seconds[0]) * n_gpus)
 
 
-def _class_of_rows(
-    trace: Trace, rows: np.ndarray, name: str, rate: float, theta: float
-) -> RequestClass:
+def _reused_tokens(trace: Trace, hardware: Hardware | Fleet) -> np.ndarray | None:
+    """Prompt tokens that one infinite cache has; None where no GPU has a cache, or no blocks."""
+    groups = hardware.groups if isinstance(hardware, Fleet) else (GpuGroup("all", hardware),)
+    if trace.blocks is None or all(group.hardware.cache_tokens is None for group in groups):
+        return None
+    return trace.reused_tokens
+
+
+def _lengths(trace: Trace, rows: np.ndarray, reused: np.ndarray | None) -> ObservedLengths:
+    """The lengths of some rows of a trace."""
+    own = None if reused is None else reused[rows]
+    return ObservedLengths(trace.prompt_tokens[rows], trace.output_tokens[rows], own)
+
+
+def _class_of_rows(lengths: ObservedLengths, name: str, rate: float, theta: float) -> RequestClass:
     """A class whose lengths are some rows of a trace, at a rate per GPU."""
-    lengths = ObservedLengths(trace.prompt_tokens[rows], trace.output_tokens[rows])
     for what, tokens in (("prompt", lengths.prompt_tokens), ("output", lengths.output_tokens)):
         if not tokens.any():
             raise TraceError(
@@ -246,6 +259,8 @@ def _trace_of(file: FileRows, origin: float, names: tuple[str, ...]) -> Trace:
         (source,),
         end=file.end,
         patience_seconds=None if file.patience_seconds is None else file.patience_seconds[rows],
+        session=None if file.session is None else file.session[rows],
+        blocks=None if file.blocks is None else file.blocks.picked(rows),
     )
 
 

@@ -7,6 +7,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from llm_sched_env.errors import TraceError
 from llm_sched_env.files.atomic import whole_file
-from llm_sched_env.workloads.formats import CANONICAL, END_MARK, PATIENCE
+from llm_sched_env.model.block_lists import BlockLists
+from llm_sched_env.workloads.formats import CANONICAL, END_MARK, HASH_IDS, PATIENCE, SESSION
 
 if TYPE_CHECKING:
     from llm_sched_env.workloads.trace import Trace
@@ -42,6 +44,12 @@ def write_trace(trace: Trace, path: Path) -> None:
         if trace.patience_seconds is not None:
             header.append(PATIENCE)
             columns.append(map(_shortest, trace.patience_seconds.tolist()))
+        if trace.session is not None:
+            header.append(SESSION)
+            columns.append(map(str, trace.session.tolist()))
+        if trace.blocks is not None:
+            header.append(HASH_IDS)
+            columns.append(_block_texts(trace.blocks))
         writer.writerow(header)
         writer.writerows(zip(*columns, strict=True))
 
@@ -52,6 +60,11 @@ def _text(raw: BinaryIO, *, compressed: bool) -> Iterator[TextIO]:
     binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if compressed else raw
     with io.TextIOWrapper(cast("BinaryIO", binary), "utf-8", newline="") as text:
         yield text
+
+
+def _block_texts(blocks: BlockLists) -> Iterator[str]:
+    ids, starts = list(map(str, blocks.ids.tolist())), blocks.starts.tolist()
+    return (" ".join(ids[first:last]) for first, last in pairwise(starts))
 
 
 def _shortest(value: float) -> str:

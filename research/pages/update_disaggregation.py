@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_sched_env.files.atomic import save_figure, write_whole
 from research.setups.disaggregation_runs import (
@@ -173,11 +174,12 @@ def _draw_panel(panel: Axes, rows: Rows, workload: str) -> None:
     # Blue and vermilion of Okabe and Ito; told apart by line style, too.
     for link, colour, style in zip(LINKS, ("#0072B2", "#D55E00"), ("-", "--"), strict=True):
         cells = [_of(rows, workload, link, str(n)) for n in PREFILL_GPUS]
-        for value, how, name in (
+        kinds: tuple[tuple[Callable[[dict[str, str]], float], dict[str, Any], str], ...] = (
             (_bound, {"linestyle": style, "linewidth": 1.2}, "R*"),
             (_revenue, {"linestyle": "", "marker": "o", "markersize": 4}, "best revenue"),
             (_goodput, {"linestyle": "", "marker": "x", "markersize": 5}, "best goodput"),
-        ):
+        )
+        for value, how, name in kinds:
             heights = [max(map(value, cell)) / scale for cell in cells]
             panel.plot(shares, heights, color=colour, label=f"{name}, {link}", **how)
     together = _of(rows, workload, split=COLOCATED)

@@ -109,7 +109,8 @@ def measure(cache: Path | None = None) -> list[Row]:
         )
         for label, result in results:
             low, high = result.score.ci95
-            row = {"workload": workload, "link": link, "prefill_gpus": prefill_gpus}
+            assert result.goodput_rate is not None
+            row: Row = {"workload": workload, "link": link, "prefill_gpus": prefill_gpus}
             row |= {"policy": label, "bound": result.bound}
             row |= {"score": result.score.mean, "score_low": low, "score_high": high}
             rows.append(row | {"goodput_share": result.goodput_rate.mean / result.bound})

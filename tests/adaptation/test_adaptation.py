@@ -132,6 +132,7 @@ def test_hours_are_simulated_once(tmp_path, monkeypatch):
     assert np.array_equal(first, again)
 
 
+@pytest.mark.extended
 def test_the_command_writes_what_it_says(run, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "default_points", lambda: POINTS[-4:])
     words = ("adapt", "--gpus", 2, "--days", 1, "--repetitions", 2, "--jobs", 1, "--json")

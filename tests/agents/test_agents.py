@@ -246,6 +246,7 @@ def test_an_agent_that_gets_worse_keeps_its_best_weights(tmp_path):
     assert kept.scores == pytest.approx(rule.scores, abs=1e-12)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_training_improves_a_bad_start(tmp_path):
     """Raw admission with a wide start learns to earn more than it began with."""

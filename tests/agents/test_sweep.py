@@ -43,6 +43,10 @@ def weights(path):
     return [learner[name].tolist() for name in sorted(learner) if name.startswith("policy")]
 
 
+# One worker trains what they all look at.
+pytestmark = pytest.mark.xdist_group("sweep")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Two seeds, trained one after the other without a stop."""

@@ -236,7 +236,8 @@ def test_without_a_command_there_is_help(run):
 def test_every_command_has_help_with_an_example(run):
     commands = ("plan", "evaluate", "compare", "train", "replay", "trace")
     commands += ("lengths", "calibrate", "instances", "policies", "bench", "path")
-    commands += ("optimum", "sweep", "export", "validate", "adapt")
+    commands += ("optimum", "sweep", "export", "validate", "adapt", "serve", "profile")
+    commands += ("import-logs",)
     for command in commands:
         code, out, _ = run(command, "--help")
         assert code == 0

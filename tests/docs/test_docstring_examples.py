@@ -34,6 +34,10 @@ FURTHER = (
     "llm_sched_env.exact.optimum:optimum",
     "llm_sched_env.policies.registry:registered_policies",
     "llm_sched_env.policies.registry:resolve_policy",
+    "llm_sched_env.serving.clocks:clock_of",
+    "llm_sched_env.serving.serve:Server",
+    "llm_sched_env.serving.served_control:ServedControl",
+    "llm_sched_env.serving.shapes:decoder_shape",
     "llm_sched_env.sizing.bound:greatest_rate_factor",
     "llm_sched_env.sizing.bound:least_gpus",
     "llm_sched_env.sizing.bound:least_work",
@@ -44,6 +48,7 @@ FURTHER = (
     "llm_sched_env.sizing.tune:tune",
     "llm_sched_env.sizing.workload:instance_workload",
     "llm_sched_env.sizing.workload:trace_workload",
+    "llm_sched_env.watching.live_cluster:live_cluster",
 )
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}
 for path in FURTHER:

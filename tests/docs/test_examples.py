@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -53,3 +54,45 @@ def test_size_cluster(capsys):
     once, twice = (int(n) for n in re.findall(r"take (\d+) h100", out))
     assert 1 <= once <= twice
     assert len(re.findall(r"ruled out", out)) == 2
+
+
+def test_first_look(capsys, tmp_path):
+    picture = tmp_path / "cluster.png"
+    main_of("first_look")(str(picture), seconds=60.0)
+    scores = dict(
+        re.findall(r"^(\S+(?: actions)?) +([\d.]+) of R", capsys.readouterr().out, re.MULTILINE)
+    )
+    assert list(scores) == ["random actions", "fcfs-immediate", "trunk-reservation"]
+    assert 0.0 < float(scores["random actions"]) < float(scores["trunk-reservation"])
+    with Image.open(picture) as image:
+        assert image.size == (960, 540)
+
+
+def test_train_ppo(capsys):
+    pytest.importorskip("stable_baselines3", reason="needs the extra agents")
+    main_of("train_ppo")(steps=8_000)
+    out = capsys.readouterr().out
+    scores = dict(re.findall(r"^(\S+) +([\d.]+) of R", out, re.MULTILINE))
+    assert list(scores) == ["agent.zip", "fcfs-immediate", "trunk-reservation"]
+    assert float(scores["agent.zip"]) > 0.3
+    assert re.search(r"\d+ steps: [\d.]+ of R", out)
+
+
+def test_calibrate_and_validate(capsys):
+    """The fit finds the law of its engine, and predicts a busier run."""
+    module = runpy.run_path(str(EXAMPLES / "calibrate_and_validate.py"))
+    module["main"]([])
+    out = capsys.readouterr().out
+    (seconds, per_decode) = map(float, re.search(r"solo +(\S+) s \+ (\S+) s", out).groups())
+    assert seconds == pytest.approx(0.008, rel=0.05)
+    assert per_decode == pytest.approx(9e-5, rel=0.25)
+    errors = [float(error) for error in re.findall(r"\(([+-][\d.]+)%\)", out)]
+    assert len(errors) == 3
+    assert max(map(abs, errors)) < 5.0
+
+
+def test_calibrate_and_validate_on_files(capsys, tmp_path):
+    module = runpy.run_path(str(EXAMPLES / "calibrate_and_validate.py"))
+    logs = module["log_engine"](tmp_path, "run", rate=2.0, seed=3)
+    module["main"]([str(path) for path in logs])
+    assert capsys.readouterr().out.count("simulated") == 3

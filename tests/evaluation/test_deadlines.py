@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -135,6 +136,9 @@ def test_a_policy_in_python_is_paid_likewise() -> None:
 
     rule = registered_policies()["earliest-deadline-first"].make()
     assert isinstance(rule, lse.DispatchRule)
+    with pytest.raises(ConfigurationError, match="no action drops a request"):
+        EventRule(rule)
+    rule = dataclasses.replace(rule, drop_late=False)
     arguments = {"n_gpus": 3, "revenue": "goodput", **FAST}
     ours, theirs = (lse.evaluate(p, PRESET, **arguments) for p in (EventRule(rule), rule))
     assert ours.scores == theirs.scores
@@ -240,7 +244,7 @@ def test_other_revenues_are_refused_in_a_line(name: str) -> None:
 
 
 def test_a_comparison_says_that_goodput_is_paid_for() -> None:
-    competitors = [Competitor(n, n) for n in ("EDF", "fcfs-immediate")]
+    competitors = [Competitor(n, n) for n in ("fcfs-and-route", "fcfs-immediate")]
     settings = {"horizon": 60.0, "warmup": 10.0, "replications": 1}
     workloads = [ComparedWorkload(PRESET, 3)]
     paid = compare(workloads, competitors, revenue="goodput", **settings)

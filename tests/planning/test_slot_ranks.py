@@ -218,6 +218,7 @@ def test_bids_for_decodes_pay_where_decodes_are_faster_beside_a_prefill():
     assert_earns_more(ours, 0.05 + scores("token-bucket", slow_solo(), 5))
 
 
+@pytest.mark.extended
 def test_leaving_room_for_prefills_pays_where_prefills_are_many():
     """Short outputs: most GPUs prefill, and their free slots wait for decodes."""
     classes = (

@@ -107,7 +107,10 @@ REGISTERED = {name: entry.make() for name, entry in registered_policies().items(
     [
         n
         for n, p in REGISTERED.items()
-        if isinstance(p, DispatchRule) and p.router in ROUTERS and p.correction is None
+        if isinstance(p, DispatchRule)
+        and p.router in ROUTERS
+        and p.correction is None
+        and not p.drop_late
     ],
 )
 def test_evaluation_of_every_registered_rule(name: str) -> None:

@@ -36,6 +36,8 @@ from llm_sched_env.simulation.state.layout import (
 ON_ARRIVAL = (
     "random", "round-robin", "least-loaded", "join-shortest-queue", "power-of-two-choices",
 )  # fmt: skip
+# Those of reuse_twin.py.
+WITH_REUSE = ("weighted", "session-affinity", "earliest-finish", "reuse-bid")
 ROUNDING = 1e-9
 
 
@@ -55,6 +57,7 @@ class FleetTwin(ReferenceSimulator):
         self.groups = instance.groups
         self.sizes = instance.group_sizes(n_gpus)
         self.ready = False
+        self.on_arrival = rule.router in (*ON_ARRIVAL, *WITH_REUSE)
         self.next_round = 0
         owner = [g for g, size in enumerate(self.sizes) for _ in range(size)]
         one_kind = instance.on_group(self.groups[0])
@@ -384,7 +387,7 @@ class FleetTwin(ReferenceSimulator):
     # Queues at GPUs.
 
     def _arrive(self) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._arrive()
             return
         request = self._next_request()
@@ -413,6 +416,10 @@ class FleetTwin(ReferenceSimulator):
             self.routing_draws += 1
             return self.draws.below("routing", self.routing_draws - 1, n)
 
+        def prefiller() -> GroupGpu:
+            gpu = self.gpus[drawn()]
+            return gpu if gpu.group.role != "decode" else prefiller()
+
         def next_one(k: int) -> GroupGpu:
             in_turn = self.gpus[k:] + self.gpus[:k]
             return next(gpu for gpu in in_turn if gpu.group.role != "decode")
@@ -427,12 +434,9 @@ class FleetTwin(ReferenceSimulator):
             self.next_round = (gpu.index + 1) % n
             return gpu
         if router == "random":
-            gpu = self.gpus[drawn()]
-            while gpu.group.role == "decode":
-                gpu = self.gpus[drawn()]
-            return gpu
+            return prefiller()
         if router == "power-of-two-choices":
-            one, other = next_one(drawn()), next_one(drawn())
+            one, other = prefiller(), prefiller()
             return one if load(one) <= load(other) else other
         first = drawn()
         in_turn = [
@@ -468,7 +472,7 @@ class FleetTwin(ReferenceSimulator):
         self._start_prefill(gpu, request)
 
     def _end_prefill(self, gpu: GroupGpu) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._end_prefill(gpu)
             return
         request = gpu.prefill
@@ -485,7 +489,7 @@ class FleetTwin(ReferenceSimulator):
             self._start_patience(request, 2 * request.index + 1)
 
     def _end_decode(self, gpu: GroupGpu, request: Request) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._end_decode(gpu, request)
             return
         gpu.decodes.remove(request)
@@ -494,7 +498,7 @@ class FleetTwin(ReferenceSimulator):
         self._serve_at(gpu)
 
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             super()._abandon(queue, request, kind)
             return
         at = next((gpu for gpu in self.gpus if gpu.queue is queue), None)
@@ -511,7 +515,7 @@ class FleetTwin(ReferenceSimulator):
         return tokens + (self._prefill_tokens(gpu.prefill, gpu) if gpu.prefill else 0.0)
 
     def _prefill_tokens(self, request: Request, gpu: GroupGpu | None = None) -> float:
-        if self.rule.router in ON_ARRIVAL:
+        if self.on_arrival:
             stays = gpu is not None and gpu.group.role != "prefill"
             return request.prompt_tokens + (request.output_tokens if stays else 0.0)
         return super()._prefill_tokens(request)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from fleet_twin import ON_ARRIVAL, FleetTwin, GroupGpu
+from fleet_twin import FleetTwin, GroupGpu
 from reference_simulator import Event, Gpu, Request, _tokens
 
 from llm_sched_env.simulation.state.layout import MOVE_END, MOVE_START
@@ -78,7 +78,7 @@ class LinkTwin(FleetTwin):
         source = self.sources.pop(request)
         self._log(MOVE_END, request, gpu)
         super()._start_decode(gpu, request)
-        if self.rule.router in ON_ARRIVAL:
+        if self.on_arrival:
             self._serve_at(source)
         else:
             self._dispatch()
@@ -87,7 +87,7 @@ class LinkTwin(FleetTwin):
         return self.sources.pop(request)
 
     def _abandon(self, queue: list[Request], request: Request, kind: int) -> None:
-        if self.rule.router not in ON_ARRIVAL:
+        if not self.on_arrival:
             self.sources.pop(request, None)
         super()._abandon(queue, request, kind)
 

@@ -33,6 +33,7 @@ def test_a_failed_cell_leaves_the_others(way, tmp_path):
     assert sorted(study.computed()) == list(range(4))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("way", ["joblib-2", "ray-2"], indirect=True)
 def test_a_killed_worker_is_one_line_and_leaves_finished_cells(way, tmp_path):
     study, folder = Counting(tmp_path / "computed.log", deadly=0), tmp_path / "cells"

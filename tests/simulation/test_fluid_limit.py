@@ -150,6 +150,7 @@ def test_paths_approach_the_fluid_as_one_over_the_root_of_n(
             assert slope(gaps[:, place, i]) == LAW, (OCCUPANCIES[place], i)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "regime",
     [pytest.param(OVERLOADED, marks=pytest.mark.extended), BACKLOG],
@@ -175,6 +176,7 @@ def test_full_places_are_full_up_to_a_few_requests() -> None:
         assert 0.0 < n * (slots - late[:, :, Y_SOLO].sum(axis=-1)).mean() < 10.0
 
 
+@pytest.mark.extended
 def test_the_plan_is_the_limit_of_stationary_averages() -> None:
     """An underloaded instance: the plan's pool is just large enough, so critically loaded.
 
@@ -194,6 +196,7 @@ def test_the_plan_is_the_limit_of_stationary_averages() -> None:
         assert slope(gaps[:, place]) == LAW_OF_AVERAGES, OCCUPANCIES[place]
 
 
+@pytest.mark.extended
 def test_paths_do_not_approach_another_fluid() -> None:
     """Power: with mixed iterations 10% longer in the fluid the gap stays."""
     own = OVERLOADED.instance

@@ -22,10 +22,10 @@ def saved(path, header=f"{HEADER},patience_seconds,session,hash_ids", rows=ROWS)
     return path
 
 
-def test_patience_is_read_and_further_columns_are_named(tmp_path):
+def test_patience_is_read(tmp_path):
     trace = lse.load_traces(saved(tmp_path / "t.csv"))
     np.testing.assert_array_equal(trace.patience_seconds, [9.0, 0.5, 4.0])
-    assert trace.sources[0].not_read == ("session", "hash_ids")
+    assert trace.sources[0].not_read == ()
 
 
 def test_without_the_column_there_is_none(tmp_path):
@@ -39,7 +39,7 @@ def test_it_goes_along_with_its_requests_and_is_saved(tmp_path):
     trace = lse.load_traces(saved(tmp_path / "t.csv"))
     again = tmp_path / "again.csv"
     trace.save(again)
-    assert again.read_text().splitlines()[0] == f"{HEADER},patience_seconds"
+    assert again.read_text().splitlines()[0] == f"{HEADER},patience_seconds,session,hash_ids"
     for kept in (lse.load_traces(again), trace.at_speed(2.0)):
         np.testing.assert_array_equal(kept.patience_seconds, trace.patience_seconds)
     np.testing.assert_array_equal(trace.window(0.5).patience_seconds, [0.5, 4.0])

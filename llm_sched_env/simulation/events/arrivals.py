@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.prefix_reuse import keeps_blocks, note_blocks
 from llm_sched_env.simulation.events.lengths import PAIRED, draw_length
 from llm_sched_env.simulation.events.random_streams import (
     ARRIVAL,
@@ -152,6 +153,8 @@ def fill_request(state: EngineState, workload: Workload, request: int) -> None:
         record.output_tokens = recorded.output_tokens[k]
         if len(recorded.patience_seconds) > 0:
             record.patience_seconds = recorded.patience_seconds[k]
+        if keeps_blocks(state):
+            note_blocks(state, workload, request, k)
         return
     i = state.clock[0].next_class
     record.request_class = i

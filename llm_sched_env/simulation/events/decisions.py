@@ -76,7 +76,7 @@ def is_possible(state: EngineState, action: int) -> bool:
 
 
 @compiled
-def _can_act(state: EngineState) -> bool:
+def can_act(state: EngineState) -> bool:
     """Whether anything but a wait is possible."""
     clock = state.clock[0]
     if clock.waiting_prefills + clock.waiting_decodes == 0:
@@ -173,12 +173,12 @@ def run_to_decision(
     if not waiting:
         _take_action(state, log, action, clock.time)
     while True:
-        can_act = _can_act(state)
-        if can_act and not waiting:
+        acts = can_act(state)
+        if acts and not waiting:
             return DECISION
         waiting = False
         # Whoever can act has decided at the last event or wake-up: at clock.time.
-        wake_time = clock.time + wake_interval if can_act else np.inf
+        wake_time = clock.time + wake_interval if acts else np.inf
         time = next_event_time(state)
         if min(time, wake_time) > until or min(time, wake_time) == np.inf:
             break

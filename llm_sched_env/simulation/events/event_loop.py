@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.signals import keep_signals, shows_signals
 from llm_sched_env.simulation.events.arrivals import fill_request, schedule_next_arrival
 from llm_sched_env.simulation.events.completion_tree import next_completion_time, next_gpu
 from llm_sched_env.simulation.events.good_requests import count_good
@@ -24,7 +25,7 @@ from llm_sched_env.simulation.events.waiting import (
     start_patience,
 )
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus
-from llm_sched_env.simulation.runtime.compiled import compiled
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_within
 from llm_sched_env.simulation.scheduling.availability import update_available
 from llm_sched_env.simulation.scheduling.control import set_controls
 from llm_sched_env.simulation.scheduling.dispatch import (
@@ -71,7 +72,7 @@ def _release(state: EngineState, request: int) -> None:
     clock.free_size += 1
 
 
-@compiled
+@compiled_within
 def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float) -> int:
     """The next request joins the queue of its class; returns its waiting entry.
 
@@ -99,7 +100,7 @@ def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float
     return join_prefill_queue(state, request, time)
 
 
-@compiled
+@compiled_within
 def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) -> int:
     """A prefill ends and its request joins a decode line; returns its waiting entry."""
     request = end_prefill(state, gpu, time)
@@ -122,7 +123,7 @@ def _finish_prefill(state: EngineState, log: np.ndarray, gpu: int, time: float) 
     )
 
 
-@compiled
+@compiled_within
 def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -> None:
     """A request is complete and leaves."""
     request = end_decode(state, gpu, time)
@@ -155,7 +156,7 @@ def _finish_decode(state: EngineState, log: np.ndarray, gpu: int, time: float) -
     _release(state, request)
 
 
-@compiled
+@compiled_within
 def _abandon(state: EngineState, log: np.ndarray, time: float) -> int:
     """The waiting request with the earliest deadline gives up, or is late and rejected.
 
@@ -178,6 +179,8 @@ def _abandon(state: EngineState, log: np.ndarray, time: float) -> int:
         totals.abandoned_decode += 1
         log_event(state, log, time, LEAVE_DECODE, index, -1)
     queue = waiting.queue
+    if shows_signals(state) and queue < state.settings[0].prefill_queues:
+        keep_signals(state, queue // len(state.parameters), time)
     request = leave_queue(state, entry, time)
     gpu = -1
     if queue >= state.settings[0].prefill_queues:
@@ -190,7 +193,7 @@ def _abandon(state: EngineState, log: np.ndarray, time: float) -> int:
     return gpu
 
 
-@compiled
+@compiled_within
 def _grant_credit(state: EngineState, time: float) -> None:
     """A credit timer fires: its class has the credit of one admission, whatever the rounding."""
     pair = state.clock[0].credit_pair
@@ -263,7 +266,7 @@ def handle_event(
     return -1, entry
 
 
-@compiled
+@compiled_within
 def run_until(
     state: EngineState,
     workload: Workload,

@@ -43,6 +43,33 @@ class Latency:
 
 
 @dataclass(frozen=True, eq=False)
+class CacheUse:
+    """What caches were good for, of the prefills that started.
+
+    Attributes:
+        prompt_tokens: of these, by class, shape (I,).
+        cached_tokens: that needed no prefill, likewise.
+        gpu_prompt_tokens: by GPU, shape (n,).
+        gpu_cached_tokens: likewise.
+        evictions: blocks that were forgotten, by GPU.
+        blocks: that caches have at the end, by GPU.
+    """
+
+    prompt_tokens: np.ndarray
+    cached_tokens: np.ndarray
+    gpu_prompt_tokens: np.ndarray
+    gpu_cached_tokens: np.ndarray
+    evictions: np.ndarray
+    blocks: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Cached tokens over prompt tokens; NaN if no prefill started."""
+        total = float(self.prompt_tokens.sum())
+        return float(self.cached_tokens.sum()) / total if total > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
 class Metrics:
     """Counts and time averages of one run between ``start`` and ``end`` (seconds).
 
@@ -56,6 +83,7 @@ class Metrics:
     how many requests were ``admitted``, ``prefilled`` and ``completed`` there. Where moves take
     time it has how many KV caches ``moved`` there and their ``move_seconds`` in all, with the wait
     for a link, and ``link_busy`` the share of time that the links out of a group are in use, (G,).
+    ``reuse`` says what caches were good for; None without caches.
     Other arrays have one entry per class; occupancies are time averages per GPU. ``latency_counts``
     and ``latency_sums`` pool over replications: shapes (3, I, bins) and (3, I).
     """
@@ -78,6 +106,7 @@ class Metrics:
     latency_counts: np.ndarray
     latency_sums: np.ndarray
     events: int
+    reuse: CacheUse | None = None
 
     @property
     def gpu_seconds(self) -> float:
@@ -139,6 +168,22 @@ def read_metrics(state: EngineState) -> Metrics:
         latency_counts=state.histograms.copy(),
         latency_sums=np.array([by_class(f"{name}_sum") for name in LATENCIES]),
         events=int(clock["events"]),
+        reuse=_cache_use(state),
+    )
+
+
+def _cache_use(state: EngineState) -> CacheUse | None:
+    if len(state.caches) == 0:
+        return None
+    by_pair = (len(state.parameters), len(state.groups))
+    totals, caches = state.reuse_totals.reshape(by_pair), state.caches[: len(state.gpus)]
+    return CacheUse(
+        prompt_tokens=totals["prompt_tokens"].sum(axis=1),
+        cached_tokens=totals["cached_tokens"].sum(axis=1),
+        gpu_prompt_tokens=caches["prompt_tokens"].copy(),
+        gpu_cached_tokens=caches["cached_tokens"].copy(),
+        evictions=caches["evictions"].copy(),
+        blocks=caches["blocks"].copy(),
     )
 
 
@@ -167,6 +212,10 @@ def reset_metrics(state: EngineState, *, pay_earlier_arrivals: bool = True) -> N
         state.totals[f"{name}_area"] = -state.classes[name] * time
     state.links["busy_seconds"] = np.maximum(0.0, state.links["free_time"] - time)
     state.histograms[:] = 0
+    for name in ("prompt_tokens", "cached_tokens"):
+        state.reuse_totals[name] = 0.0
+        state.caches[name] = 0.0
+    state.caches["evictions"] = 0
     state.clock["metrics_start"] = time
 
 

@@ -145,11 +145,18 @@ def synchronize(state: EngineState, gpu: int, time: float) -> None:
 
 
 @compiled
-def load_prefill(state: EngineState, gpu: int, prompt_tokens: float) -> None:
-    """The chunks of a prefill that starts at the record's clock value; before its mark is set."""
+def load_prefill(state: EngineState, gpu: int, prompt_tokens: float, cached_tokens: float) -> None:
+    """The chunks of a prefill that starts at the record's clock value; before its mark is set.
+
+    Args:
+        state: one cluster.
+        gpu: where.
+        prompt_tokens: to prefill.
+        cached_tokens: of the prompt, that the GPU has already.
+    """
     record, load = state.gpus[gpu], state.loads[gpu]
     group = state.groups[record.group]
-    load.cached_tokens = 0.0
+    load.cached_tokens = cached_tokens
     load.chunk_tokens = group.chunk_tokens
     load.last_chunk_mark = np.inf
     if group.padded_chunks or not group.whole_chunks:

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.prefix_reuse import begin_reuse, keeps_blocks
 from llm_sched_env.simulation.events.completion_tree import set_completion_time
 from llm_sched_env.simulation.gpu.iteration_seconds import seconds_by_requests
 from llm_sched_env.simulation.gpu.quadratic_clock import (
@@ -99,10 +100,13 @@ def reschedule_gpus(state: EngineState) -> None:
 def begin_prefill(state: EngineState, gpu: int, request: int, time: float) -> None:
     """A prefill starts: its virtual finish time is set and the decodes there change speed."""
     record = state.gpus[gpu]
-    prompt_tokens = state.requests[request].prompt_tokens
+    prompt_tokens, cached_tokens = state.requests[request].prompt_tokens, 0.0
+    if keeps_blocks(state):
+        cached_tokens = begin_reuse(state, gpu, request, time)
+        prompt_tokens -= cached_tokens
     if state.settings[0].quadratic_clock:
         synchronize(state, gpu, time)
-        load_prefill(state, gpu, prompt_tokens)
+        load_prefill(state, gpu, prompt_tokens, cached_tokens)
     else:
         rebase(state, gpu, time)
     record.prefill_request = request

@@ -38,6 +38,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorator(function)
 
 
+def compiled_within(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an inner function as a part of its only caller, never by itself.
+
+    For large ones: what is inlined by itself is optimised once alone and again in each caller.
+    """
+    decorator: Any = numba.njit(inline="always", **_INNER, **_OPTIONS)
+    return decorator(function)
+
+
 def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an inner function that is called, not inlined: rarely run, or called often."""
     decorator: Any = numba.njit(**_INNER, **_OPTIONS)

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.prefix_reuse import (
+    begin_decode_reuse,
+    end_decode_reuse,
+    end_reuse,
+    keeps_blocks,
+)
+from llm_sched_env.simulation.caches.signals import change_service, keep_signals, shows_signals
 from llm_sched_env.simulation.events.random_streams import ROUTING, uniform
 from llm_sched_env.simulation.events.statistics import log_event
 from llm_sched_env.simulation.events.waiting import leave_queue
@@ -18,7 +25,7 @@ from llm_sched_env.simulation.gpu.virtual_clock import (
     finish_decode,
     finish_prefill,
 )
-from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart, compiled_within
 from llm_sched_env.simulation.scheduling.availability import (
     gpu_for_decode,
     random_available,
@@ -92,6 +99,8 @@ def start_prefill(state: EngineState, log: np.ndarray, gpu: int, request: int, t
     """Put a request into the prefill slot of a GPU, which turns mixed."""
     record = state.requests[request]
     pair = pair_of(state, record.request_class, gpu)
+    if shows_signals(state):
+        change_service(state, gpu, record.prompt_tokens, time)
     begin_prefill(state, gpu, request, time)
     reserve_tokens(state, gpu, prefill_tokens(state, request, gpu))
     state.classes[pair].x += 1
@@ -106,6 +115,10 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     """Take the prefill of a GPU out of its slot and return its request."""
     request = state.gpus[gpu].prefill_request
     pair = pair_of(state, state.requests[request].request_class, gpu)
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, -state.requests[request].prompt_tokens, time)
+        end_reuse(state, gpu, request, time)
     finish_prefill(state, gpu, time)
     if routes_on_arrival(state):
         add_backlog(state, gpu, request, -1)
@@ -138,10 +151,20 @@ def start_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, ti
             begin_move(state, log, gpu, request, time)
             return
         free_source(state, request)
-    begin_decode(state, gpu, request, time)
+    _run_decode(state, log, gpu, request, time)
     reserve_tokens(state, gpu, record.prompt_tokens + record.output_tokens)
     update_available(state, gpu)
-    log_event(state, log, time, DECODE_START, record.index, gpu)
+
+
+@compiled
+def _run_decode(state: EngineState, log: np.ndarray, gpu: int, request: int, time: float) -> None:
+    """A decode starts in its slot."""
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, state.requests[request].prompt_tokens, time)
+        begin_decode_reuse(state, gpu, request, time)
+    begin_decode(state, gpu, request, time)
+    log_event(state, log, time, DECODE_START, state.requests[request].index, gpu)
 
 
 @compiled_apart
@@ -149,16 +172,21 @@ def start_moved_decode(state: EngineState, log: np.ndarray, time: float) -> int:
     """The first move to end does so and its decode starts; returns the GPU that it has left."""
     request, gpu = end_move(state, log, time)
     source = free_source(state, request)
-    begin_decode(state, gpu, request, time)
-    log_event(state, log, time, DECODE_START, state.requests[request].index, gpu)
+    _run_decode(state, log, gpu, request, time)
     return source
 
 
 @compiled
 def end_decode(state: EngineState, gpu: int, time: float) -> int:
     """Take the first decode to end off a GPU and return its request."""
+    if shows_signals(state):
+        keep_signals(state, gpu, time)
     request = finish_decode(state, gpu, time)
     record = state.requests[request]
+    if keeps_blocks(state):
+        if shows_signals(state):
+            change_service(state, gpu, -record.prompt_tokens, time)
+        end_decode_reuse(state, gpu, request, time)
     reserve_tokens(state, gpu, -(record.prompt_tokens + record.output_tokens))
     return request
 
@@ -261,7 +289,7 @@ def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
             start_decode(state, log, gpu, leave_queue(state, entry, time), time)
 
 
-@compiled
+@compiled_within
 def _place_decodes(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     if state.clock[0].waiting_decodes == 0:
         return
@@ -309,7 +337,7 @@ def _dispatch_by_weight(state: EngineState, log: np.ndarray, time: float) -> Non
     _place_by_weight(state, log, time)
 
 
-@compiled
+@compiled_within
 def _decode_head(state: EngineState, log: np.ndarray, line: int, g: int, time: float) -> bool:
     """Start the decode of the head of a line on the GPU that leaves room for prefills, if any."""
     entry = state.queues[len(state.parameters) + line].head
@@ -373,7 +401,7 @@ def _serve_by_corrected_bid(state: EngineState, log: np.ndarray, time: float) ->
             return
 
 
-@compiled
+@compiled_within
 def _admit_at(state: EngineState, log: np.ndarray, gpu: int, time: float) -> None:
     """Start the prefill that a GPU's own scheduler takes next, if it can start one."""
     if (state.gpus[gpu].membership >> PREFILL) & 1 == 0:
@@ -385,6 +413,8 @@ def _admit_at(state: EngineState, log: np.ndarray, gpu: int, time: float) -> Non
     full = len(state.kv_reserved) > 0
     if full and state.kv_reserved[gpu] > state.settings[0].kv_tokens - tokens:
         return
+    if shows_signals(state):
+        keep_signals(state, gpu, time)
     start_prefill(state, log, gpu, leave_queue(state, entry, time), time)
 
 
@@ -399,7 +429,7 @@ def _gpu_that_decodes(state: EngineState, tokens: float) -> int:
     return -1
 
 
-@compiled
+@compiled_within
 def _decode_where_prefilled(
     state: EngineState, log: np.ndarray, event_gpu: int, time: float
 ) -> None:
@@ -427,7 +457,7 @@ def _serve_at_gpu(state: EngineState, log: np.ndarray, event_gpu: int, time: flo
         _admit_at(state, log, event_gpu, time)
 
 
-@compiled
+@compiled_within
 def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     """Use every free slot that the rule allows to use now."""
     settings = state.settings[0]

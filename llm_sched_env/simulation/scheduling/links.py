@@ -10,6 +10,8 @@ ties by order of arrival.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llm_sched_env.simulation.events.statistics import log_event
@@ -106,7 +108,7 @@ def _push(state: EngineState, time: float, request: int, gpu: int) -> None:
 
 
 @compiled
-def _pop(state: EngineState) -> tuple[int, int]:
+def _pop(state: EngineState) -> tuple[Any, Any]:
     times, requests, gpus = state.move_times, state.move_requests, state.move_gpus
     first = np.int64(requests[0]), np.int64(gpus[0])
     clock = state.clock[0]

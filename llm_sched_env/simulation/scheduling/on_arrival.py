@@ -14,16 +14,27 @@ from typing import Any
 
 import numpy as np
 
+from llm_sched_env.simulation.caches.prefix_reuse import cached_now, keeps_blocks
+from llm_sched_env.simulation.caches.signals import keep_signals, shows_signals
 from llm_sched_env.simulation.events.random_streams import ROUTING, random_below
 from llm_sched_env.simulation.events.waiting import join_queue, sort_by_prompt
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
+from llm_sched_env.simulation.scheduling.reuse_routers import (
+    gpu_by_reuse,
+    remember_sent,
+    session_gpu,
+)
 from llm_sched_env.simulation.scheduling.rules import (
+    EARLIEST_FINISH_ROUTER,
     JOIN_SHORTEST_QUEUE_ROUTER,
     POWER_OF_TWO_ROUTER,
     PRIORITY_GATE,
     RANDOM_ROUTER,
+    REUSE_BID_ROUTER,
     ROUND_ROBIN_ROUTER,
+    SESSION_AFFINITY_ROUTER,
     SHORTEST_PROMPT_GATE,
+    WEIGHTED_ROUTER,
 )
 from llm_sched_env.simulation.state.layout import EngineState
 
@@ -45,6 +56,15 @@ def _draw_gpu(state: EngineState) -> int:
 @compiled
 def _may_prefill(state: EngineState, gpu: int) -> bool:
     return state.groups[state.gpus[gpu].group].prefills != 0
+
+
+@compiled
+def _draw_prefiller(state: EngineState) -> int:
+    """A random GPU of those that may prefill."""
+    gpu = _draw_gpu(state)
+    while not _may_prefill(state, gpu):
+        gpu = _draw_gpu(state)
+    return gpu
 
 
 @compiled
@@ -83,21 +103,21 @@ def _least_loaded(state: EngineState) -> int:
 
 
 @compiled_apart
-def choose_gpu(state: EngineState) -> int:
+def choose_gpu(state: EngineState, request: int, time: float) -> int:
     """The GPU of a request that arrives now."""
     router, clock = state.settings[0].router, state.clock[0]
+    if router in (WEIGHTED_ROUTER, EARLIEST_FINISH_ROUTER, REUSE_BID_ROUTER):
+        return gpu_by_reuse(state, request, time)
+    if router == SESSION_AFFINITY_ROUTER:
+        return session_gpu(state, request)
     if router == ROUND_ROBIN_ROUTER:
         gpu = _next_prefiller(state, clock.round_robin_gpu)
         clock.round_robin_gpu = (gpu + 1) % len(state.gpus)
         return gpu
     if router == RANDOM_ROUTER:
-        gpu = _draw_gpu(state)
-        while not _may_prefill(state, gpu):
-            gpu = _draw_gpu(state)
-        return gpu
+        return _draw_prefiller(state)
     if router == POWER_OF_TWO_ROUTER:
-        one = _next_prefiller(state, _draw_gpu(state))
-        other = _next_prefiller(state, _draw_gpu(state))
+        one, other = _draw_prefiller(state), _draw_prefiller(state)
         fewer = _requests_per_slot(state, one) <= _requests_per_slot(state, other)
         return one if fewer else other
     return _least_loaded(state)
@@ -105,9 +125,15 @@ def choose_gpu(state: EngineState) -> int:
 
 @compiled
 def add_backlog(state: EngineState, gpu: int, request: int, change: int) -> None:
-    """Count a request's prefill into what a GPU has to do (1), or out of it (-1)."""
+    """Count a request's prefill into what a GPU has to do (1), or out of it (-1).
+
+    With caches as much of it as was left when the request was sent there.
+    """
     group = state.groups[state.gpus[gpu].group]
-    chunks = state.requests[request].prompt_tokens / group.chunk_tokens
+    tokens = state.requests[request].prompt_tokens
+    if keeps_blocks(state):
+        tokens = state.reuse[request].expected_tokens
+    chunks = tokens / group.chunk_tokens
     backlog = state.backlogs[gpu]
     backlog.prefills += change
     backlog.seconds += change * chunks * group.typical_mixed_seconds
@@ -161,7 +187,13 @@ def join_prefill_queue(state: EngineState, request: int, time: float) -> Any:
 
 @compiled_apart
 def _send(state: EngineState, request: int, time: float) -> Any:
-    gpu = choose_gpu(state)
+    gpu = choose_gpu(state, request, time)
+    if keeps_blocks(state):
+        if shows_signals(state):
+            keep_signals(state, gpu, time)
+        remember_sent(state, gpu, request, time)
+        left = state.requests[request].prompt_tokens - cached_now(state, gpu, request)
+        state.reuse[request].expected_tokens = left
     queue = gpu * len(state.parameters) + state.requests[request].request_class
     add_backlog(state, gpu, request, 1)
     entry = join_queue(state, request, queue, time)

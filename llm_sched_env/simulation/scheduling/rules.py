@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.model.priority_network import RankCorrection
+from llm_sched_env.simulation.scheduling.scorers import Scorers, checked_scorers, weights_of
 
 (
     OCCUPANCY_GATE,
@@ -32,7 +33,11 @@ from llm_sched_env.model.priority_network import RankCorrection
     LEAST_LOADED_ROUTER,
     JOIN_SHORTEST_QUEUE_ROUTER,
     POWER_OF_TWO_ROUTER,
-) = range(12)
+    WEIGHTED_ROUTER,
+    SESSION_AFFINITY_ROUTER,
+    EARLIEST_FINISH_ROUTER,
+    REUSE_BID_ROUTER,
+) = range(16)
 AGENT_GATE = AGENT_ROUTER = -1
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
@@ -62,8 +67,16 @@ ARRIVAL_ROUTERS = {
     "least-loaded": LEAST_LOADED_ROUTER,
     "join-shortest-queue": JOIN_SHORTEST_QUEUE_ROUTER,
     "power-of-two-choices": POWER_OF_TWO_ROUTER,
+    "weighted": WEIGHTED_ROUTER,
+    "session-affinity": SESSION_AFFINITY_ROUTER,
+    "earliest-finish": EARLIEST_FINISH_ROUTER,
+    "reuse-bid": REUSE_BID_ROUTER,
 }
 """Routers that send a request to a GPU when it arrives: it waits there (on_arrival.py)."""
+REUSE_ROUTERS = ("weighted", "session-affinity", "earliest-finish", "reuse-bid")
+"""Of these, those that look at blocks or conversations (reuse_routers.py)."""
+SIGNAL_ROUTERS = ("weighted", "earliest-finish", "reuse-bid")
+"""Of these, those that look at signals of GPUs."""
 _ARRIVAL_GATES = ("fcfs", "static-priority", "shortest-prompt")
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
@@ -97,7 +110,10 @@ class DispatchRule:
         highest bid of those whose reserve is there; GPUs as ``prefill-aware``). Or where a request
         is sent when it arrives, to wait and decode there: ``random``, ``round-robin``,
         ``least-loaded`` (fewest requests per slot), ``join-shortest-queue`` (fewest seconds of
-        prefills) or ``power-of-two-choices`` (the less loaded of two random GPUs).
+        prefills), ``power-of-two-choices`` (the less loaded of two random GPUs), ``weighted`` (the
+        greatest sum of ``scorers``), ``earliest-finish`` (where its prefill ends first),
+        ``reuse-bid`` (where its cost is least, for itself and those that come later) or
+        ``session-affinity`` (consistent hashing of conversations).
     pools: ``static`` (the plan's mixed pool) or ``dynamic`` (any GPU may prefill).
     prefill_first: a freed slot takes a new prefill before a waiting decode; with the router
         ``bid-price`` the ranks say which does.
@@ -108,6 +124,10 @@ class DispatchRule:
         of the class must leave: it waits unless more than R are free. 0 where none is given.
     correction: of the ranks of the gate and the router ``bid-price``, a trained network that
         adapts them to the moment (corrected_dispatch.py); None leaves them as the plan has them.
+    scorers: of the router ``weighted``, names of :data:`.SCORERS` with weights >= 0; empty: llm-d's
+        default of 2, 1, 1.
+    refresh_seconds: between refreshes of what ``weighted``, ``earliest-finish`` and ``reuse-bid``
+        know of GPUs; 0: always true. What they sent themselves they know at once.
     foresight: seconds over which arrival profiles are known in advance: whoever runs the rule
         gives it the plan of the mean rates of so many seconds from now on, once a second
         (planning/look_ahead_plans.py). None keeps one plan, that of the long-run rates.
@@ -132,6 +152,8 @@ class DispatchRule:
     priority: tuple[str, ...] | None = None
     reserves: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     drop_late: bool = False
+    scorers: Scorers = ()
+    refresh_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for field, value, table in (
@@ -177,6 +199,33 @@ class DispatchRule:
         if self.foresight is not None and not is_finite_number(self.foresight, positive=True):
             raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
         self._check_priority()
+        self._check_scorers()
+
+    def _check_scorers(self) -> None:
+        """Scorers as tuples, and signals, of the routers that have them."""
+        object.__setattr__(self, "scorers", checked_scorers(self.router, self.scorers))
+        if not is_finite_number(self.refresh_seconds):
+            raise ConfigurationError(
+                "refresh_seconds", self.refresh_seconds, "a finite number of seconds >= 0"
+            )
+        if self.refresh_seconds and self.router not in SIGNAL_ROUTERS:
+            raise ConfigurationError(
+                "refresh_seconds",
+                self.refresh_seconds,
+                f"0 with the router {self.router}",
+                f"its choice needs no signal, or true ones; use {' or '.join(SIGNAL_ROUTERS)}",
+            )
+
+    @property
+    def scorer_weights(self) -> tuple[float, ...]:
+        """Of all scorers, in the order of :data:`.SCORERS`; empty with other routers."""
+        return weights_of(tuple(dict(self.scorers).items()))
+
+    @property
+    def remembers_sent(self) -> bool:
+        """Whether the router remembers which blocks it sent where."""
+        bids = self.router in ("earliest-finish", "reuse-bid")
+        return bids or dict(self.scorers).get("prefix-affinity", 0.0) > 0.0
 
     def _check_dispatch_on_arrival(self) -> None:
         """Queues at GPUs: schedulers that look at one GPU, whose slots are all alike."""
@@ -258,6 +307,9 @@ class EventDispatch:
     pools: str = "static"
     gate: ClassVar[str] = "agent"
     correction: ClassVar[None] = None
+    scorer_weights: ClassVar[tuple[float, ...]] = ()
+    remembers_sent: ClassVar[bool] = False
+    refresh_seconds: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         for field, value, table in (

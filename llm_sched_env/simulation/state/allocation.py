@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,6 +18,8 @@ from llm_sched_env.simulation.events.completion_tree import tree_entries
 from llm_sched_env.simulation.events.random_streams import STREAMS
 from llm_sched_env.simulation.state.layout import (
     BACKLOG,
+    CACHE,
+    CACHE_NODE,
     CLASS_CONTROL,
     CLASS_PARAMETERS,
     CLASS_STATE,
@@ -31,7 +34,10 @@ from llm_sched_env.simulation.state.layout import (
     N_LATENCIES,
     QUEUE,
     REQUEST,
+    REUSE,
+    REUSE_TOTALS,
     SETTINGS,
+    SIGNAL,
     WAITING,
     EngineState,
 )
@@ -46,7 +52,37 @@ _f8, _i8, _i4 = np.float64, np.int64, np.int32
 # Their numbers are 32-bit integers.
 _MOST_RECORDS = 2**31 - 1
 # Arrays with one entry per request record: what grows.
-_PER_REQUEST = ("requests", "free_requests", "waiting", "patience_keys", "patience_items")
+_PER_REQUEST = (
+    *("requests", "free_requests", "waiting", "patience_keys", "patience_items"),
+    "reuse",
+)
+
+
+class CacheShapes(NamedTuple):
+    """What caches of blocks need room for.
+
+    Attributes:
+        capacities: blocks of each cache.
+        stale: whether others see them as of the last refresh: block_cache.py.
+        recorded_blocks: of all requests of the stream together.
+        signals: whether a router looks at GPUs.
+        scorers: how many weights it has.
+    """
+
+    capacities: tuple[int, ...] = ()
+    stale: bool = False
+    recorded_blocks: int = 0
+    signals: bool = False
+    scorers: int = 0
+
+    def nodes(self, capacity: int) -> int:
+        """Of a cache."""
+        return 2 * capacity if self.stale else capacity
+
+
+def buckets_of(capacity: int) -> int:
+    """Buckets of a cache: a power of two, more than it has blocks."""
+    return 1 << max(1, capacity).bit_length()
 
 
 def block_bytes(shapes: Shapes) -> int:
@@ -110,6 +146,7 @@ def state_shapes(
     kv_limited: bool,
     quadratic_clock: bool,
     hidden_units: int,
+    caches: CacheShapes,
 ) -> Shapes:
     """The arrays of one cluster, on a leading axis of length 1.
 
@@ -126,6 +163,7 @@ def state_shapes(
         kv_limited: whether GPUs count reserved KV tokens.
         quadratic_clock: whether GPUs keep what their quadratic clock follows from.
         hidden_units: H of the network that corrects ranks, 0 for none.
+        caches: of blocks.
     """
     tree = tree_entries(n_gpus)
     moves = n_gpus * heap_slots if links else 0  # each has a slot
@@ -175,6 +213,14 @@ def state_shapes(
         "waiting": ((capacity,), WAITING),
         "patience_keys": ((capacity,), _f8),
         "patience_items": ((capacity,), _i4),
+        "reuse": ((capacity if caches.capacities else 0,), REUSE),
+        "reuse_totals": ((n_pairs if caches.capacities else 0,), REUSE_TOTALS),
+        "caches": ((len(caches.capacities),), CACHE),
+        "cache_nodes": ((sum(map(caches.nodes, caches.capacities)),), CACHE_NODE),
+        "cache_buckets": ((sum(map(buckets_of, caches.capacities)),), _i4),
+        "block_ids": ((caches.recorded_blocks,), _i4),
+        "signals": ((n_gpus if caches.signals else 0,), SIGNAL),
+        "scorer_weights": ((caches.scorers,), _f8),
     }
     return {name: ((1, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()}
 
@@ -197,6 +243,9 @@ def allocate_state(shapes: Shapes) -> EngineState:
     state.gpus["prefill_mark"] = np.inf
     state.loads["last_chunk_mark"] = np.inf
     state.gpus["prefill_request"] = -1
+    state.cache_buckets[...] = -1
+    for name in ("oldest", "newest", "changes"):
+        state.caches[name] = -1
     state.queues["head"] = state.queues["tail"] = -1
     state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
     return state
@@ -244,7 +293,9 @@ def with_capacity(states: EngineState, capacity: int) -> EngineState:
     longer = _block(
         {
             name: (
-                (len(array), capacity) if name in _PER_REQUEST else array.shape,
+                (len(array), capacity)
+                if name in _PER_REQUEST and array.shape[1] > 0
+                else array.shape,
                 array.dtype,
             )
             for name, array in states._asdict().items()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from llm_sched_env.model.block_lists import BLOCK_TOKENS
 from llm_sched_env.model.hardware import ITERATION_LAWS, Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
 from llm_sched_env.simulation.scheduling.rules import (
     ARRIVAL_ROUTERS,
+    REUSE_ROUTERS,
+    SIGNAL_ROUTERS,
     DispatchRule,
     EventDispatch,
 )
 from llm_sched_env.simulation.state import allocation, layout
-from llm_sched_env.simulation.state.allocation import Shapes
+from llm_sched_env.simulation.state.allocation import CacheShapes, Shapes
 from llm_sched_env.simulation.state.layout import EngineState
 from llm_sched_env.simulation.state.workload import is_steady, peak_multipliers
 
@@ -24,11 +27,16 @@ def cluster_bytes(
     instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
 ) -> int:
     """Memory of one cluster's state at its start; it grows where many requests wait."""
-    return allocation.block_bytes(_shapes(instance, rule, n_gpus, latencies=latencies))
+    return allocation.block_bytes(_shapes(instance, rule, n_gpus, 0, latencies=latencies))
 
 
 def _shapes(
-    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
+    instance: Instance,
+    rule: DispatchRule | EventDispatch,
+    n_gpus: int,
+    recorded_blocks: int,
+    *,
+    latencies: bool,
 ) -> Shapes:
     lines_by_class = rule.settings["class_lines"]
     kinds = [group.hardware for group in instance.groups]
@@ -47,6 +55,26 @@ def _shapes(
         kv_limited=instance.hardware.kv_tokens is not None,
         quadratic_clock=any(_has_quadratic_clock(hardware) for hardware in kinds),
         hidden_units=rule.correction.hidden_units if rule.correction is not None else 0,
+        caches=_cache_shapes(instance, rule, n_gpus, recorded_blocks),
+    )
+
+
+def _cache_shapes(
+    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, recorded_blocks: int
+) -> CacheShapes:
+    """A cache for each GPU, and one for what the router remembers of it; none if nobody asks."""
+    if not instance.has_caches and rule.router not in REUSE_ROUTERS:
+        return CacheShapes()
+    sizes = zip(instance.groups, instance.group_sizes(n_gpus).tolist(), strict=True)
+    capacities = tuple(
+        (group.hardware.cache_tokens or 0) // BLOCK_TOKENS for group, n in sizes for _ in range(n)
+    )
+    return CacheShapes(
+        capacities * (2 if rule.remembers_sent else 1),
+        stale=rule.refresh_seconds > 0.0,
+        recorded_blocks=recorded_blocks,
+        signals=rule.router in SIGNAL_ROUTERS,
+        scorers=len(rule.scorer_weights),
     )
 
 
@@ -58,10 +86,28 @@ def fresh_state(
     latencies: bool,
     recorded: bool = False,
     own_tokens: bool = False,
+    block_ids: np.ndarray | None = None,
 ) -> EngineState:
-    """One idle cluster with every setting filled in, stacked on a leading axis of length 1."""
+    """One idle cluster with every setting filled in, stacked on a leading axis of length 1.
+
+    Args:
+        instance: of the cluster.
+        rule: that it goes by.
+        n_gpus: its size.
+        latencies: whether histograms are kept.
+        recorded: whether requests are.
+        own_tokens: whether requests are billed by their own tokens.
+        block_ids: blocks of all recorded requests in a row.
+    """
     kinds = [group.hardware for group in instance.groups]
-    states = allocation.allocate_state(_shapes(instance, rule, n_gpus, latencies=latencies))
+    # Small numbers, of which caches hold many.
+    ids = np.empty(0) if block_ids is None else np.unique(block_ids, return_inverse=True)[1]
+    shapes = _shapes(instance, rule, n_gpus, len(ids), latencies=latencies)
+    states = allocation.allocate_state(shapes)
+    if states.caches.shape[1] > 0:
+        _set_caches(states, _cache_shapes(instance, rule, n_gpus, len(ids)))
+        states.block_ids[...] = ids
+        states.scorer_weights[...] = rule.scorer_weights
     rates = n_gpus * instance.arrival_rates
     peaks = rates * peak_multipliers(instance)
     settings = states.settings
@@ -77,6 +123,8 @@ def fresh_state(
     limit = instance.hardware.kv_tokens
     settings["kv_tokens"] = np.inf if limit is None else limit
     settings["peak_rate"] = 0.0 if recorded else peaks.sum()
+    settings["block_tokens"] = BLOCK_TOKENS
+    settings["refresh_seconds"] = rule.refresh_seconds
     settings["prefill_price"] = instance.prices.prefill
     settings["decode_price"] = instance.prices.decode
     states.clock["paid_from"] = -np.inf
@@ -97,6 +145,21 @@ def fresh_state(
     own_rates = [fitting_requests(alone).prefill_rates for alone in kinds_alone]
     states.control["prefill_rate"] = np.array(own_rates).T.ravel()
     return states
+
+
+def _set_caches(states: EngineState, caches: CacheShapes) -> None:
+    """Empty caches: where the nodes and buckets of each lie."""
+    node = bucket = 0
+    for c, capacity in enumerate(caches.capacities):
+        record = states.caches[0, c]
+        nodes, buckets = caches.nodes(capacity), allocation.buckets_of(capacity)
+        record["capacity"], record["first_bucket"] = capacity, bucket
+        record["bucket_mask"] = buckets - 1
+        record["unused"] = node if nodes else -1
+        chain = states.cache_nodes["chain"][0, node : node + nodes]
+        chain[:] = np.arange(node + 1, node + nodes + 1)
+        chain[-1:] = -1
+        node, bucket = node + nodes, bucket + buckets
 
 
 def _has_quadratic_clock(hardware: Hardware) -> bool:

@@ -58,6 +58,8 @@ SETTINGS = np.dtype(
         ("slot_scale", _f8),  # corrected ranks: slots per unit of a feature or correction
         ("rank_scale", _f8),  # ... priority per unit of a correction
         ("ahead_seconds", _f8),  # ... how far slots that become free are foreseen
+        ("block_tokens", _f8),  # of a block of a cache
+        ("refresh_seconds", _f8),  # between refreshes of what a router sees; 0: always true
     ]
 )
 
@@ -221,6 +223,76 @@ LINK = np.dtype(
     ]
 )
 
+# Blocks that a GPU keeps for reuse, or that the router remembers to have sent there.
+CACHE = np.dtype(
+    [
+        ("capacity", _i8),  # blocks
+        ("blocks", _i8),  # that are there
+        ("oldest", _i4),  # node that nobody uses, the next to be forgotten; -1: none
+        ("newest", _i4),
+        ("unused", _i4),  # first node without a block
+        ("changes", _i4),  # first node that differs from the last refresh; -1: none
+        ("first_bucket", _i8),
+        ("bucket_mask", _i8),
+        ("tick", _f8),  # number of the last refresh
+        ("evictions", _i8),
+        ("prompt_tokens", _f8),  # of prefills that started
+        ("cached_tokens", _f8),  # ... of these, found in the cache
+    ]
+)
+
+CACHE_NODE = np.dtype(
+    [
+        ("key", _i4),  # block
+        ("users", _i4),
+        ("older", _i4),  # of those that nobody uses; -1: none
+        ("newer", _i4),
+        ("chain", _i4),  # next node of the bucket, or next unused one; -1: none
+        ("next_change", _i4),
+        ("previous_change", _i4),
+        ("state", _i4),  # bits PRESENT and SEEN: block_cache.py
+        ("left_time", _f8),  # since when nobody uses it
+    ]
+)
+
+# What caches know of a request.
+REUSE = np.dtype(
+    [
+        ("first_block", _i8),  # place of its blocks
+        ("session", _i8),
+        ("cached_tokens", _f8),  # of its prompt, found when its prefill started
+        ("expected_tokens", _f8),  # prompt tokens left when it was sent to its GPU
+        ("blocks", _i4),
+        ("prompt_blocks", _i4),  # of these, of the prompt
+        ("held", _i4),  # first so many in use on its GPU
+        ("unused", _i4, (1,)),
+    ]
+)
+
+# Of prefills that started, by pair.
+REUSE_TOTALS = np.dtype([("prompt_tokens", _f8), ("cached_tokens", _f8)])
+
+# What a router knows of a GPU: as of the last refresh, and what it has sent since.
+SIGNAL = np.dtype(
+    [
+        ("tokens", _f8),  # prompts in service, now
+        ("tick", _f8),  # number of the last refresh
+        ("shown_waiting", _f8),  # requests that wait for their prefill
+        ("shown_running", _f8),  # requests in service
+        ("shown_tokens", _f8),
+        ("sent", _f8),  # requests since the refresh
+        ("queue_seconds", _f8),  # of prefills to do, at queue_time
+        ("queue_time", _f8),
+        ("sent_tokens", _f8),  # prompts of all requests that were sent
+        ("sent_matched", _f8),  # ... of these, that matched
+        ("idle_seconds", _f8),  # of the block that has to go for the request, scratch
+        ("last_cold", _f8),  # number of the last cold request that was sent here; 0: none
+        ("score", _f8),  # scratch
+        ("matched", _f8),  # blocks that it is known for, scratch
+        ("remembered", _f8),  # blocks that the router sent there, scratch
+    ]
+)
+
 # One cache line.
 REQUEST = np.dtype(
     [
@@ -342,6 +414,14 @@ class EngineState(NamedTuple):
     waiting: np.ndarray  # (R,) WAITING
     patience_keys: np.ndarray  # (R,) deadlines, heap order; [0] is inf when empty
     patience_items: np.ndarray  # (R,) waiting entries
+    reuse: np.ndarray  # (R,) REUSE; this and what follows empty without caches
+    reuse_totals: np.ndarray  # (I G,) REUSE_TOTALS
+    caches: np.ndarray  # (n,) CACHE or, with the router's memory, (2 n,)
+    cache_nodes: np.ndarray  # CACHE_NODE, those of a cache in a row
+    cache_buckets: np.ndarray  # first node of each bucket, -1: none
+    block_ids: np.ndarray  # blocks of all recorded requests in a row, small numbers
+    signals: np.ndarray  # (n,) SIGNAL; empty without a router that looks at them
+    scorer_weights: np.ndarray  # of the router weighted: scorers.py
 
 
 class RequestStream(NamedTuple):
@@ -352,6 +432,9 @@ class RequestStream(NamedTuple):
     prompt_tokens: np.ndarray  # (K,)
     output_tokens: np.ndarray  # (K,)
     patience_seconds: np.ndarray = np.empty(0)  # (K,) in each queue; empty: drawn
+    session: np.ndarray = np.empty(0, _i8)  # (K,) number of its conversation; empty: none
+    block_ids: np.ndarray = np.empty(0, _i8)  # blocks of all requests in a row
+    block_starts: np.ndarray = np.empty(0, _i8)  # (K + 1,) first block of each; empty: none
 
 
 DRAWN_REQUEST = np.dtype(

@@ -25,7 +25,7 @@ from llm_sched_env.simulation.state.layout import RequestStream, Workload
 
 def no_recording() -> RequestStream:
     """The empty stream: requests are drawn from the instance's distributions."""
-    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0), np.empty(0))
+    return RequestStream(np.empty(0), np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
 BILLINGS = ("class-means", "own-tokens")
@@ -65,7 +65,19 @@ def is_steady(instance: Instance) -> bool:
 
 
 def workload_tables(instance: Instance, stream: RequestStream | None = None) -> Workload:
-    """What the engine reads to draw, or replay, the requests of an instance."""
+    """What the engine reads to draw, or replay, the requests of an instance.
+
+    Raises:
+        ConfigurationError: for requests that share prefixes but are not recorded.
+    """
+    for c in instance.classes:
+        if stream is None and c.shares_prefixes:
+            raise ConfigurationError(
+                f"class {c.name!r}: sessions and shared_prefix",
+                (c.sessions, c.shared_prefix),
+                "a recorded stream of its requests",
+                "evaluate draws one for each replication",
+            )
     values: list[float] = []
     lengths = np.zeros((2, instance.n_classes), layout.LENGTHS)
     for i, c in enumerate(instance.classes):

@@ -1,0 +1,1 @@
+"""A small continuous-batching engine under the simulator's scheduler (extra ``serving``)."""

@@ -1,0 +1,1 @@
+"""KV blocks that GPUs keep for reuse."""

@@ -1,0 +1,1 @@
+"""Clusters in the terminal, live: ``llmsched watch``."""
