@@ -9,10 +9,12 @@ from pathlib import Path
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.planning import plan
 from llm_sched_env.presets import resolve_instance
+from research.pages.result_rows import read_results, write_results
 from research.setups.deadline_runs import (
     HORIZON,
     INSTANCE,
     OTHERS,
+    RESULTS,
     RUNS,
     SEED,
     SERVING,
@@ -20,8 +22,6 @@ from research.setups.deadline_runs import (
     WARMUP,
     class_names,
     measure,
-    read_results,
-    write_results,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,8 +43,8 @@ Rows = list[dict[str, str]]
 def main(cache: str | None = None) -> None:
     """Write the page; with a folder for finished evaluations, measure first."""
     if cache is not None:
-        write_results(measure(Path(cache)))
-    rows = read_results()
+        write_results(measure(Path(cache)), RESULTS)
+    rows = read_results(RESULTS)
     template = (Path(__file__).parent / "deadlines_page.md").read_text(encoding="utf-8")
     page = template.format(
         largest=SIZES[-1],

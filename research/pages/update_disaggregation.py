@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_sched_env.files.atomic import save_figure, write_whole
+from research.pages.result_rows import read_results, write_results
 from research.setups.disaggregation_runs import (
     COLOCATED,
     DEADLINES,
@@ -18,13 +19,12 @@ from research.setups.disaggregation_runs import (
     N_GPUS,
     POLICIES,
     PREFILL_GPUS,
+    RESULTS,
     RUNS,
     SEED,
     WARMUP,
     WORKLOADS,
     measure,
-    read_results,
-    write_results,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ Rows = list[dict[str, str]]
 def main(cache: str | None = None) -> None:
     """Write page and figure; with a folder for finished evaluations, measure first."""
     if cache is not None:
-        write_results(measure(Path(cache)))
-    rows = read_results()
+        write_results(measure(Path(cache)), RESULTS)
+    rows = read_results(RESULTS)
     assert DEADLINES.ttft_seconds is not None
     assert DEADLINES.tpot_seconds is not None
     template = (Path(__file__).parent / "disaggregation_page.md").read_text(encoding="utf-8")

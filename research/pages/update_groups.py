@@ -8,8 +8,10 @@ from pathlib import Path
 
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.planning import plan
+from research.pages.result_rows import read_results, write_results
 from research.setups.fleet_runs import (
     HORIZON,
+    RESULTS,
     RUNS,
     SEED,
     SERVING,
@@ -17,8 +19,6 @@ from research.setups.fleet_runs import (
     WARMUP,
     instances,
     measure,
-    read_results,
-    write_results,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,8 +30,8 @@ Rows = list[dict[str, str]]
 def main(cache: str | None = None) -> None:
     """Write the page; with a folder for finished evaluations, measure first."""
     if cache is not None:
-        write_results(measure(Path(cache)))
-    rows = read_results()
+        write_results(measure(Path(cache)), RESULTS)
+    rows = read_results(RESULTS)
     template = (Path(__file__).parent / "groups_page.md").read_text(encoding="utf-8")
     page = template.format(
         tables="\n\n".join(_section(rows, name) for name in instances()),

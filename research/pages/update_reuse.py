@@ -11,17 +11,17 @@ from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.block_lists import BLOCK_TOKENS
 from llm_sched_env.model.drawn_conversations import SAMPLED_CONVERSATIONS
 from llm_sched_env.planning.reuse_bound import PARTS
+from research.pages.result_rows import read_results, write_results
 from research.setups.reuse_runs import (
     ALONE_SIZE,
     BUSY,
     CACHES,
     HARDWARE,
+    RESULTS,
     SEEDS,
     SIZES,
     STALE_SIZE,
     measure,
-    read_results,
-    write_results,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -32,8 +32,8 @@ Rows = list[dict[str, str]]
 def main(*words: str) -> None:
     """Write the page; with ``--measure`` run everything first."""
     if "--measure" in words:
-        write_results(measure())
-    rows = read_results()
+        write_results(measure(), RESULTS)
+    rows = read_results(RESULTS)
     facts = next(row for row in rows if row["part"] == "trace")
     template = (Path(__file__).parent / "reuse_page.md").read_text(encoding="utf-8")
     small, large = CACHES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, co
 from llm_sched_env.evaluation.deadline_attainment import REASONS
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.results import Estimate, Evaluation
-from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.policies.registry import registered_policies, resolve_policy
 from llm_sched_env.presets import resolve_instance
 
@@ -93,17 +91,6 @@ def _rows(label: str, result: Evaluation) -> Iterator[Row]:
 def _interval(name: str, estimate: Estimate) -> Row:
     low, high = estimate.ci95
     return {name: estimate.mean, f"{name}_low": low, f"{name}_high": high}
-
-
-def write_results(rows: list[Row], path: Path = RESULTS) -> None:
-    """Write them as CSV, floats in full."""
-    write_rows(path, list(rows[0]), rows)
-
-
-def read_results(path: Path = RESULTS) -> list[dict[str, str]]:
-    """The rows of the file, as texts."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def class_names(instance: str = INSTANCE) -> list[str]:

@@ -6,14 +6,12 @@ can serve, so that what a split loses is what it cannot serve or serves too late
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 from llm_sched_env.evaluation.executor import Executor
-from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.model.fleet import Fleet, GpuGroup
 from llm_sched_env.model.instance import Instance
@@ -115,14 +113,3 @@ def measure(cache: Path | None = None) -> list[Row]:
             row |= {"score": result.score.mean, "score_low": low, "score_high": high}
             rows.append(row | {"goodput_share": result.goodput_rate.mean / result.bound})
     return rows
-
-
-def write_results(rows: list[Row], path: Path = RESULTS) -> None:
-    """Write them as CSV, floats in full."""
-    write_rows(path, list(rows[0]), rows)
-
-
-def read_results(path: Path = RESULTS) -> list[dict[str, str]]:
-    """The rows of the file, as texts."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

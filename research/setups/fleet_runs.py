@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from llm_sched_env.evaluation.comparison import ComparedWorkload, Competitor, compare
 from llm_sched_env.evaluation.executor import Executor
-from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.model.catalog import PATIENCE_RATE
 from llm_sched_env.model.fleet import Fleet, GpuGroup
 from llm_sched_env.model.hardware import Hardware
@@ -116,14 +114,3 @@ def measure(cache: Path | None = None) -> list[Row]:
             run = {"instance": name, "n_gpus": result.n_gpus, "policy": label}
             rows.append(run | {"score": result.score.mean, "score_low": low, "score_high": high})
     return rows
-
-
-def write_results(rows: list[Row], path: Path = RESULTS) -> None:
-    """Write them as CSV, floats in full."""
-    write_rows(path, list(rows[0]), rows)
-
-
-def read_results(path: Path = RESULTS) -> list[dict[str, str]]:
-    """The rows of the file, as texts."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import numpy as np
 
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.evaluation.results import Estimate
-from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.model.block_lists import BLOCK_TOKENS
 from llm_sched_env.model.catalog import PAPER_PRICES
 from llm_sched_env.model.hardware import Hardware, load_hardware
@@ -239,14 +237,3 @@ def _row(
             found = Estimate.of(values, requests_given=True)
             row[f"{key}_half"] = max(0.0, found.ci95[1] - found.mean)
     return row
-
-
-def write_results(rows: list[Row]) -> None:
-    """Keep the rows."""
-    write_rows(RESULTS, list(dict.fromkeys(key for row in rows for key in row)), rows)
-
-
-def read_results() -> list[dict[str, str]]:
-    """The kept rows."""
-    with RESULTS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -9,16 +9,17 @@ import pytest
 import llm_sched_env as lse
 from llm_sched_env.policies.registry import registered_policies
 from research.pages import update_deadlines
+from research.pages.result_rows import read_results
 from research.setups.deadline_runs import (
     HORIZON,
     INSTANCE,
     OTHERS,
     POLICIES,
+    RESULTS,
     RUNS,
     SEED,
     SIZES,
     WARMUP,
-    read_results,
 )
 
 
@@ -30,7 +31,7 @@ def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_registered_policy_has_its_rows() -> None:
-    found = {(row["instance"], row["policy"], row["n_gpus"]) for row in read_results()}
+    found = {(row["instance"], row["policy"], row["n_gpus"]) for row in read_results(RESULTS)}
     wanted = {(INSTANCE, name, str(n)) for name in registered_policies() for n in SIZES}
     assert found == wanted | {(i, p, str(n)) for i in OTHERS for p in POLICIES for n in SIZES}
 
@@ -46,7 +47,9 @@ def test_every_registered_policy_has_its_rows() -> None:
 def test_a_row_is_what_a_run_gives(instance: str, policy: str) -> None:
     wanted = (instance, policy, "5", "all")
     (row,) = (
-        r for r in read_results() if (r["instance"], r["policy"], r["n_gpus"], r["class"]) == wanted
+        r
+        for r in read_results(RESULTS)
+        if (r["instance"], r["policy"], r["n_gpus"], r["class"]) == wanted
     )
     result = lse.evaluate(
         policy,

@@ -8,16 +8,17 @@ import pytest
 
 import llm_sched_env as lse
 from research.pages import update_disaggregation
+from research.pages.result_rows import read_results
 from research.setups.disaggregation_runs import (
     COLOCATED,
     HORIZON,
     N_GPUS,
     POLICIES,
+    RESULTS,
     RUNS,
     SEED,
     WARMUP,
     instances,
-    read_results,
     split,
 )
 
@@ -31,7 +32,9 @@ def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_split_and_policy_has_its_row() -> None:
-    found = {(r["workload"], r["link"], r["prefill_gpus"], r["policy"]) for r in read_results()}
+    found = {
+        (r["workload"], r["link"], r["prefill_gpus"], r["policy"]) for r in read_results(RESULTS)
+    }
     assert found == {(*key, policy) for key in instances() for policy in POLICIES}
 
 
@@ -40,7 +43,7 @@ def test_a_row_is_what_a_run_gives(policy: str, prefill_gpus: int) -> None:
     wanted = ("chat", "25 Gbit/s", str(prefill_gpus), policy)
     (row,) = (
         r
-        for r in read_results()
+        for r in read_results(RESULTS)
         if (r["workload"], r["link"], r["prefill_gpus"], r["policy"]) == wanted
     )
     result = lse.evaluate(
@@ -54,14 +57,14 @@ def test_a_row_is_what_a_run_gives(policy: str, prefill_gpus: int) -> None:
 
 
 def test_no_score_is_above_the_bound() -> None:
-    for row in read_results():
+    for row in read_results(RESULTS):
         error = (float(row["score_high"]) - float(row["score"])) / 3.18  # of 3 degrees of freedom
         assert float(row["score"]) < 1.0 + 4.0 * max(error, 1e-4), row
 
 
 def test_the_caption_says_what_the_rows_say() -> None:
     """A split always loses revenue; one wins goodput, where prompts are long and the link fast."""
-    rows = read_results()
+    rows = read_results(RESULTS)
     wins = set()
     for workload in {row["workload"] for row in rows}:
         own = [row for row in rows if row["workload"] == workload]

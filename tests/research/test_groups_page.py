@@ -8,8 +8,10 @@ import pytest
 
 import llm_sched_env as lse
 from research.pages import update_groups
+from research.pages.result_rows import read_results
 from research.setups.fleet_runs import (
     HORIZON,
+    RESULTS,
     RUNS,
     SEED,
     SERVING,
@@ -17,7 +19,6 @@ from research.setups.fleet_runs import (
     WARMUP,
     instances,
     policies,
-    read_results,
 )
 
 
@@ -29,7 +30,7 @@ def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_policy_has_its_rows() -> None:
-    found = {(r["instance"], r["policy"], r["n_gpus"]) for r in read_results()}
+    found = {(r["instance"], r["policy"], r["n_gpus"]) for r in read_results(RESULTS)}
     wanted = {(i, p, str(n)) for i in instances() for p in policies(i) for n in SIZES}
     assert found == wanted
 
@@ -37,7 +38,9 @@ def test_every_policy_has_its_rows() -> None:
 @pytest.mark.parametrize("policy", ["token-bucket-static", "least-loaded"])
 def test_a_row_is_what_a_run_gives(policy: str) -> None:
     wanted = ("mixed-fleet", policy, "5")
-    (row,) = (r for r in read_results() if (r["instance"], r["policy"], r["n_gpus"]) == wanted)
+    (row,) = (
+        r for r in read_results(RESULTS) if (r["instance"], r["policy"], r["n_gpus"]) == wanted
+    )
     result = lse.evaluate(
         policy, "mixed-fleet", 5, horizon=HORIZON, warmup=WARMUP, replications=RUNS, seed=SEED
     )
@@ -46,7 +49,7 @@ def test_a_row_is_what_a_run_gives(policy: str) -> None:
 
 @pytest.mark.parametrize("name", ["mixed-fleet", "disaggregated"])
 def test_the_best_rule_keeps_its_promise_on_the_presets(name: str) -> None:
-    rows = [r for r in read_results() if (r["instance"], r["n_gpus"]) == (name, "20")]
+    rows = [r for r in read_results(RESULTS) if (r["instance"], r["n_gpus"]) == (name, "20")]
     scores = {r["policy"]: float(r["score"]) for r in rows}
     best = max(scores.values())
     assert best >= 0.97

@@ -8,6 +8,7 @@ import pytest
 
 from llm_sched_env.workloads.locations import data_folders
 from research.pages import update_reuse
+from research.pages.result_rows import read_results
 from research.setups import reuse_runs
 
 
@@ -23,7 +24,7 @@ def test_the_page_is_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     reason="needs the Mooncake trace",
 )
 def test_rows_are_what_runs_give() -> None:
-    rows = reuse_runs.read_results()
+    rows = read_results(reuse_runs.RESULTS)
     alone = next(r for r in rows if (r["part"], r["policy"]) == ("alone", "earliest-finish"))
     found = [
         reuse_runs.prefill_alone("earliest-finish", int(alone["blocks"]), seed)
