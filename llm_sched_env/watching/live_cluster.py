@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -64,7 +64,8 @@ def live_cluster(policy: Any, cluster: Cluster, horizon: float, seed: int) -> Li
         rng = np.random.default_rng(seed)
         resolved.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
     live = _AtEvents if runs.control == "event" else _AtIntervals
-    return live(name, resolved, runs.arguments, cluster, horizon, streams)
+    control = live.control(runs.arguments, cluster, horizon)
+    return live(name, resolved, control, streams)
 
 
 class _UnderRule:
@@ -94,62 +95,54 @@ class _UnderRule:
             run_under_plans(self._simulation.batch, self._changes, now, until)
 
 
-class _AtIntervals:
-    """Under a policy in Python that acts once an interval."""
+class _UnderAgent:
+    """Under a policy in Python, whose control has started."""
 
     def __init__(
-        self,
-        name: str,
-        policy: PythonPolicy,
-        arguments: dict[str, Any],
-        cluster: Cluster,
-        horizon: float,
-        seed: np.random.SeedSequence,
+        self, name: str, policy: PythonPolicy, control: Any, seed: np.random.SeedSequence
     ) -> None:
-        self.name, self._policy = name, policy
-        chosen = IntervalConfiguration.validated(
-            cluster.instance, cluster.n_gpus, horizon=horizon, **arguments
-        )
-        self._control = IntervalControl(dataclasses.replace(chosen, cluster=cluster))
-        self._control.start(0, seed)
-        self._report = self._control.report()
+        self.name, self._policy, self._control = name, policy, control
+        control.start(0, seed)
+        self._report = control.report()
 
     @property
     def state(self) -> EngineState:
-        return self._control.batch.state(0)
+        return cast("EngineState", self._control.batch.state(0))
+
+    def _choose(self) -> Any:
+        """What the policy does next; the report is empty afterwards."""
+        info = self._control.info(0, self._report)
+        with user_code(f"policy {self.name}"):
+            action = self._policy.act(self._report.observations[0], info)
+        self._report = self._control.empty_report()
+        return action
+
+
+class _AtIntervals(_UnderAgent):
+    """It acts once an interval."""
+
+    @staticmethod
+    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> IntervalControl:
+        chosen = IntervalConfiguration.validated(
+            cluster.instance, cluster.n_gpus, horizon=horizon, **arguments
+        )
+        return IntervalControl(dataclasses.replace(chosen, cluster=cluster))
 
     def advance(self, until: float) -> None:
         control = self._control
         shape = control.action_space.shape or ()
         while control.times()[0] < until - 1e-9 and not control.truncated()[0]:
-            info = control.info(0, self._report)
-            with user_code(f"policy {self.name}"):
-                action = self._policy.act(self._report.observations[0], info)
-            self._report = control.empty_report()
+            action = self._choose()
             control.step(as_actions(action, shape)[None], self._report)
 
 
-class _AtEvents:
-    """Under a policy in Python that decides request by request."""
+class _AtEvents(_UnderAgent):
+    """It decides request by request."""
 
-    def __init__(
-        self,
-        name: str,
-        policy: PythonPolicy,
-        arguments: dict[str, Any],
-        cluster: Cluster,
-        horizon: float,
-        seed: np.random.SeedSequence,
-    ) -> None:
-        self.name, self._policy = name, policy
+    @staticmethod
+    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> EventControl:
         chosen = EventConfiguration.validated(horizon=horizon, **arguments)
-        self._control = EventControl(dataclasses.replace(chosen, cluster=cluster))
-        self._control.start(0, seed)
-        self._report = self._control.report()
-
-    @property
-    def state(self) -> EngineState:
-        return self._control.batch.state(0)
+        return EventControl(dataclasses.replace(chosen, cluster=cluster))
 
     def advance(self, until: float) -> None:
         control = self._control
@@ -160,8 +153,5 @@ class _AtEvents:
             self._report = control.empty_report()
             control.resume(self._report)
         while not control.truncated()[0]:
-            info = control.info(0, self._report)
-            with user_code(f"policy {self.name}"):
-                action = self._policy.act(self._report.observations[0], info)
-            self._report = control.empty_report()
+            action = self._choose()
             control.step([action], self._report)
