@@ -138,14 +138,14 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
 
     def call(amount: float) -> float:
         steps = max(1, round(amount))
-        states, workload = control.batch.states, control.batch.workload
+        clusters, arrivals = control.batch.clusters, control.batch.arrivals
         with pinned():
             for _ in range(steps):
                 apply_actions(actions, controlled, n_classes, np.array([n_gpus]), controls)
                 claims[:] = packed(1, 0, n), 0
                 advance(
-                    states,
-                    workload,
+                    clusters,
+                    arrivals,
                     logs,
                     controls,
                     yes,
@@ -157,7 +157,7 @@ def _compiled_calls(envs: LLMSchedVectorEnv) -> Work:
                     n,
                 )
                 read_clusters(
-                    states,
+                    clusters,
                     BUNDLED,
                     1.0,
                     revenue,

@@ -163,7 +163,7 @@ class EventControl(ClusterControl[EventConfiguration, DecisionBatch, DecisionRep
     def _read(self, report: DecisionReport, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and have earned since the last decision."""
         read_decisions(
-            self.batch.states,
+            self.batch.clusters,
             self._scheme,
             self._reward_scale,
             self._billed,

@@ -147,7 +147,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         Service levels start their next interval here, at the same times as what is billed.
         """
         read_clusters(
-            self.batch.states,
+            self.batch.clusters,
             self._scheme,
             self._reward_scale,
             self._billed,
@@ -163,7 +163,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         )
         if self.levels is not None and report.levels is not None:
             self.levels.read(
-                self.batch.states, self._reward_scale, report.levels, report.rewards, first, last
+                self.batch.clusters, self._reward_scale, report.levels, report.rewards, first, last
             )
 
     def observe(self, report: IntervalReport, rows: tuple[int, int] | None = None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.planning.service_levels import PLANNED, Indicator, checked_indicator
 from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.state.compiled_views import cluster_row
 from llm_sched_env.simulation.state.layout import EngineState
 
 _X, _Y_MIXED, _Y_SOLO, _Q_PREFILL = range(len(PLANNED))
@@ -67,7 +68,7 @@ class IntervalLevels:
 
     def read(
         self,
-        states: EngineState,
+        clusters: np.ndarray,
         reward_scale: float,
         report: LevelReport,
         rewards: np.ndarray,
@@ -79,7 +80,7 @@ class IntervalLevels:
         The next interval of clusters first..last-1 starts now.
         """
         read_levels(
-            states,
+            clusters,
             self._tables,
             self._n_gpus,
             reward_scale,
@@ -109,10 +110,10 @@ def _tables(indicators: list[Indicator], prices: np.ndarray, growing: np.ndarray
 
 
 @compiled
-def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> Any:
+def _area(state: EngineState, tables: LevelTables, row: int, i: int) -> Any:
     """The time integral of a row of ``PLANNED``; of a growing queue its length."""
-    own, totals = states.classes[k, i], states.totals[k, i]
-    time = states.clock[k, 0].time
+    own, totals = state.classes[i], state.totals[i]
+    time = state.clock[0].time
     if row == _X:
         return own.x * time + totals.x_area
     if row == _Y_MIXED:
@@ -125,9 +126,9 @@ def _area(states: EngineState, tables: LevelTables, k: int, row: int, i: int) ->
 
 
 @compiled
-def _count(states: EngineState, tables: LevelTables, k: int, row: int, i: int) -> Any:
+def _count(state: EngineState, tables: LevelTables, row: int, i: int) -> Any:
     """Requests now; a growing queue does not grow in no time."""
-    own = states.classes[k, i]
+    own = state.classes[i]
     if row == _X:
         return own.x
     if row == _Y_MIXED:
@@ -148,7 +149,7 @@ def _affine(weights: np.ndarray, constant: float, means: np.ndarray) -> float:
 
 @entry_point
 def read_levels(
-    states: EngineState,
+    clusters: np.ndarray,
     tables: LevelTables,
     n_gpus: int,
     reward_scale: float,
@@ -164,7 +165,7 @@ def read_levels(
     """Read the intervals of clusters first..last-1 up to now; the next ones start.
 
     Args:
-        states: stacked clusters.
+        clusters: stacked, by clusters_of.
         tables: the service levels.
         n_gpus: n.
         reward_scale: reward per currency.
@@ -178,16 +179,17 @@ def read_levels(
         last: one past the last cluster.
     """
     for k in range(first, last):
-        now = states.clock[k, 0].time
+        state = cluster_row(clusters, k)
+        now = state.clock[0].time
         seconds = now - times[k]
         times[k] = now
         for row in range(means.shape[0]):
             for i in range(means.shape[1]):
-                area = _area(states, tables, k, row, i)
+                area = _area(state, tables, row, i)
                 if seconds > 0.0:
                     means[row, i] = (area - areas[k, row, i]) / (n_gpus * seconds)
                 else:
-                    means[row, i] = _count(states, tables, k, row, i) / n_gpus
+                    means[row, i] = _count(state, tables, row, i) / n_gpus
                 areas[k, row, i] = area
         for level in range(len(tables.prices)):
             greatest = -np.inf

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.simulation.engine import cluster_row
 from llm_sched_env.simulation.events.decisions import is_possible, queue_of_action
 from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
 from llm_sched_env.simulation.scheduling.class_lines import waits_longer
 from llm_sched_env.simulation.scheduling.gates import longer_waiting
+from llm_sched_env.simulation.state.compiled_views import cluster_row
 from llm_sched_env.simulation.state.layout import N_AVAILABLE_SETS, EngineState
 
 BUNDLED, SEPARATE, GOODPUT = range(3)
@@ -26,34 +26,32 @@ HEAD_AGE_SCALE = 10.0
 
 
 @compiled
-def _credit_now(states: EngineState, k: int, pair: int) -> Any:
-    """Admission credit of a pair at cluster k's own time, as a share of full credit."""
-    control = states.control[k, pair]
+def _credit_now(state: EngineState, pair: int) -> Any:
+    """Admission credit of a pair at its cluster's own time, as a share of full credit."""
+    control = state.control[pair]
     if control.unlimited:
         return 1.0
-    earned = control.credit_rate * (states.clock[k, 0].time - control.credit_time)
-    cap = states.settings[k, 0].credit_cap
+    earned = control.credit_rate * (state.clock[0].time - control.credit_time)
+    cap = state.settings[0].credit_cap
     return min(cap, control.credit + earned) / cap
 
 
 @compiled
-def _observe_stations(
-    states: EngineState, k: int, observation: np.ndarray, cluster_features: int
-) -> None:
+def _observe_stations(state: EngineState, observation: np.ndarray, cluster_features: int) -> None:
     """Write the five occupancies and, from a place on, the features of the groups."""
-    n, n_groups = states.gpus.shape[1], states.groups.shape[1]
-    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
+    n, n_groups = len(state.gpus), len(state.groups)
+    n_classes, n_pairs = len(state.parameters), len(state.classes)
     decode_queues = n_classes + n_pairs
     mixed, solo = decode_queues + n_classes, decode_queues + n_classes + n_pairs
     for i in range(n_classes):
-        own = states.classes[k, i * n_groups]
+        own = state.classes[i * n_groups]
         observation[i] = own.q_prefill / (n + own.q_prefill)
         observation[decode_queues + i] = own.q_decode / (n + own.q_decode)
     for g in range(n_groups):
-        size, slots = states.groups[k, g].n_gpus, states.groups[k, g].batch_slots
+        size, slots = state.groups[g].n_gpus, state.groups[g].batch_slots
         in_service = 0
         for pair in range(g, n_pairs, n_groups):
-            own = states.classes[k, pair]
+            own = state.classes[pair]
             in_service += own.x + own.y_mixed + own.y_solo
             observation[n_classes + pair] = own.x / size
             observation[mixed + pair] = own.y_mixed / (size * (slots - 1))
@@ -61,19 +59,19 @@ def _observe_stations(
         observation[cluster_features + g] = 1.0 - in_service / (size * slots)
         for which in range(N_AVAILABLE_SETS):
             place = cluster_features + (1 + which) * n_groups + g
-            observation[place] = states.group_available_sizes[k, g, which] / size
+            observation[place] = state.group_available_sizes[g, which] / size
 
 
 @compiled
-def _revenue_of_cluster(states: EngineState, k: int, scheme: int) -> tuple[float, float]:
+def _revenue_of_cluster(state: EngineState, scheme: int) -> tuple[float, float]:
     """Currency since the last reset of metrics, by its terms prompt and output.
 
     Bundled charging (22) bills both when the decode completes, separate charging (23) the
     prompt when the prefill completes. Goodput bills both at the completion of a good request.
     """
     prompt, output = 0.0, 0.0
-    for pair in range(states.totals.shape[1]):
-        totals = states.totals[k, pair]
+    for pair in range(len(state.totals)):
+        totals = state.totals[pair]
         if scheme == GOODPUT:
             output += totals.good_decode_revenue
             prompt += totals.good_revenue - totals.good_decode_revenue
@@ -88,7 +86,7 @@ def _revenue_of_cluster(states: EngineState, k: int, scheme: int) -> tuple[float
 
 @compiled
 def _bill(
-    states: EngineState,
+    state: EngineState,
     k: int,
     scheme: int,
     reward_scale: float,
@@ -98,7 +96,7 @@ def _bill(
     rewards: np.ndarray,
 ) -> None:
     """What cluster k has earned so far and since the last step; arguments as read_clusters."""
-    prompt, output = _revenue_of_cluster(states, k, scheme)
+    prompt, output = _revenue_of_cluster(state, scheme)
     revenue[k, 0] = prompt
     revenue[k, 1] = output
     terms[k, 0] = prompt - billed[k, 0]
@@ -108,7 +106,7 @@ def _bill(
 
 @entry_point
 def read_clusters(
-    states: EngineState,
+    clusters: np.ndarray,
     scheme: int,
     reward_scale: float,
     billed: np.ndarray,
@@ -125,7 +123,7 @@ def read_clusters(
     """Read clusters first..last-1; the same call again gives the same numbers.
 
     Args:
-        states: stacked clusters.
+        clusters: stacked, by clusters_of.
         scheme: BUNDLED, SEPARATE or GOODPUT.
         reward_scale: reward per currency, 1 / (n * interval * R*).
         billed: revenue by prompt and output up to the last interval, currency, shape (N, 2).
@@ -139,17 +137,17 @@ def read_clusters(
         first: the first cluster.
         last: one past the last cluster.
     """
-    n_groups = states.groups.shape[1]
-    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
-    first_credit = 2 * n_classes + 3 * n_pairs
     for k in range(first, last):
-        _observe_stations(states, k, observations[k], first_credit + n_pairs)
+        state = cluster_row(clusters, k)
+        n_groups, n_classes, n_pairs = len(state.groups), len(state.parameters), len(state.classes)
+        first_credit = 2 * n_classes + 3 * n_pairs
+        _observe_stations(state, observations[k], first_credit + n_pairs)
         for pair in range(n_pairs):
-            observations[k, first_credit + pair] = _credit_now(states, k, pair)
+            observations[k, first_credit + pair] = _credit_now(state, pair)
         for i in range(n_classes):
-            arrived[k, i] = states.totals[k, i * n_groups].arrived
+            arrived[k, i] = state.totals[i * n_groups].arrived
             arrivals[k, i] = arrived[k, i] - counted[k, i]
-        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        _bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)
 
 
 @compiled
@@ -198,7 +196,7 @@ def _observe_heads(
 
 @entry_point
 def read_decisions(
-    states: EngineState,
+    clusters: np.ndarray,
     scheme: int,
     reward_scale: float,
     billed: np.ndarray,
@@ -220,7 +218,7 @@ def read_decisions(
     """Read clusters first..last-1 with event-driven control; the same call again gives the same.
 
     Args:
-        states: stacked clusters.
+        clusters: stacked, by clusters_of.
         scheme: BUNDLED, SEPARATE or GOODPUT.
         reward_scale: reward per currency, 1 / (n * R*).
         billed: revenue by prompt and output up to the last decision, currency, shape (N, 2).
@@ -241,20 +239,21 @@ def read_decisions(
         first: the first cluster.
         last: one past the last cluster.
     """
-    n_classes, n_pairs = states.parameters.shape[1], states.classes.shape[1]
-    first_head = 2 * n_classes + 3 * n_pairs
     for k in range(first, last):
-        _observe_stations(states, k, observations[k], first_head + 3 * n_classes)
+        state = cluster_row(clusters, k)
+        n_classes, n_pairs = len(state.parameters), len(state.classes)
+        first_head = 2 * n_classes + 3 * n_pairs
+        _observe_stations(state, observations[k], first_head + 3 * n_classes)
         heads = observations[k, first_head : first_head + 3 * n_classes]
-        _observe_heads(cluster_row(states, k), heads, masks[k], head_ranks[k], head_arrivals[k])
+        _observe_heads(state, heads, masks[k], head_ranks[k], head_arrivals[k])
         for pair in range(n_pairs):
-            own = states.classes[k, pair]
+            own = state.classes[pair]
             counts[k, 0, pair] = own.q_prefill
             counts[k, 1, pair] = own.x
             counts[k, 2, pair] = own.q_decode
             counts[k, 3, pair] = own.y_mixed
             counts[k, 4, pair] = own.y_solo
-        times[k] = states.clock[k, 0].time
+        times[k] = state.clock[0].time
         elapsed[k] = times[k] - decided_at[k]
-        events[k] = states.clock[k, 0].events
-        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        events[k] = state.clock[0].events
+        _bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)

@@ -52,8 +52,8 @@ class DecisionBatch(SimulationBatch):
 
         def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
             advance_to_decisions(
-                states,
-                self.workload,
+                clusters,
+                self.arrivals,
                 self._logs,
                 actions,
                 self._wake_interval,
@@ -66,7 +66,7 @@ class DecisionBatch(SimulationBatch):
             )
 
         while True:
-            states = self.states
+            clusters = self.clusters
             self._threads.run(work, 0, self.n_clusters)
             stopped = self._status == NEEDS_CAPACITY
             if not stopped.any():

@@ -12,71 +12,17 @@ from llm_sched_env.simulation.events.arrivals import (
 from llm_sched_env.simulation.events.decisions import STAND_STILL, run_to_decision
 from llm_sched_env.simulation.events.event_loop import run_until
 from llm_sched_env.simulation.runtime.atomics import atomic_add, atomic_load
-from llm_sched_env.simulation.runtime.compiled import compiled, entry_point
+from llm_sched_env.simulation.runtime.compiled import entry_point
 from llm_sched_env.simulation.runtime.prefetch import prefetch_cluster, prefetch_requests
 from llm_sched_env.simulation.runtime.row_claims import claim_row
-from llm_sched_env.simulation.state.layout import EngineState, Workload
+from llm_sched_env.simulation.state.compiled_views import cluster_row, workload_of
 from llm_sched_env.simulation.state.start import fill_to_plan, start_empty
-
-
-@compiled
-def cluster_row(states: EngineState, k: int) -> EngineState:
-    """Views of cluster k."""
-    return EngineState(
-        states.settings[k],
-        states.keys[k],
-        states.clock[k],
-        states.groups[k],
-        states.parameters[k],
-        states.control[k],
-        states.classes[k],
-        states.totals[k],
-        states.histograms[k],
-        states.gpus[k],
-        states.loads[k],
-        states.class_bias[k],
-        states.state_weights[k],
-        states.output_weights[k],
-        states.features[k],
-        states.hidden[k],
-        states.corrections[k],
-        states.class_decodes[k],
-        states.decode_marks[k],
-        states.decode_requests[k],
-        states.kv_reserved[k],
-        states.completion_times[k],
-        states.completion_gpus[k],
-        states.rescheduled[k],
-        states.available[k],
-        states.available_positions[k],
-        states.available_sizes[k],
-        states.group_available_sizes[k],
-        states.backlogs[k],
-        states.links[k],
-        states.move_times[k],
-        states.move_requests[k],
-        states.move_gpus[k],
-        states.queues[k],
-        states.requests[k],
-        states.free_requests[k],
-        states.waiting[k],
-        states.patience_keys[k],
-        states.patience_items[k],
-        states.reuse[k],
-        states.reuse_totals[k],
-        states.caches[k],
-        states.cache_nodes[k],
-        states.cache_buckets[k],
-        states.block_ids[k],
-        states.signals[k],
-        states.scorer_weights[k],
-    )
 
 
 @entry_point
 def start(
-    states: EngineState,
-    workload: Workload,
+    clusters: np.ndarray,
+    arrivals: np.ndarray,
     logs: np.ndarray,
     controls: np.ndarray,
     occupancy: np.ndarray,
@@ -85,32 +31,34 @@ def start(
     """Start cluster k: freshly allocated arrays become a running system at time 0.
 
     Args:
-        states: stacked states.
-        workload: what arrives.
+        clusters: stacked states, by clusters_of.
+        arrivals: what arrives, by arrivals_of.
         logs: event logs, shape (N, L).
         controls: shape (N, 2P + G) or (N, 4P + G).
         occupancy: requests present per GPU, shape (5, P); all zero starts empty.
         k: the cluster.
     """
-    state = cluster_row(states, k)
+    state, workload = cluster_row(clusters, k), workload_of(arrivals, 0)
     start_empty(state, workload, controls[k])
     fill_to_plan(state, workload, logs[k], occupancy)
 
 
 @entry_point
-def draw_requests(states: EngineState, workload: Workload, until: float, drawn: np.ndarray) -> int:
+def draw_requests(
+    clusters: np.ndarray, arrivals: np.ndarray, until: float, drawn: np.ndarray
+) -> int:
     """Draw the requests that arrive up to a time, as a run of the fresh cluster 0 would.
 
     Args:
-        states: stacked states of one cluster at time 0; used up.
-        workload: what arrives.
+        clusters: one cluster at time 0, by clusters_of; used up.
+        arrivals: what arrives, by arrivals_of.
         until: seconds.
         drawn: receives them, shape (L,), DRAWN_REQUEST.
 
     Returns:
         How many there are, or L + 1 if there is no room for all.
     """
-    state = cluster_row(states, 0)
+    state, workload = cluster_row(clusters, 0), workload_of(arrivals, 0)
     clock = state.clock[0]
     record = state.requests[0]
     start_modulation(state, workload)
@@ -131,8 +79,8 @@ def draw_requests(states: EngineState, workload: Workload, until: float, drawn: 
 
 @entry_point
 def advance(
-    states: EngineState,
-    workload: Workload,
+    clusters: np.ndarray,
+    arrivals: np.ndarray,
     logs: np.ndarray,
     controls: np.ndarray,
     set_controls: bool,
@@ -148,8 +96,8 @@ def advance(
     Several threads may call it at a time: each takes the rows that it can claim (row_claims.py).
 
     Args:
-        states: stacked states.
-        workload: what arrives.
+        clusters: stacked states, by clusters_of.
+        arrivals: what arrives, by arrivals_of.
         logs: event logs, shape (N, L).
         controls: shape (N, 2P + G) or (N, 4P + G).
         set_controls: whether to apply the controls now.
@@ -160,7 +108,7 @@ def advance(
         own_part: the caller's part; part 0 returns when all rows are done.
         rows: how many there are.
     """
-    parts = len(claims) - 1
+    parts, workload = len(claims) - 1, workload_of(arrivals, 0)
     for step in range(parts):
         part = (own_part + step) % parts
         while True:
@@ -168,10 +116,10 @@ def advance(
             if k < 0:
                 break
             if k + 1 < len(until):
-                prefetch_cluster(cluster_row(states, k + 1))
-                prefetch_requests(cluster_row(states, k))
+                prefetch_cluster(cluster_row(clusters, k + 1))
+                prefetch_requests(cluster_row(clusters, k))
             status[k] = run_until(
-                cluster_row(states, k), workload, logs[k], controls[k], set_controls, until[k]
+                cluster_row(clusters, k), workload, logs[k], controls[k], set_controls, until[k]
             )
             atomic_add(claims, parts, 1)
     if own_part == 0:
@@ -181,8 +129,8 @@ def advance(
 
 @entry_point
 def advance_to_decisions(
-    states: EngineState,
-    workload: Workload,
+    clusters: np.ndarray,
+    arrivals: np.ndarray,
     logs: np.ndarray,
     actions: np.ndarray,
     wake_interval: float,
@@ -198,8 +146,8 @@ def advance_to_decisions(
     Several threads may call it at a time, as they may :func:`advance`.
 
     Args:
-        states: stacked states of clusters that an agent controls.
-        workload: what arrives.
+        clusters: stacked states of clusters that an agent controls, by clusters_of.
+        arrivals: what arrives, by arrivals_of.
         logs: event logs, shape (N, L).
         actions: possible ones, RUN_ON or STAND_STILL, shape (N,).
         wake_interval: seconds; see :func:`.events.decisions.run_to_decision`.
@@ -211,7 +159,7 @@ def advance_to_decisions(
         own_part: the caller's part; part 0 returns when all rows are done.
         rows: how many there are.
     """
-    parts = len(claims) - 1
+    parts, workload = len(claims) - 1, workload_of(arrivals, 0)
     for step in range(parts):
         part = (own_part + step) % parts
         while True:
@@ -220,7 +168,7 @@ def advance_to_decisions(
                 break
             if actions[k] != STAND_STILL:
                 status[k] = run_to_decision(
-                    cluster_row(states, k), workload, logs[k], actions[k], wake_interval, until[k]
+                    cluster_row(clusters, k), workload, logs[k], actions[k], wake_interval, until[k]
                 )
             atomic_add(claims, parts, 1)
     if own_part == 0:

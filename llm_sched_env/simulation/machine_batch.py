@@ -19,6 +19,7 @@ from llm_sched_env.simulation.events.decisions import RUN_ON
 from llm_sched_env.simulation.machine import Ended, Machine, Sent
 from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state import layout
+from llm_sched_env.simulation.state.compiled_views import clusters_of
 from llm_sched_env.simulation.state.layout import EngineState, RequestStream
 from llm_sched_env.simulation.state.request_stream import checked_stream
 from llm_sched_env.simulation.state.workload import workload_tables
@@ -64,7 +65,7 @@ class MachineDriver:
             self._begun = True
             self._machine.begin(self._batch.workload.recorded)
         while True:
-            wake = min(until, machine_engine.next_scheduled_time(self._batch.states))
+            wake = min(until, machine_engine.next_scheduled_time(self._batch.clusters))
             if self._ended is None:
                 self._ended = self._machine.wait(wake)
             if self._ended is None:
@@ -76,7 +77,7 @@ class MachineDriver:
             ended, self._ended = self._ended, None
             self._machine.applied(ended, time)
             self._running[ended.gpu] = False
-            if machine_engine.end_iteration(self._batch.states, ended.gpu, time):
+            if machine_engine.end_iteration(self._batch.clusters, ended.gpu, time):
                 self._expected = ended
                 return time
             _require_none(ended)
@@ -115,10 +116,10 @@ class MachineDriver:
 
     def _launch(self, gpu: int) -> None:
         """The GPU goes on if it has work."""
-        states = self._batch.states
-        if not machine_engine.has_work(states, gpu):
+        clusters = self._batch.clusters
+        if not machine_engine.has_work(clusters, gpu):
             return
-        machine_engine.begin_iteration(states, gpu)
+        machine_engine.begin_iteration(clusters, gpu)
         sent, self._sent[gpu] = self._sent[gpu], []
         self._running[gpu] = True
         self._machine.start(gpu, sent, self.time)
@@ -223,7 +224,7 @@ class MachineDecisionBatch(DecisionBatch):
         return finished
 
     def _wake_time(self) -> float:
-        if not math.isfinite(self._wake_interval) or not machine_engine.can_act(self.states):
+        if not math.isfinite(self._wake_interval) or not machine_engine.can_act(self.clusters):
             return math.inf
         return self.driver.time + self._wake_interval
 
@@ -286,8 +287,9 @@ def _require_none(ended: Ended) -> None:
 def _load(states: EngineState) -> None:
     """Compile or load what is called while the machine runs, on a copy."""
     copy = EngineState(*(array.copy() for array in states))
-    machine_engine.next_scheduled_time(copy)
-    machine_engine.has_work(copy, 0)
-    machine_engine.begin_iteration(copy, 0)
-    machine_engine.end_iteration(copy, 0, 1.0)
-    machine_engine.can_act(copy)
+    clusters = clusters_of(copy)
+    machine_engine.next_scheduled_time(clusters)
+    machine_engine.has_work(clusters, 0)
+    machine_engine.begin_iteration(clusters, 0)
+    machine_engine.end_iteration(clusters, 0, 1.0)
+    machine_engine.can_act(clusters)

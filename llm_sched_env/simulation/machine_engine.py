@@ -10,35 +10,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.engine import cluster_row
 from llm_sched_env.simulation.events import decisions
 from llm_sched_env.simulation.events.completion_tree import set_completion_time
 from llm_sched_env.simulation.events.event_loop import next_event_time
 from llm_sched_env.simulation.gpu.quadratic_clock import seconds_to, synchronize
 from llm_sched_env.simulation.runtime.compiled import entry_point
-from llm_sched_env.simulation.state.layout import EngineState
+from llm_sched_env.simulation.state.compiled_views import cluster_row
 
 
 @entry_point
-def next_scheduled_time(states: EngineState) -> float:
+def next_scheduled_time(clusters: np.ndarray) -> float:
     """Seconds of the next arrival, abandonment or credit timer of cluster 0; inf: none.
 
     Every GPU that has work must be held.
     """
-    return next_event_time(cluster_row(states, 0))
+    return next_event_time(cluster_row(clusters, 0))
 
 
 @entry_point
-def has_work(states: EngineState, gpu: int) -> bool:
+def has_work(clusters: np.ndarray, gpu: int) -> bool:
     """Whether a GPU of cluster 0 has a prefill or decodes."""
-    record = cluster_row(states, 0).gpus[gpu]
+    record = cluster_row(clusters, 0).gpus[gpu]
     return record.decodes > 0 or record.prefill_request >= 0
 
 
 @entry_point
-def begin_iteration(states: EngineState, gpu: int) -> None:
+def begin_iteration(clusters: np.ndarray, gpu: int) -> None:
     """Hold a GPU of cluster 0, which has work, at the end of the iteration that begins."""
-    state = cluster_row(states, 0)
+    state = cluster_row(clusters, 0)
     record = state.gpus[gpu]
     record.updated_time = 0.0
     synchronize(state, gpu, seconds_to(state, gpu, record.iterations + 1.0))
@@ -47,13 +46,13 @@ def begin_iteration(states: EngineState, gpu: int) -> None:
 
 
 @entry_point
-def end_iteration(states: EngineState, gpu: int, time: float) -> bool:
+def end_iteration(clusters: np.ndarray, gpu: int, time: float) -> bool:
     """The iteration of a held GPU of cluster 0 has ended at ``time``.
 
     Returns:
         Whether a completion is due, at that time.
     """
-    state = cluster_row(states, 0)
+    state = cluster_row(clusters, 0)
     record = state.gpus[gpu]
     record.updated_time = time
     mark = record.prefill_mark
@@ -66,6 +65,6 @@ def end_iteration(states: EngineState, gpu: int, time: float) -> bool:
 
 
 @entry_point
-def can_act(states: EngineState) -> bool:
+def can_act(clusters: np.ndarray) -> bool:
     """Whether an agent of cluster 0 could do anything but wait."""
-    return decisions.can_act(cluster_row(states, 0))
+    return decisions.can_act(cluster_row(clusters, 0))

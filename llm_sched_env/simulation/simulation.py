@@ -25,8 +25,9 @@ from llm_sched_env.simulation.scheduling.rule_parameters import (
 )
 from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
 from llm_sched_env.simulation.state import allocation, layout
+from llm_sched_env.simulation.state.compiled_views import arrivals_of, clusters_of
 from llm_sched_env.simulation.state.fresh_state import fresh_state
-from llm_sched_env.simulation.state.layout import EngineState, RequestStream
+from llm_sched_env.simulation.state.layout import EngineState, RequestStream, Workload
 from llm_sched_env.simulation.state.request_stream import checked_stream
 from llm_sched_env.simulation.state.workload import (
     bills_own_tokens,
@@ -118,6 +119,33 @@ class SimulationBatch:
         self._threads = RowThreads(threads)
         self.states = allocation.stacked(self._fresh, self.n_clusters)
 
+    @property
+    def states(self) -> EngineState:
+        """All clusters, stacked on a leading axis of length N."""
+        return self._states
+
+    @states.setter
+    def states(self, states: EngineState) -> None:
+        self._states, self.clusters = states, clusters_of(states)
+
+    @property
+    def workload(self) -> Workload:
+        """What arrives."""
+        return self._workload
+
+    @workload.setter
+    def workload(self, workload: Workload) -> None:
+        self._workload, self.arrivals = workload, arrivals_of(workload)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without addresses: a copy has arrays of its own."""
+        return {k: v for k, v in vars(self).items() if k not in ("clusters", "arrivals")}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        """Addresses are those of the arrays that this copy has."""
+        vars(self).update(attributes)
+        self.clusters, self.arrivals = clusters_of(self._states), arrivals_of(self._workload)
+
     def start(
         self,
         k: int,
@@ -149,8 +177,8 @@ class SimulationBatch:
         self.controls[k, self._short :] = self._ranks
         self.controls[k, : len(checked)] = checked
         start(
-            self.states,
-            self.workload,
+            self.clusters,
+            self.arrivals,
             self._logs,
             self.controls,
             np.ascontiguousarray(occupancy),
@@ -235,8 +263,8 @@ class SimulationBatch:
 
         def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
             advance(
-                states,
-                self.workload,
+                clusters,
+                self.arrivals,
                 self._logs,
                 self.controls,
                 set_controls,
@@ -249,7 +277,7 @@ class SimulationBatch:
             )
 
         while True:
-            states = self.states
+            clusters = self.clusters
             self._threads.run(work, first, last)
             if not self._status[first:last].any():
                 return
@@ -404,6 +432,7 @@ def sample_requests(
         seed: of the run.
     """
     workload = workload_tables(instance)
+    arrivals = arrivals_of(workload)
     room = int(2.0 * n_gpus * instance.arrival_rates.sum() * until) + 64
     while True:
         # Any rule: it has no say in what arrives.
@@ -412,7 +441,7 @@ def sample_requests(
         )
         states.keys[0] = stream_keys(seed)
         drawn = np.zeros(room, layout.DRAWN_REQUEST)
-        count = draw_requests(states, workload, float(until), drawn)
+        count = draw_requests(clusters_of(states), arrivals, float(until), drawn)
         if count <= room:
             names = ("arrival_time", "request_class", "prompt_tokens", "output_tokens")
             return RequestStream(*(drawn[name][:count].copy() for name in names))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import types
 
 from llm_sched_env.simulation.runtime.interpreted import interpreted
 
@@ -32,10 +33,29 @@ def engine_source_digest() -> str:
     return digest.hexdigest()
 
 
+def _plain(kind: Any) -> Any:
+    """The type that an argument is passed as: constants as variables, integers with 64 bits."""
+    kind = types.unliteral(kind)
+    return types.int64 if kind == types.int32 else kind
+
+
+def _compiled_once(dispatcher: Any) -> Any:
+    """Numba would compile a function anew for each constant and each width of an integer."""
+    if COMPILED:
+        template_for = dispatcher.get_call_template
+
+        def get_call_template(args: Any, kws: Any) -> Any:
+            given = {name: _plain(kind) for name, kind in kws.items()}
+            return template_for(tuple(map(_plain, args)), given)
+
+        dispatcher.get_call_template = get_call_template
+    return dispatcher
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an inner function; it is inlined into each entry point that calls it."""
     decorator: Any = numba.njit(forceinline=True, **_INNER, **_OPTIONS)
-    return decorator(function)
+    return _compiled_once(decorator(function))
 
 
 def compiled_within(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +70,7 @@ def compiled_within(function: Callable[..., Any]) -> Callable[..., Any]:
 def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an inner function that is called, not inlined: rarely run, or called often."""
     decorator: Any = numba.njit(**_INNER, **_OPTIONS)
-    return decorator(function)
+    return _compiled_once(decorator(function))
 
 
 def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -141,7 +141,7 @@ def random_available(state: EngineState, which: int, tokens: float) -> int:
     return -1
 
 
-@compiled
+@compiled_apart
 def _group_by_lot(state: EngineState, which: int) -> int:
     size = state.available_sizes[which]
     if size <= 1:

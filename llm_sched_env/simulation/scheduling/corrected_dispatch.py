@@ -44,7 +44,7 @@ from llm_sched_env.simulation.state.layout import MIXED_DECODE, SOLO_DECODE, Eng
 ) = range(9)
 
 
-@compiled
+@compiled_apart
 def _correct(state: EngineState, i: int) -> None:
     """The network's outputs for class i, from its features; inner loops run along memory."""
     corrections, features, hidden = state.corrections[i], state.features, state.hidden
@@ -90,7 +90,7 @@ def _priority(state: EngineState, i: int) -> float:
     return float(state.control[i].priority - dearer + added)
 
 
-@compiled
+@compiled_apart
 def choose_corrected_class(state: EngineState, free: int) -> int:
     """The class to admit: the highest corrected priority of those whose reserve is free, or -1."""
     scale = state.settings[0].slot_scale
@@ -108,7 +108,7 @@ def choose_corrected_class(state: EngineState, free: int) -> int:
     return best
 
 
-@compiled
+@compiled_apart
 def choose_corrected_line(state: EngineState, free: int) -> int:
     """The line of decodes to serve: the highest corrected priority whose reserve is free, or -1."""
     scale, n_classes = state.settings[0].slot_scale, len(state.parameters)

@@ -132,7 +132,7 @@ def end_prefill(state: EngineState, gpu: int, time: float) -> int:
     return request
 
 
-@compiled
+@compiled_apart
 def free_source(state: EngineState, request: int) -> int:
     """A KV cache leaves the GPU of its prefill, which is returned; -1: it was on none."""
     gpu = state.requests[request].prefill_gpu
@@ -275,7 +275,7 @@ def _gpu_for_line(state: EngineState, line: int, event_gpu: int, request: int, t
     return gpu
 
 
-@compiled
+@compiled_apart
 def _place_by_weight(state: EngineState, log: np.ndarray, time: float) -> None:
     for pool in range(N_DECODE_POOLS):
         which = MIXED_DECODE if pool == MIXED_LINE else SOLO_DECODE

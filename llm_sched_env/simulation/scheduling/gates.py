@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_sched_env.simulation.runtime.compiled import compiled
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.scheduling.rules import (
     CREDIT_GATE,
     EARLIEST_DEADLINE_GATE,
@@ -143,7 +143,7 @@ def _class_by_age(state: EngineState) -> int:
     return best
 
 
-@compiled
+@compiled_apart
 def _class_by_deadline(state: EngineState) -> int:
     """The head whose first token is due first; ties, and classes without a deadline, by age."""
     best = -1
@@ -180,7 +180,7 @@ def free_slots(state: EngineState) -> int:
     return max(0, free)
 
 
-@compiled
+@compiled_apart
 def _class_by_priority(state: EngineState, anywhere: bool) -> tuple[int, int]:
     """The highest rank among the waiting whose reserve is free; ties: the longest waiting head.
 

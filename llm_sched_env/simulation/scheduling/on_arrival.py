@@ -123,7 +123,7 @@ def choose_gpu(state: EngineState, request: int, time: float) -> int:
     return _least_loaded(state)
 
 
-@compiled
+@compiled_apart
 def add_backlog(state: EngineState, gpu: int, request: int, change: int) -> None:
     """Count a request's prefill into what a GPU has to do (1), or out of it (-1).
 

@@ -94,7 +94,7 @@ def session_gpu(state: EngineState, request: int) -> int:
     return -1
 
 
-@compiled
+@compiled_apart
 def _cold_rank(state: EngineState, gpu: int) -> int:
     """How many GPUs got their last cold request before this one; never is before all others."""
     rank = 0
@@ -133,7 +133,7 @@ def _below_most(value: float, least: float, most: float) -> float:
     return (most - value) / (most - least) if most > least else 1.0
 
 
-@compiled
+@compiled_apart
 def _measure_all(state: EngineState, request: int) -> tuple[float, float, float, float, float]:
     """Note the matches of each GPU that may prefill; the ranges that scores are relative to.
 
@@ -201,7 +201,7 @@ def _score_all(state: EngineState, request: int) -> None:
         signal.score = score
 
 
-@compiled
+@compiled_apart
 def _load_of_prefills(state: EngineState) -> tuple[float, float]:
     """Arrivals per second and GPU that may prefill, and the share of its time that they take."""
     rate, load, n_groups = 0.0, 0.0, len(state.groups)
@@ -229,7 +229,7 @@ def _slot_seconds(state: EngineState, gpu: int, i: int) -> float:
     return ahead * decode / slots
 
 
-@compiled
+@compiled_apart
 def _match_all(state: EngineState, request: int, time: float) -> float:
     """Note for each GPU that may prefill the longer match, and whose block has to go there.
 
@@ -285,7 +285,7 @@ def _bid_all(state: EngineState, request: int, time: float) -> None:
         signal.score = -(max(ahead, slot) + work + others * later)
 
 
-@compiled
+@compiled_apart
 def _random_best(state: EngineState) -> int:
     """A random one of the GPUs with the greatest score."""
     best, count = -np.inf, 0

@@ -94,7 +94,7 @@ def waiting_beyond_plan(state: EngineState, i: int) -> float:
     return waiting - target if target < np.inf else waiting
 
 
-@compiled
+@compiled_apart
 def read_cluster_features(state: EngineState, free: int) -> float:
     """Fill in the features that all classes share; returns the rate at which slots become free."""
     settings, features, sizes = state.settings[0], state.features, state.available_sizes
@@ -133,7 +133,7 @@ def read_cluster_features(state: EngineState, free: int) -> float:
     return releases
 
 
-@compiled
+@compiled_apart
 def read_class_features(state: EngineState, i: int, free: int, releases: float) -> None:
     """Fill in the features of class i; those of the cluster are there already."""
     settings, features = state.settings[0], state.features

@@ -437,6 +437,18 @@ class RequestStream(NamedTuple):
     block_starts: np.ndarray = np.empty(0, _i8)  # (K + 1,) first block of each; empty: none
 
 
+STREAM_TYPES = {
+    "arrival_time": (_f8, 1),
+    "request_class": (_i4, 1),
+    "prompt_tokens": (_f8, 1),
+    "output_tokens": (_f8, 1),
+    "patience_seconds": (_f8, 1),
+    "session": (_i8, 1),
+    "block_ids": (_i8, 1),
+    "block_starts": (_i8, 1),
+}
+"""Type and dimensions of each array of a :class:`RequestStream`."""
+
 DRAWN_REQUEST = np.dtype(
     [
         ("arrival_time", _f8),
@@ -476,3 +488,18 @@ class Workload(NamedTuple):
     state_jumps: np.ndarray  # (S, S) cumulative probabilities of the next state
     state_shares: np.ndarray  # (S,) cumulative stationary probabilities
     state_multipliers: np.ndarray  # (S, I) rate in a state over the mean rate
+
+
+WORKLOAD_TYPES = {
+    "recorded": STREAM_TYPES,
+    "lengths": (LENGTHS, 2),
+    "length_values": (_f8, 1),
+    "profiles": (PROFILE, 1),
+    "profile_times": (_f8, 1),
+    "profile_multipliers": (_f8, 1),
+    "state_exit_rates": (_f8, 1),
+    "state_jumps": (_f8, 2),
+    "state_shares": (_f8, 1),
+    "state_multipliers": (_f8, 2),
+}
+"""The same of a :class:`Workload`."""

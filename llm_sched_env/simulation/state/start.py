@@ -11,7 +11,7 @@ from llm_sched_env.simulation.events.lengths import draw_length
 from llm_sched_env.simulation.events.random_streams import INITIAL, uniform
 from llm_sched_env.simulation.events.waiting import join_queue, start_patience
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus, set_speed
-from llm_sched_env.simulation.runtime.compiled import compiled, compiled_within
+from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart, compiled_within
 from llm_sched_env.simulation.scheduling.availability import random_in_group, update_available
 from llm_sched_env.simulation.scheduling.control import fill_credit, set_controls
 from llm_sched_env.simulation.scheduling.dispatch import start_decode, start_prefill
@@ -44,7 +44,7 @@ def start_empty(state: EngineState, workload: Workload, controls: np.ndarray) ->
     schedule_next_arrival(state, workload)
 
 
-@compiled
+@compiled_apart
 def _initial_request(state: EngineState, workload: Workload, i: int) -> int:
     """A request of class i that is present at time 0.
 
@@ -85,7 +85,7 @@ def _rounded(state: EngineState, expected: float, draw_number: int) -> int:
     return math.floor(expected + draw)
 
 
-@compiled_within
+@compiled_apart
 def _place_initial(
     state: EngineState, workload: Workload, log: np.ndarray, pair: int, which: int
 ) -> None:
@@ -109,7 +109,7 @@ def _place_initial(
     reschedule_gpus(state)
 
 
-@compiled_within
+@compiled_apart
 def _queue_initial(state: EngineState, workload: Workload, i: int, line: int) -> None:
     """Create a request of class i that waits in a decode line or, -1, for its prefill."""
     request = _initial_request(state, workload, i)
