@@ -17,7 +17,7 @@ from llm_sched_env.simulation.runtime.array_tables import (
 from llm_sched_env.simulation.runtime.compiled import COMPILED
 from llm_sched_env.simulation.state import layout
 from llm_sched_env.simulation.state.allocation import CacheShapes, state_shapes
-from llm_sched_env.simulation.state.layout import EngineState, Workload
+from llm_sched_env.simulation.state.layout import EngineState, RequestStream, Workload
 
 
 def _state_pointer() -> ArraysPointer:
@@ -42,12 +42,14 @@ def _state_pointer() -> ArraysPointer:
     )
 
 
-_STATE = _state_pointer()
-_WORKLOAD = ArraysPointer(
-    Workload.__name__,
-    layout.WORKLOAD_TYPES
-    | {"recorded": ArraysPointer(layout.RequestStream.__name__, layout.STREAM_TYPES)},
-)
+def _workload_pointer() -> ArraysPointer:
+    stream = {name: layout.STREAM_TYPES[name] for name in RequestStream._fields}
+    recorded = ArraysPointer(RequestStream.__name__, stream)
+    types = {"recorded": recorded} | layout.WORKLOAD_TYPES
+    return ArraysPointer(Workload.__name__, {name: types[name] for name in Workload._fields})
+
+
+_STATE, _WORKLOAD = _state_pointer(), _workload_pointer()
 
 
 def clusters_of(states: EngineState) -> Any:

@@ -491,7 +491,6 @@ class Workload(NamedTuple):
 
 
 WORKLOAD_TYPES = {
-    "recorded": STREAM_TYPES,
     "lengths": (LENGTHS, 2),
     "length_values": (_f8, 1),
     "profiles": (PROFILE, 1),
@@ -502,4 +501,4 @@ WORKLOAD_TYPES = {
     "state_shares": (_f8, 1),
     "state_multipliers": (_f8, 2),
 }
-"""The same of a :class:`Workload`."""
+"""The same of a :class:`Workload`, but for its recorded stream."""
