@@ -185,8 +185,13 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         waiting for prefill, in prefill, waiting for a decode slot, decoding next to a running
         prefill, decoding without one.
         """
-        classes = self.batch.states.classes
-        return np.stack([classes[name] for name in OCCUPANCIES], axis=1)
+        return self._counts_of(self.batch.states.classes)
+
+    @staticmethod
+    def _counts_of(classes: np.ndarray) -> np.ndarray:
+        """Counts by station from CLASS_STATE of shape (N, P), whose first fields they are."""
+        numbers = classes.view(np.int64).reshape(*classes.shape, -1)
+        return numbers[..., : len(OCCUPANCIES)].swapaxes(1, 2).copy()
 
     def times(self) -> np.ndarray:
         """Seconds since each cluster's start; shape (N,)."""

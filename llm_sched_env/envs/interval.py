@@ -88,6 +88,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         self._group_sizes = instance.group_sizes(n_gpus)
         self._plan_action = configuration.plan_action(self.plan)
         self._steps = np.zeros(n_clusters, np.int64)
+        self._last_step = configuration.steps
         self._reward_scale = 1.0 / (n_gpus * configuration.interval * self.plan.value)
         self.action_space = spaces.Box(0.0, 1.0, (len(self._controlled),), np.float32)
 
@@ -112,7 +113,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         """A report in which nothing has happened; the observations are not written yet."""
         levels = self.levels.empty_report() if self.levels is not None else None
         return IntervalReport(
-            *self._empty_arrays(), arrivals=np.zeros_like(self._counted), levels=levels
+            *self._empty_arrays(), arrivals=np.zeros(self._counted.shape, np.int64), levels=levels
         )
 
     def step(self, actions: Any, report: IntervalReport, active: np.ndarray | None = None) -> None:
@@ -179,7 +180,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
 
     def truncated(self) -> np.ndarray:
         """Which episodes have reached the horizon; shape (N,), bool, a fresh array."""
-        reached: np.ndarray = self._steps >= self.configuration.steps
+        reached: np.ndarray = self._steps >= self._last_step
         return reached
 
     def info(self, k: int, report: IntervalReport) -> dict[str, Any]:
@@ -189,7 +190,7 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             "time": float(self.batch.states.clock["time"][k, 0]),
             "revenue": {"prompt": prompt, "output": output},
             "arrivals": report.arrivals[k].copy(),
-            "counts": self.counts()[k],
+            "counts": self._counts_of(self.batch.states.classes[k : k + 1])[0],
         }
         if report.outcomes is not None:
             info["deadlines"] = outcome_info(report.outcomes[k])

@@ -279,7 +279,7 @@ class SimulationBatch:
         while True:
             clusters = self.clusters
             self._threads.run(work, first, last)
-            if not self._status[first:last].any():
+            if not np.count_nonzero(self._status[first:last]):
                 return
             # A cluster that finished has nothing left to do before its time: running it
             # again without controls changes nothing.

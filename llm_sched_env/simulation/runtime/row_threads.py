@@ -78,21 +78,23 @@ class RowThreads:
 
     def run(self, work: Work, first: int, last: int) -> None:
         """Run rows first..last-1 and return when all are done."""
-        parts = max(1, min(self.threads, last - first))
-        self._ticket = (self._ticket + 1) % TICKETS
-        ticket, rows = self._ticket, last - first
+        rows = last - first
+        parts = max(1, min(self.threads, rows))
+        if parts == 1:
+            work(np.array([packed(0, first, last), 0]), 0, 0, rows)
+            return
+        self._ticket = ticket = (self._ticket + 1) % TICKETS
         # One int64 per part, and the number of rows done. New for each call: nothing that a thread
         # of an interrupted call still does can reach it.
         claims = np.zeros(parts + 1, np.int64)
         for part in range(parts):
             bounds = (first + rows * edge // parts for edge in (part, part + 1))
             claims[part] = packed(ticket, *bounds)
-        if parts > 1:
-            tasks = self._started()
-            self._keep_helpers_away()
-            self._posted += parts - 1
-            for part in range(1, parts):
-                tasks.put(lambda part=part: work(claims, ticket, part, rows))  # type: ignore[misc]
+        tasks = self._started()
+        self._keep_helpers_away()
+        self._posted += parts - 1
+        for part in range(1, parts):
+            tasks.put(lambda part=part: work(claims, ticket, part, rows))  # type: ignore[misc]
         work(claims, ticket, 0, rows)
 
     def _started(self) -> Tasks:
