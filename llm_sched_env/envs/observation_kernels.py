@@ -87,7 +87,7 @@ def _revenue_of_cluster(states: EngineState, k: int, scheme: int) -> tuple[float
 
 
 @compiled
-def _bill(
+def bill(
     states: EngineState,
     k: int,
     scheme: int,
@@ -149,7 +149,7 @@ def read_clusters(
         for i in range(n_classes):
             arrived[k, i] = states.totals[k, i * n_groups].arrived
             arrivals[k, i] = arrived[k, i] - counted[k, i]
-        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
 
 
 @compiled
@@ -257,4 +257,4 @@ def read_decisions(
         times[k] = states.clock[k, 0].time
         elapsed[k] = times[k] - decided_at[k]
         events[k] = states.clock[k, 0].events
-        _bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        bill(states, k, scheme, reward_scale, billed, revenue, terms, rewards)
