@@ -45,7 +45,7 @@ class RoutingRule:
         self._rule = name
         self.name = f"routing {name}"
         compared = checked_integer("candidates", candidates) if name == "earliest-finish" else 1
-        self.environment = {
+        self.environment: dict[str, Any] = {
             "control": "routing",
             "candidates": compared,
             "load": "requests" if name == "least-loaded" else "work",
@@ -57,14 +57,16 @@ class RoutingRule:
     ) -> None:
         """Prepare for one run."""
         del plan, n_gpus, rng
+        compared = int(self.environment["candidates"])
         groups = [group for group in instance.groups if group.role != "decode"]
         # Of the actions of each group: how long a decode of each class lasts, and slots.
         seconds = np.array([instance.on_group(g).full_batch_seconds[1] for g in groups])
         decodes = [group.role == "mixed" for group in groups]
         outputs = fitting_requests(instance).output_tokens
-        actions = 2 * self.environment["candidates"]
+        actions = 2 * compared
         self._decode_seconds = np.repeat(np.outer(outputs, seconds * decodes), actions, axis=1)
         self._slots = np.repeat([float(g.hardware.batch_slots) for g in groups], actions)
+        self._by_match = np.tile(np.repeat([True, False], compared), len(groups))
 
     def act(self, observation: np.ndarray, info: Info) -> int:
         """The possible action with the least cost; the first of equal ones."""
@@ -78,9 +80,10 @@ class RoutingRule:
     def costs(self, info: Info) -> np.ndarray:
         """What the rule makes least, of each action; shape (A,)."""
         if self._rule == "join-shortest-queue":
-            return np.asarray(info["queue_seconds"])
+            return np.where(self._by_match, np.inf, info["queue_seconds"])
         if self._rule == "least-loaded":
-            return np.asarray((info["waiting"] + info["running"]) / self._slots)
+            requests = (info["waiting"] + info["running"]) / self._slots
+            return np.where(self._by_match, np.inf, requests)
         if self._rule == "longest-match":
             return np.asarray(-info["matched_tokens"])
         # Those before it leave one by one: until then all slots are taken.

@@ -59,7 +59,9 @@ def _list_best(
     """Write the best GPUs of a group, the first from a random GPU on among equal ones; -1: none."""
     group, n = state.groups[g], len(state.gpus)
     first = random_below(state.keys[ROUTING], state.clock[0].routing_draws, n)
-    offset = max(0, first - group.first_gpu)
+    offset = first - group.first_gpu
+    if offset < 0 or offset >= group.n_gpus:
+        offset = np.int64(0)
     places[:] = -1
     count = 0
     for step in range(group.n_gpus):
@@ -114,9 +116,7 @@ def _half_at(value: float, scale: float) -> float:
 
 
 @compiled_apart
-def _show_candidate(
-    state: EngineState, gpu: int, known: np.ndarray, features: np.ndarray
-) -> None:
+def _show_candidate(state: EngineState, gpu: int, known: np.ndarray, features: np.ndarray) -> None:
     """Write the numbers of a GPU, rows CANDIDATE_NUMBERS, and its features between 0 and 1."""
     request, time = state.clock[0].unsent, state.clock[0].time
     record, signal = state.requests[request], state.signals[gpu]
@@ -155,9 +155,7 @@ def _show_groups(state: EngineState, features: np.ndarray) -> None:
 
 
 @compiled
-def _show(
-    state: EngineState, observation: np.ndarray, gpus: np.ndarray, known: np.ndarray
-) -> Any:
+def _show(state: EngineState, observation: np.ndarray, gpus: np.ndarray, known: np.ndarray) -> Any:
     """Write the observation; returns the class of the request, -1: there is none."""
     n_classes, actions, unsent = len(state.parameters), len(gpus), state.clock[0].unsent
     observation[:] = 0.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-import numpy as np
 from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, decision_infos, default_threads
