@@ -1,4 +1,4 @@
-"""Mechanics that the controls share whose agents decide when something happens, not every second."""
+"""Mechanics that controls share whose agents decide when something happens."""
 
 from __future__ import annotations
 

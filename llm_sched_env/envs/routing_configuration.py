@@ -93,9 +93,7 @@ class RoutingConfiguration:
         if cluster.instance.shares_prefixes:
             conversations = cluster.instance
             cluster = dataclasses.replace(cluster, instance=with_turns(conversations))
-        return cls(
-            cluster, conversations, revenue, float(horizon), candidates, load, rule, start
-        )
+        return cls(cluster, conversations, revenue, float(horizon), candidates, load, rule, start)
 
 
 ROUTING_MEANING = ("candidates", "load", "scheduler", "refresh_seconds")

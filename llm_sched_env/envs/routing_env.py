@@ -26,17 +26,17 @@ class LLMSchedRoutingEnv(ClusterEnv[Any, RoutingControl]):
 
     ## Action Space
     ``Discrete(2kG)``, k the argument ``candidates`` and G the groups of GPUs that may prefill.
-    ``action_masks()`` and ``info["action_mask"]`` say which are possible now; any other is an error.
-    ``action_space.sample()`` draws a possible one. Of group g:
+    ``action_masks()`` and ``info["action_mask"]`` say which are possible now; any other is an
+    error. ``action_space.sample()`` draws a possible one. Of group g:
 
     | Num | Action | Possible if |
     |---|---|---|
-    | 2kg..2kg+k-1 | to the GPU with the longest match, the second longest, ... | it matches, and is \
-not among the next |
-    | 2kg+k..2kg+2k-1 | to the GPU with the least load, the second least, ... | there are so many |
+    | 2kg..2kg+k-1 | to the GPU with the longest match, the second, ... | not among the next |
+    | 2kg+k..2kg+2k-1 | to the GPU with the least load, the second, ... | there are so many |
 
     A match is a prefix of the prompt's blocks that the GPU is known to have, or that was sent to
-    it: the longer of the two. Equal GPUs are in a random order, drawn for each request.
+    it: the longer of the two; a GPU without one is not among the first k. Equal GPUs are in a
+    random order, drawn for each request.
 
     ## Observation Space
     ``Box(0, 1, (I + 7A + 3G,), float32)``, I classes, A actions, G groups of GPUs of any role. All
@@ -52,10 +52,8 @@ not among the next |
     | I+3A..I+4A-1 | requests that wait, q / (1 + q) | q per slot |
     | I+4A..I+5A-1 | requests in service | per slot |
     | I+5A..I+6A-1 | prompts in service | share of KV tokens, or of the cache |
-    | I+6A..I+7A-1 | since when nobody has used what would have to go, a / (60 + a), 1 with room | \
-a seconds |
-    | I+7A..I+7A+3G-1 | requests that wait, in service, and KV use by group, as above | per slot of \
-the group |
+    | I+6A..I+7A-1 | age of what would have to go, a / (60 + a), 1 with room | a seconds |
+    | I+7A..I+7A+3G-1 | requests that wait, in service, and KV use, by group | as above |
 
     An action without a GPU shows zeros.
 
@@ -66,7 +64,7 @@ the group |
     ``revenue="goodput"`` and ``info["deadlines"]`` are as in ``LLMSchedEvent-v0``.
 
     ## Starting State
-    ``start="empty"`` or ``"plan"`` (near the fluid optimum, with empty caches), then up to the first
+    ``start="empty"`` or ``"plan"`` (near the fluid optimum, with empty caches), and on to the first
     arrival. ``reset(options={"start": ...})`` overrides it;
     ``reset(options={"state": env.unwrapped.save_state()})`` continues from a saved state, with new
     randomness; conversations go on as they were drawn, and other ones follow after their end.

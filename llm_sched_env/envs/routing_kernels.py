@@ -21,7 +21,6 @@ from llm_sched_env.simulation.caches.signals import (
     known_waiting,
 )
 from llm_sched_env.simulation.engine import cluster_row
-from llm_sched_env.simulation.events.random_streams import ROUTING, random_below
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart, entry_point
 from llm_sched_env.simulation.scheduling.reuse_routers import kv_utilization
 from llm_sched_env.simulation.state.layout import EngineState
@@ -57,9 +56,8 @@ def _list_best(
     state: EngineState, g: int, by_match: bool, by_requests: bool, places: np.ndarray
 ) -> None:
     """Write the best GPUs of a group, the first from a random GPU on among equal ones; -1: none."""
-    group, n = state.groups[g], len(state.gpus)
-    first = random_below(state.keys[ROUTING], state.clock[0].routing_draws, n)
-    offset = first - group.first_gpu
+    group = state.groups[g]
+    offset = state.clock[0].first_candidate - group.first_gpu
     if offset < 0 or offset >= group.n_gpus:
         offset = np.int64(0)
     places[:] = -1

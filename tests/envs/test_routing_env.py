@@ -176,11 +176,12 @@ def test_a_small_case_by_hand():
 
 
 def matched(state, c, request):
-    """Blocks of the longest prefix of a prompt in cache c, counted over the nodes of its buckets."""
+    """Blocks of the longest prefix of a prompt in cache c, over the nodes of its buckets."""
     own, cache = state.reuse[request], state.caches[c]
     buckets = range(cache["first_bucket"], cache["first_bucket"] + cache["bucket_mask"] + 1)
     there = set()
-    for node in state.cache_buckets[list(buckets)].tolist():
+    for first in state.cache_buckets[list(buckets)].tolist():
+        node = first
         while node >= 0:
             if state.cache_nodes[node]["state"] & PRESENT:
                 there.add(int(state.cache_nodes[node]["key"]))
@@ -287,9 +288,12 @@ def test_equal_gpus_come_in_a_circle_from_a_random_one():
     np.testing.assert_allclose(shares, 1 / n, atol=4 * np.sqrt(0.2 * 0.8 / count))
 
 
-@pytest.mark.parametrize("fleet", FLEETS)
+@pytest.mark.parametrize("fleet", sorted({*FLEETS} - {"little memory"}))
 def test_output_lengths_and_patience_never_reach_the_agent(fleet):
-    """Two streams that differ in them alone: what is shown is the same until an effect shows."""
+    """Two streams that differ in them alone: what is shown is the same until an effect shows.
+
+    With little memory one shows at once: who is admitted has room for all of its output.
+    """
     first = block_stream(1, 40, 2.0)  # while the first answers are being written
     later = first._replace(
         output_tokens=first.output_tokens * 3.0 + 500.0, patience_seconds=np.full(40, 1e6)
@@ -330,7 +334,7 @@ def test_stale_signals_are_those_of_the_last_refresh_and_what_was_sent():
     stale = control_of("caches", stream, refresh_seconds=refresh, **arguments)
     true = control_of("caches", stream, **arguments)
     rng, reports = np.random.default_rng(0), [stale.report(), true.report()]
-    sent, tick, differs = np.zeros(n), 0, 0
+    sent, tick, differs = np.zeros(n), int(reports[0].times[0] // refresh), 0
     waiting, running = np.zeros(n), np.zeros(n)
     while not stale.truncated()[0]:
         places = [{int(g): a for a, g in enumerate(r.gpus[0]) if g >= 0} for r in reports]

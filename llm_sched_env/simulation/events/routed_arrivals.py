@@ -19,6 +19,7 @@ from llm_sched_env.simulation.events.event_loop import (
     next_event_time,
     receive,
 )
+from llm_sched_env.simulation.events.random_streams import ROUTING, random_below
 from llm_sched_env.simulation.events.waiting import start_patience
 from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
@@ -30,7 +31,10 @@ from llm_sched_env.simulation.state.layout import EngineState, Workload
 
 @compiled_apart
 def _look_at_gpus(state: EngineState, request: int, time: float) -> None:
-    """Note what is known of each GPU when a request comes."""
+    """Note what is known of each GPU when a request comes, and draw where ties begin."""
+    clock = state.clock[0]
+    clock.first_candidate = random_below(state.keys[ROUTING], clock.routing_draws, len(state.gpus))
+    clock.routing_draws += 1
     for gpu in range(len(state.gpus)):
         keep_signals(state, gpu, time)
         refresh_cache(state, gpu, time)
@@ -70,8 +74,6 @@ def run_to_arrival(
     clock = state.clock[0]
     at, entry, to_serve = np.int64(-1), np.int64(-1), False
     if gpu >= 0 and clock.unsent >= 0:
-        # As a compiled router that breaks ties does: candidates are in the order of this draw.
-        clock.routing_draws += 1
         at, entry, to_serve = np.int64(gpu), send_to(state, gpu, clock.unsent, clock.time), True
         clock.unsent = -1
     while clock.unsent < 0:

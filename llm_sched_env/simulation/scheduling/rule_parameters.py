@@ -91,9 +91,7 @@ def _require_room_to_finish(rule: Rule, instance: Instance) -> None:
         )
 
 
-def _ranks(
-    rule: Rule, instance: Instance, ranks: SlotRanks | None
-) -> SlotRanks:
+def _ranks(rule: Rule, instance: Instance, ranks: SlotRanks | None) -> SlotRanks:
     n_groups = len(instance.groups)
     shape = (len(SlotRanks._fields), instance.n_classes * n_groups)
     if rule.gate == "decode-per-prompt":
@@ -131,9 +129,7 @@ def static_ranks(rule: DispatchRule | RoutedDispatch, names: list[str]) -> SlotR
     )
 
 
-def _weights(
-    rule: Rule, instance: Instance, weights: np.ndarray | None
-) -> np.ndarray:
+def _weights(rule: Rule, instance: Instance, weights: np.ndarray | None) -> np.ndarray:
     wanted = (len(WEIGHTS), instance.n_classes)
     if rule.router != "weighted-randomized":
         return np.zeros(wanted)

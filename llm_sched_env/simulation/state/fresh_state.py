@@ -17,9 +17,7 @@ from llm_sched_env.simulation.state.workload import is_steady, peak_multipliers
 _WAITING_PER_GPU = 4
 
 
-def cluster_bytes(
-    instance: Instance, rule: Rule, n_gpus: int, *, latencies: bool
-) -> int:
+def cluster_bytes(instance: Instance, rule: Rule, n_gpus: int, *, latencies: bool) -> int:
     """Memory of one cluster's state at its start; it grows where many requests wait."""
     return allocation.block_bytes(_shapes(instance, rule, n_gpus, 0, latencies=latencies))
 
@@ -53,9 +51,7 @@ def _shapes(
     )
 
 
-def _cache_shapes(
-    instance: Instance, rule: Rule, n_gpus: int, recorded_blocks: int
-) -> CacheShapes:
+def _cache_shapes(instance: Instance, rule: Rule, n_gpus: int, recorded_blocks: int) -> CacheShapes:
     """A cache for each GPU, and one for what the router remembers of it; none if nobody asks."""
     if not instance.has_caches and not rule.looks_at_blocks:
         return CacheShapes()
