@@ -439,6 +439,24 @@ def test_saved_state_continues(instance):
         assert [r[k] for r in rewards] == futures[k][:20]
 
 
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_what_is_there_at_the_start_is_served_and_counted(fleet):
+    """At the fluid optimum; GPUs with a free place do not wait for an event to take a request."""
+    control = control_of(fleet, n_gpus=20, candidates=2, start="plan", horizon=60.0)
+    state = control.batch.state(0)
+    assert state.classes["x"].sum() + state.classes["y_mixed"].sum() > 0
+    idle = state.gpus["prefill_request"] < 0
+    idle &= state.gpus["decodes"] + 1 < state.groups["batch_slots"][state.gpus["group"]]
+    if fleet != "little memory":
+        assert (state.backlogs["waiting"][idle] == 0).all()
+    running = (state.gpus["prefill_request"] >= 0) + state.backlogs["waiting"]
+    assert state.backlogs["prefills"].tolist() == running.tolist()
+    choose, report = random_choice(0), control.report()
+    while not control.truncated()[0]:
+        report = step(control, choose(control.info(0, report)))
+    conserve(control)
+
+
 def test_a_saved_state_of_other_requests_is_refused():
     plain = make(instance="base")
     plain.reset(seed=0)

@@ -73,6 +73,9 @@ def run_to_arrival(
     """
     clock = state.clock[0]
     at, entry, to_serve = np.int64(-1), np.int64(-1), False
+    if clock.events == 0:  # requests that were there at the start wait at GPUs
+        for other in range(len(state.gpus)):
+            _serve(state, log, other, -1, clock.time)
     if gpu >= 0 and clock.unsent >= 0:
         at, entry, to_serve = np.int64(gpu), send_to(state, gpu, clock.unsent, clock.time), True
         clock.unsent = -1

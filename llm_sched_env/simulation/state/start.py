@@ -14,11 +14,7 @@ from llm_sched_env.simulation.gpu.virtual_clock import reschedule_gpus, set_spee
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_within
 from llm_sched_env.simulation.scheduling.availability import random_in_group, update_available
 from llm_sched_env.simulation.scheduling.control import fill_credit, set_controls
-from llm_sched_env.simulation.scheduling.dispatch import (
-    serve_at_gpu,
-    start_decode,
-    start_prefill,
-)
+from llm_sched_env.simulation.scheduling.dispatch import start_decode, start_prefill
 from llm_sched_env.simulation.scheduling.on_arrival import (
     expect_whole_prefill,
     join_prefill_queue,
@@ -159,7 +155,3 @@ def fill_to_plan(
         line = state.settings[0].prefill_queues + (i if state.settings[0].class_lines else 0)
         for k in range(waiting + prefilled):
             _queue_initial(state, workload, i, -1 if k < waiting else line)
-    if routes_on_arrival(state):
-        for gpu in range(n):
-            serve_at_gpu(state, log, gpu, 0.0)
-        reschedule_gpus(state)
