@@ -41,7 +41,7 @@ def _look_at_gpus(state: EngineState, request: int, time: float) -> None:
     match_all(state, request, time)
 
 
-@compiled
+@compiled_apart
 def _serve(state: EngineState, log: np.ndarray, gpu: int, entry: int, time: float) -> None:
     """What follows an event at a GPU (-1: at none), after which an entry may still wait."""
     serve_at_gpu(state, log, gpu, time)
