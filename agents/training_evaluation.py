@@ -119,7 +119,8 @@ class PairedEvaluation:
     ) -> IntervalControl:
         threads = default_threads(self._runs, _LEAST_ROWS_PER_THREAD)
         control = IntervalControl(configuration, self._runs, threads=threads)
-        self._start(control)
+        for k in range(self._runs):
+            control.start(k, replication_seed(self._seed, k))
         report = control.report()
         warmup_steps = round(self._configuration.evaluation_warmup / configuration.interval)
         for step in range(configuration.steps):
@@ -132,10 +133,11 @@ class PairedEvaluation:
 
     def _run_decisions(self, controller: Controller) -> EventControl | RoutingControl:
         control: Any = decision_control(self._configuration, self._runs)
-        self._start(control)
-        if self._configuration.evaluation_warmup > 0:
-            for k in range(self._runs):
-                control.end_at(k, self._configuration.evaluation_warmup)
+        warmup = self._configuration.evaluation_warmup
+        for k in range(self._runs):
+            seed = replication_seed(self._seed, k)
+            control.start(k, seed, end=warmup if warmup > 0 else None)
+        if warmup > 0:
             self._decide_to_the_end(control, controller)
             self._end_warmup(control)
             for k in range(self._runs):
@@ -153,10 +155,6 @@ class PairedEvaluation:
             actions = controller.act(report.observations, masks)
             report = control.empty_report()
             control.step(actions, report, ~ended)
-
-    def _start(self, control: IntervalControl | EventControl | RoutingControl) -> None:
-        for k in range(self._runs):
-            control.start(k, replication_seed(self._seed, k))
 
     def _end_warmup(self, control: IntervalControl | EventControl | RoutingControl) -> None:
         for k in range(self._runs):

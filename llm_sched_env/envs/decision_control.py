@@ -85,12 +85,16 @@ class DecisionControl(ClusterControl[Configuration, Batch, Report]):
         """
 
     def start(
-        self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
+        self,
+        k: int,
+        seed: np.random.SeedSequence,
+        start: str | SavedState | None = None,
+        end: float | None = None,
     ) -> None:
-        """Begin an episode on cluster k."""
+        """Begin an episode on cluster k that ends at a time, s; default: the horizon later."""
         super().start(k, seed, start)
         self._decided_at[k] = self._origin[k]
-        self._until[k] = self._origin[k] + self.configuration.horizon
+        self._until[k] = self._origin[k] + self.configuration.horizon if end is None else end
         self._finished[k] = False
 
     def action_masks(self) -> np.ndarray:

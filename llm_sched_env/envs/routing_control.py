@@ -101,16 +101,22 @@ class RoutingControl(DecisionControl[RoutingConfiguration, RoutedBatch, ArrivalR
         self._gpus = np.full((n_clusters, self.n_actions), -1)
 
     def start(
-        self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
+        self,
+        k: int,
+        seed: np.random.SeedSequence,
+        start: str | SavedState | None = None,
+        end: float | None = None,
     ) -> None:
-        """Begin an episode on cluster k and go to its first arrival."""
+        """Begin an episode on cluster k and go to its first arrival, or its end."""
         if self._conversations is not None:
-            self._requests[k] = self._requests_of_episode(seed, start)
-            self.batch.give(k, self._requests[k].stream)
-        super().start(k, seed, start)
+            own = self._requests_of_episode(seed, start)
+            self._requests[k] = own
+            self.batch.give(k, own.stream)
+        super().start(k, seed, start, end)
         actions = np.full(self.batch.n_clusters, STAND_STILL)
         actions[k] = RUN_ON
         self._finished = self.batch.route(actions, self._until)
+        self._read(self._scratch, k, k + 1)
 
     def _requests_of_episode(
         self, seed: np.random.SeedSequence, start: str | SavedState | None

@@ -310,12 +310,11 @@ class PythonRuns:
 
     def _at_decisions(self, run: Run, replication: int, found: Replications) -> Metrics:
         control: Any = self._decision_control(run, replication)
-        control.start(0, run.seed_of(replication))
+        control.start(0, run.seed_of(replication), end=run.warmup if run.warmup > 0 else None)
         self._reset_policy(run, replication)
         report = control.report()
         with timed(found.spans):
             if run.warmup > 0:
-                control.end_at(0, run.warmup)
                 self._decide_to_the_end(control, report, found)
                 control.reset_metrics(0, pay_earlier_arrivals=run.pays_earlier_arrivals)
                 control.end_at(0, run.horizon)

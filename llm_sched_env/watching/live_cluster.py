@@ -104,8 +104,11 @@ class _UnderAgent:
         self, name: str, policy: PythonPolicy, control: Any, seed: np.random.SeedSequence
     ) -> None:
         self.name, self._policy, self._control = name, policy, control
-        control.start(0, seed)
+        self._start(seed)
         self._report = control.report()
+
+    def _start(self, seed: np.random.SeedSequence) -> None:
+        self._control.start(0, seed)
 
     @property
     def state(self) -> EngineState:
@@ -165,6 +168,9 @@ class _AtEvents(_AtDecisions):
 
 class _AtArrivals(_AtDecisions):
     """It sends each request that comes to a GPU."""
+
+    def _start(self, seed: np.random.SeedSequence) -> None:
+        self._control.start(0, seed, end=0.0)  # not yet up to the first arrival
 
     @staticmethod
     def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> RoutingControl:
