@@ -79,6 +79,8 @@ def run_to_arrival(
     if gpu >= 0 and clock.unsent >= 0:
         at, entry, to_serve = np.int64(gpu), send_to(state, gpu, clock.unsent, clock.time), True
         clock.unsent = -1
+    elif clock.unsent >= 0:
+        return DECISION  # of a saved state
     while clock.unsent < 0:
         if to_serve:
             _serve(state, log, at, entry, clock.time)
