@@ -24,6 +24,9 @@ from llm_sched_env.agents.class_network import PerClassPolicy, class_parameters
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.event_control import EventControl
+from llm_sched_env.envs.routing_configuration import RoutingConfiguration
+from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.model.instance import Instance
 
 
@@ -187,6 +190,28 @@ def event_configuration(
         horizon=horizon or configuration.evaluation_horizon,
         **configuration.environment,
     )
+
+
+def routing_configuration(
+    configuration: TrainingConfiguration, horizon: float | None = None
+) -> RoutingConfiguration:
+    """The environment of a training that routes arrivals, from the empty cluster."""
+    return RoutingConfiguration.validated(
+        instance=configuration.instance,
+        n_gpus=configuration.n_gpus,
+        pricing=configuration.pricing,
+        horizon=horizon or configuration.evaluation_horizon,
+        **configuration.environment,
+    )
+
+
+def decision_control(
+    configuration: TrainingConfiguration, n_clusters: int, horizon: float | None = None
+) -> EventControl | RoutingControl:
+    """N clusters of a training whose agent decides request by request."""
+    if configuration.control == "event":
+        return EventControl(event_configuration(configuration, horizon), n_clusters)
+    return RoutingControl(routing_configuration(configuration, horizon), n_clusters)
 
 
 def _learning_arguments(configuration: TrainingConfiguration) -> dict[str, Any]:

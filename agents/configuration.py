@@ -13,7 +13,7 @@ from llm_sched_env.planning import PRICINGS
 ALGORITHMS = ("ppo", "recurrent-ppo", "maskable-ppo", "sac", "tqc", "ars")
 _CHOICES = {
     "pricing": PRICINGS,
-    "control": ("interval", "event"),
+    "control": ("interval", "event", "routing"),
     "center": ("plan", "middle"),
     "algorithm": ALGORITHMS,
     "network": ("mlp", "per-class"),
@@ -33,10 +33,11 @@ _COUNTS = (
     "imitation_steps",
     "evaluation_every",
     "checkpoint_every",
+    "candidates",
 )
 # What seeds NumPy and Torch has 32 bits, and a resumed run adds its steps.
 _GREATEST_SEED = 2**31 - 1
-_TEXTS = ("gate", "router", "pools", "start")
+_TEXTS = ("gate", "router", "pools", "start", "load", "scheduler")
 _NUMBERS = (
     "residual_scale",
     "learning_rate",
@@ -44,6 +45,7 @@ _NUMBERS = (
     "clip_range",
     "entropy_coefficient",
     "evaluation_warmup",
+    "refresh_seconds",
 )
 _POSITIVE_NUMBERS = ("interval", "horizon", "half_life", "evaluation_horizon")
 _MOST_LAYERS, _MOST_UNITS, _MOST_FRAMES = 16, 8192, 100
@@ -59,7 +61,9 @@ _LEAST_RUNS, _MOST_RUNS = 8, 32
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
-    """Training on ``LLMSched-v0`` or, with ``control="event"``, on ``LLMSchedEvent-v0``.
+    """Training on ``LLMSched-v0`` or, by ``control``, on one of the others.
+
+    With ``"event"`` it is on ``LLMSchedEvent-v0``, with ``"routing"`` on ``LLMSchedRouting-v0``.
 
     The defaults are PPO around trunk reservation, chosen on ``overload`` at 20 GPUs; variants.py
     names other combinations.
@@ -77,7 +81,12 @@ class TrainingConfiguration:
     router: str = "net-value"  # with event-driven control: "agent"
     pools: str = "dynamic"
     controls: tuple[str, ...] = ("priority", "reserve")
-    interval: float = 1.0  # seconds between decisions; event-driven: their mean, for the discount
+    # Routing: how many GPUs by match and by load, what the load is, and how fresh signals are.
+    candidates: int = 4
+    load: str = "work"
+    scheduler: str = "fcfs"
+    refresh_seconds: float = 0.0
+    interval: float = 1.0  # seconds between decisions; not fixed: their mean, for the discount
     horizon: float = 200.0  # seconds per training episode
     start: str = "plan"  # episodes start near stationarity, not empty
     center: str = "plan"  # what the action 0 is: the plan's controls, or the middle of each range
@@ -183,7 +192,7 @@ class TrainingConfiguration:
             raise ConfigurationError("initial_log_std", log_std, "a number from -100 to 100")
 
     def _check_combinations(self) -> None:
-        at_events = self.control == "event"
+        at_events = self.control != "interval"
         if (self.algorithm == "maskable-ppo") != at_events:
             wanted = "maskable-ppo" if at_events else "ppo, sac or tqc"
             raise ConfigurationError(
@@ -191,7 +200,8 @@ class TrainingConfiguration:
             )
         if at_events and (self.reward_reference != "none" or self.frame_stack > 1):
             raise ConfigurationError(
-                '`reward_reference` and `frame_stack` need control="interval", got control="event".'
+                '`reward_reference` and `frame_stack` need control="interval", '
+                f'got control="{self.control}".'
             )
         if self.network == "per-class" and (self.algorithm != "ppo" or self.frame_stack > 1):
             raise ConfigurationError(
@@ -235,6 +245,9 @@ class TrainingConfiguration:
         """Keyword arguments of the environment that say what an action means."""
         if self.control == "event":
             return {"router": self.router, "pools": self.pools}
+        if self.control == "routing":
+            names = ("candidates", "load", "scheduler", "refresh_seconds")
+            return {name: getattr(self, name) for name in names}
         return {
             "gate": self.gate,
             "router": self.router,

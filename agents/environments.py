@@ -16,13 +16,17 @@ from llm_sched_env.agents.class_network import ClassPooledMoments
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.control_variates import BeyondGroup, BeyondReference
 from llm_sched_env.agents.residual_actions import ResidualActions, action_center
-from llm_sched_env.envs.sb3 import LLMSchedEventSB3VecEnv, LLMSchedSB3VecEnv
+from llm_sched_env.envs.sb3 import (
+    LLMSchedEventSB3VecEnv,
+    LLMSchedRoutingSB3VecEnv,
+    LLMSchedSB3VecEnv,
+)
 
 
 def make_environment(configuration: TrainingConfiguration) -> VecEnv:
     """Raw returns recorded, then actions, reward, normaliser and frames as configured."""
-    if configuration.control == "event":
-        return VecNormalize(VecMonitor(_events(configuration)), gamma=configuration.discount)
+    if configuration.control != "interval":
+        return VecNormalize(VecMonitor(_decisions(configuration)), gamma=configuration.discount)
     native = _intervals(configuration)
     center = action_center(configuration, native.vector_env.control.plan_action)
     venv: VecEnv = VecMonitor(native)
@@ -61,8 +65,10 @@ def _intervals(configuration: TrainingConfiguration) -> LLMSchedSB3VecEnv:
     )
 
 
-def _events(configuration: TrainingConfiguration) -> LLMSchedEventSB3VecEnv:
-    return LLMSchedEventSB3VecEnv(
+def _decisions(configuration: TrainingConfiguration) -> VecEnv:
+    at_events = configuration.control == "event"
+    form = LLMSchedEventSB3VecEnv if at_events else LLMSchedRoutingSB3VecEnv
+    return form(
         configuration.n_envs,
         n_gpus=configuration.n_gpus,
         instance=configuration.instance,

@@ -12,12 +12,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.nn.functional import mse_loss
 
-from llm_sched_env.agents.algorithms import event_configuration, interval_configuration
+from llm_sched_env.agents.algorithms import (
+    decision_control,
+    interval_configuration,
+    routing_configuration,
+)
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.residual_actions import action_center, centered_action
 from llm_sched_env.baselines.event_rules import EventRule
+from llm_sched_env.baselines.routing_rules import RoutingRule
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
@@ -38,7 +44,7 @@ class Demonstrations:
         observations: shape (T, K, F).
         actions: targets of the network, in [-1, 1], shape (T, K, A), or integers, shape (T, K).
         rewards: shape (T, K).
-        masks: of possible actions with event-driven control, bool, shape (T, K, 1 + 3I); else None.
+        masks: of possible actions where there are such, bool, shape (T, K, A); else None.
         seconds: mean time between decisions.
     """
 
@@ -84,7 +90,7 @@ def demonstrate(configuration: TrainingConfiguration) -> Demonstrations:
         seen.append(report.observations)
         infos = [control.info(k, report) for k in range(n)]
         actions = np.stack([teachers[k].act(seen[-1][k], infos[k]) for k in range(n)])
-        if isinstance(control, EventControl):
+        if not isinstance(control, IntervalControl):
             masks.append(control.action_masks())
         report = control.empty_report()
         control.step(actions, report)
@@ -104,8 +110,8 @@ def demonstrate(configuration: TrainingConfiguration) -> Demonstrations:
 
 
 def with_measured_interval(configuration: TrainingConfiguration) -> TrainingConfiguration:
-    """Event-driven control whose ``interval`` is the mean time between a rule's decisions."""
-    if configuration.control != "event":
+    """A training whose ``interval``, where it is not fixed, is the mean time between decisions."""
+    if configuration.control == "interval":
         return configuration
     short = dataclasses.replace(configuration, imitation_steps=_MEASURED_STEPS)
     return dataclasses.replace(configuration, interval=demonstrate(short).seconds)
@@ -113,15 +119,17 @@ def with_measured_interval(configuration: TrainingConfiguration) -> TrainingConf
 
 def _classroom(
     configuration: TrainingConfiguration,
-) -> tuple[IntervalControl | EventControl, list[PythonPolicy]]:
+) -> tuple[IntervalControl | EventControl | RoutingControl, list[PythonPolicy]]:
     """Clusters without an end, and who acts in each."""
     name, n = configuration.imitate, configuration.n_envs
     _, rule = resolve_policy(name)
     endless = 1e9
-    if configuration.control == "event":
-        teachers: list[PythonPolicy] = [EventRule(_rule(name, rule)) for _ in range(n)]
+    if configuration.control != "interval":
+        teachers = [_teacher(configuration, name, rule) for _ in range(n)]
         _require_same_actions(configuration, name, teachers[0])
-        return EventControl(event_configuration(configuration, endless), n), teachers
+        # Requests that share prefixes are drawn in advance.
+        long = endless if configuration.control == "event" else _taught_seconds(configuration)
+        return decision_control(configuration, n, long), teachers
     control = IntervalControl(interval_configuration(configuration, horizon=endless), n)
     if isinstance(rule, DispatchRule):
         if rule != control.configuration.rule:
@@ -134,10 +142,21 @@ def _classroom(
     return control, [_python(resolve_policy(name)[1]) for _ in range(n)]
 
 
-def _rule(name: str, policy: object) -> DispatchRule:
-    if not isinstance(policy, DispatchRule):
-        raise ConfigurationError("imitate", name, "a compiled rule, for event-driven control")
-    return policy
+def _taught_seconds(configuration: TrainingConfiguration) -> float:
+    """Until enough requests have come to each cluster, with room to spare."""
+    instance = routing_configuration(configuration).cluster.instance
+    rate = configuration.n_gpus * float(instance.arrival_rates.sum())
+    steps = max(configuration.imitation_steps, _MEASURED_STEPS) / configuration.n_envs
+    return (2.0 * steps + 100.0) / rate
+
+
+def _teacher(configuration: TrainingConfiguration, name: str, rule: object) -> PythonPolicy:
+    """A compiled rule as a policy that decides request by request."""
+    if not isinstance(rule, DispatchRule):
+        raise ConfigurationError("imitate", name, "a compiled rule, for decisions at events")
+    if configuration.control == "event":
+        return EventRule(rule)
+    return RoutingRule(rule.router, configuration.candidates, configuration.refresh_seconds)
 
 
 def _python(policy: DispatchRule | PythonPolicy) -> PythonPolicy:
@@ -148,7 +167,8 @@ def _python(policy: DispatchRule | PythonPolicy) -> PythonPolicy:
 def _require_same_actions(
     configuration: TrainingConfiguration, name: str, teacher: PythonPolicy
 ) -> None:
-    own = configuration.environment
+    own = dict(configuration.environment)
+    own.pop("scheduler", None)  # of the GPUs, under whatever routes
     meant = getattr(teacher, "environment", {})
     if any(meant.get(key, value) != value for key, value in own.items()):
         raise ConfigurationError("imitate", name, f"a policy for the environment {own}")

@@ -15,6 +15,7 @@ from llm_sched_env.agents.kept_weights import kept_weights
 from llm_sched_env.agents.residual_actions import action_center
 from llm_sched_env.envs.decision_space import action_count
 from llm_sched_env.envs.observation import event_observation_space, observation_space
+from llm_sched_env.envs.routing_space import routing_action_count, routing_observation_space
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import FluidPlan
@@ -33,8 +34,8 @@ class TrainedPolicy:
         self.checkpoint = checkpoint
         configuration = checkpoint.configuration
         self.environment = configuration.environment
-        if configuration.control == "event":
-            self.environment["control"] = "event"
+        if configuration.control != "interval":
+            self.environment["control"] = configuration.control
         self._controller: Controller | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +74,7 @@ class TrainedPolicy:
         """The controls of the next interval, or the action of this decision."""
         assert self._controller is not None
         masks = None
-        if self.checkpoint.configuration.control == "event":
+        if self.checkpoint.configuration.control != "interval":
             masks = info["action_mask"][None].astype(np.bool_)
         return self._controller.act(observation[None], masks)[0]
 
@@ -81,8 +82,11 @@ class TrainedPolicy:
         """Raise CheckpointError unless the moments are of the observations trained on."""
         configuration = self.checkpoint.configuration
         trained = Instance.from_dict(configuration.instance)
-        at_events = configuration.control == "event"
-        space = (event_observation_space if at_events else observation_space)(trained)
+        if configuration.control == "routing":
+            space = routing_observation_space(trained, configuration.candidates)
+        else:
+            at_events = configuration.control == "event"
+            space = (event_observation_space if at_events else observation_space)(trained)
         if (found,) != space.shape:
             raise CheckpointError(
                 f"checkpoint: got moments of {found} features, expected {space.shape[0]}, as its "
@@ -95,7 +99,10 @@ class TrainedPolicy:
         moments = [np.asarray(self.checkpoint.observation[name]) for name in ("mean", "var")]
         self._require_features(len(moments[0]))
         center, table = None, None
-        actions: spaces.Space[Any] = spaces.Discrete(action_count(instance))
+        count = action_count(instance)
+        if configuration.control == "routing":
+            count = routing_action_count(instance, configuration.candidates)
+        actions: spaces.Space[Any] = spaces.Discrete(count)
         if configuration.control == "interval":
             run = interval_configuration(configuration, instance, n_gpus)
             center = action_center(configuration, run.plan_action(plan))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from llm_sched_env.agents.algorithms import event_configuration, interval_configuration
+from llm_sched_env.agents.algorithms import (
+    decision_control,
+    event_configuration,
+    interval_configuration,
+    routing_configuration,
+)
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.controller import Controller
 from llm_sched_env.envs.cluster_vector import default_threads
 from llm_sched_env.envs.configuration import IntervalConfiguration
-from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.routing_configuration import RoutingConfiguration
+from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.evaluation.measurement import measured_arrivals
 from llm_sched_env.evaluation.results import Estimate
@@ -25,6 +32,11 @@ SELECTION_SEED, HELD_OUT_SEED = 2_000_001, 2_000_002
 """Seeds of :func:`llm_sched_env.evaluate` on which agents are chosen, and on which none was."""
 
 _LEAST_ROWS_PER_THREAD = 8
+_ENVIRONMENTS: dict[str, Callable[[TrainingConfiguration], Any]] = {
+    "interval": interval_configuration,
+    "event": event_configuration,
+    "routing": routing_configuration,
+}
 
 Row = dict[str, float]
 
@@ -48,10 +60,11 @@ class PairedEvaluation:
         self._configuration = configuration
         self._seed = seed
         self._runs = runs or configuration.evaluation_runs
-        at_events = configuration.control == "event"
-        chosen = event_configuration if at_events else interval_configuration
-        self._environment = chosen(configuration)
+        self._environment = _ENVIRONMENTS[configuration.control](configuration)
         self._cluster = self._environment.cluster
+        self._instance = self._cluster.instance
+        if isinstance(self._environment, RoutingConfiguration):
+            self._instance = self._environment.conversations or self._instance
         self.plan: FluidPlan = self._cluster.plan
         self._measured = measured_arrivals(
             self._cluster.instance,
@@ -80,7 +93,7 @@ class PairedEvaluation:
     def _reference(self, name: str) -> tuple[float, ...]:
         return evaluate(
             name,
-            self._cluster.instance,
+            self._instance,
             self._cluster.n_gpus,
             pricing=self._cluster.pricing,
             horizon=self._configuration.evaluation_horizon,
@@ -96,7 +109,7 @@ class PairedEvaluation:
         if isinstance(self._environment, IntervalConfiguration):
             control = self._run_intervals(controller, self._environment)
         else:
-            control = self._run_events(controller, self._environment)
+            control = self._run_decisions(controller)
         pricing, bound = self._cluster.pricing, self._bound
         metrics = [control.batch.metrics(k) for k in range(self._runs)]
         return np.array([m.revenue_rate(pricing) / bound for m in metrics])
@@ -106,7 +119,8 @@ class PairedEvaluation:
     ) -> IntervalControl:
         threads = default_threads(self._runs, _LEAST_ROWS_PER_THREAD)
         control = IntervalControl(configuration, self._runs, threads=threads)
-        self._start(control)
+        for k in range(self._runs):
+            control.start(k, replication_seed(self._seed, k))
         report = control.report()
         warmup_steps = round(self._configuration.evaluation_warmup / configuration.interval)
         for step in range(configuration.steps):
@@ -117,14 +131,13 @@ class PairedEvaluation:
             control.step(actions, report)
         return control
 
-    def _run_events(
-        self, controller: Controller, configuration: EventConfiguration
-    ) -> EventControl:
-        control = EventControl(configuration, self._runs)
-        self._start(control)
-        if self._configuration.evaluation_warmup > 0:
-            for k in range(self._runs):
-                control.end_at(k, self._configuration.evaluation_warmup)
+    def _run_decisions(self, controller: Controller) -> EventControl | RoutingControl:
+        control: Any = decision_control(self._configuration, self._runs)
+        warmup = self._configuration.evaluation_warmup
+        for k in range(self._runs):
+            seed = replication_seed(self._seed, k)
+            control.start(k, seed, end=warmup if warmup > 0 else None)
+        if warmup > 0:
             self._decide_to_the_end(control, controller)
             self._end_warmup(control)
             for k in range(self._runs):
@@ -134,21 +147,16 @@ class PairedEvaluation:
         return control
 
     @staticmethod
-    def _decide_to_the_end(control: EventControl, controller: Controller) -> None:
+    def _decide_to_the_end(control: Any, controller: Controller) -> None:
         report = control.report()
         while not (ended := control.truncated()).all():
             masks = control.action_masks()
-            # Clusters whose run has ended stand still; "wait" is an action of theirs.
-            masks[ended, 1:] = False
+            # Clusters whose run has ended stand still, whatever their action is.
             actions = controller.act(report.observations, masks)
             report = control.empty_report()
             control.step(actions, report, ~ended)
 
-    def _start(self, control: IntervalControl | EventControl) -> None:
-        for k in range(self._runs):
-            control.start(k, replication_seed(self._seed, k))
-
-    def _end_warmup(self, control: IntervalControl | EventControl) -> None:
+    def _end_warmup(self, control: IntervalControl | EventControl | RoutingControl) -> None:
         for k in range(self._runs):
             control.reset_metrics(k, pay_earlier_arrivals=self._measured.pays_earlier_arrivals)
 

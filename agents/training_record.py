@@ -103,7 +103,7 @@ class EvaluateReportSave(BaseCallback):
             "seconds": self._seconds(),
             "score": float(np.mean(returns)) if returns else float("nan"),
         }
-        if self._configuration.control == "event":
+        if self._configuration.control != "interval":
             # An episode's rewards add up to horizon times score.
             steps = [episode["l"] for episode in buffer] if buffer else []
             row["score"] *= float(np.mean(steps)) / self._configuration.horizon if steps else 1.0

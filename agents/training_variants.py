@@ -41,6 +41,14 @@ _EVENT = {
     "evaluation_warmup": 20.0,
     "evaluation_horizon": 100.0,
 }
+_ROUTING = {
+    "control": "routing",
+    "algorithm": "maskable-ppo",
+    "imitate": "earliest-finish",
+    "imitation_steps": 32_000,
+    "references": ("reuse-bid", "earliest-finish", "weighted"),
+    "evaluation_every": 50,
+}
 VARIANTS = (
     Variant("trunk", "PPO around trunk reservation's priorities and reserves (default)", {}),
     Variant("raw", "the same controls without a centre: the action 0 is their middle", _RAW),
@@ -113,6 +121,11 @@ VARIANTS = (
         "event",
         "masked PPO at events, after cloning trunk reservation",
         _EVENT,
+    ),
+    Variant(
+        "routing",
+        "masked PPO that routes arrivals, after cloning earliest-finish",
+        _ROUTING,
     ),
 )
 

@@ -160,3 +160,10 @@ if "LLMSchedEvent-v0" not in registry:
         entry_point="llm_sched_env.envs.event_env:LLMSchedEventEnv",
         vector_entry_point="llm_sched_env.envs.event_vector_env:LLMSchedEventVectorEnv",
     )
+
+if "LLMSchedRouting-v0" not in registry:
+    register(
+        id="LLMSchedRouting-v0",
+        entry_point="llm_sched_env.envs.routing_env:LLMSchedRoutingEnv",
+        vector_entry_point="llm_sched_env.envs.routing_vector_env:LLMSchedRoutingVectorEnv",
+    )

@@ -13,6 +13,7 @@ from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.deadline_outcomes import DeadlineOutcomes
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.observation_kernels import BUNDLED, GOODPUT, SEPARATE
+from llm_sched_env.envs.routing_configuration import RoutingConfiguration
 from llm_sched_env.simulation.events.metrics import reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -50,7 +51,9 @@ class ClusterReport:
             self.outcomes[k] = 0
 
 
-Configuration = TypeVar("Configuration", bound=IntervalConfiguration | EventConfiguration)
+Configuration = TypeVar(
+    "Configuration", bound=IntervalConfiguration | EventConfiguration | RoutingConfiguration
+)
 Batch = TypeVar("Batch", bound=SimulationBatch)
 Report = TypeVar("Report", bound=ClusterReport)
 

@@ -12,6 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
+from llm_sched_env.envs.deadline_outcomes import outcome_infos
+from llm_sched_env.envs.decision_control import TimedReport
 from llm_sched_env.envs.episodes import (
     checked_options,
     checked_step_limit,
@@ -270,3 +272,19 @@ def revenue_infos(terms: np.ndarray) -> dict[str, Any]:
         "output": terms[:, 1].copy(),
         "_output": every,
     }
+
+
+def decision_infos(report: TimedReport, own: dict[str, Any]) -> dict[str, Any]:
+    """Infos of N environments at a decision, and those of its kind, as Gymnasium nests them."""
+    values = {
+        "time": report.times.copy(),
+        "elapsed_seconds": report.elapsed.copy(),
+        "revenue": revenue_infos(report.terms),
+        "action_mask": report.masks.copy(),
+        "events": report.events.copy(),
+        **own,
+    }
+    if report.outcomes is not None:
+        values["deadlines"] = outcome_infos(report.outcomes)
+    every = np.ones(len(report.times), np.bool_)
+    return values | {f"_{name}": every for name in values}

@@ -9,8 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from typing_extensions import Unpack
 
-from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
-from llm_sched_env.envs.deadline_outcomes import outcome_infos
+from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, decision_infos, default_threads
 from llm_sched_env.envs.decision_space import DecisionSpaces, action_names
 from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_control import DecisionReport, EventControl
@@ -82,17 +81,9 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
 
     def _infos(self, report: DecisionReport) -> dict[str, Any]:
         self.action_space.possible = report.masks.copy()
-        values = {
-            "time": report.times.copy(),
-            "elapsed_seconds": report.elapsed.copy(),
-            "revenue": revenue_infos(report.terms),
-            "action_mask": report.masks.copy(),
+        own = {
             "counts": report.counts.copy(),
             "head_ranks": report.head_ranks.copy(),
             "head_arrivals": report.head_arrivals.copy(),
-            "events": report.events.copy(),
         }
-        if report.outcomes is not None:
-            values["deadlines"] = outcome_infos(report.outcomes)
-        every = np.ones(self.num_envs, np.bool_)
-        return values | {f"_{name}": every for name in values}
+        return decision_infos(report, own)

@@ -85,7 +85,7 @@ def _revenue_of_cluster(state: EngineState, scheme: int) -> tuple[float, float]:
 
 
 @compiled
-def _bill(
+def bill(
     state: EngineState,
     k: int,
     scheme: int,
@@ -147,7 +147,7 @@ def read_clusters(
         for i in range(n_classes):
             arrived[k, i] = state.totals[i * n_groups].arrived
             arrivals[k, i] = arrived[k, i] - counted[k, i]
-        _bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)
 
 
 @compiled
@@ -256,4 +256,4 @@ def read_decisions(
         times[k] = state.clock[0].time
         elapsed[k] = times[k] - decided_at[k]
         events[k] = state.clock[0].events
-        _bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)
+        bill(state, k, scheme, reward_scale, billed, revenue, terms, rewards)

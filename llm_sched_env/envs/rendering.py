@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
+from llm_sched_env.envs.routing_configuration import RoutingConfiguration
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
@@ -36,7 +37,9 @@ def warn_no_mode() -> None:
 
 
 def show(
-    state: EngineState, configuration: IntervalConfiguration | EventConfiguration, mode: str
+    state: EngineState,
+    configuration: IntervalConfiguration | EventConfiguration | RoutingConfiguration,
+    mode: str,
 ) -> str | np.ndarray:
     """A cluster in one of ``RENDER_MODES``."""
     if mode == "ansi":

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv
 from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
+from llm_sched_env.envs.routing_vector_env import LLMSchedRoutingVectorEnv
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError, checked_integer
 
@@ -183,3 +184,15 @@ class LLMSchedEventSB3VecEnv(_SB3VecEnv):
 
     def __init__(self, num_envs: int, **kwargs: Any) -> None:
         super().__init__(LLMSchedEventVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
+
+
+class LLMSchedRoutingSB3VecEnv(_SB3VecEnv):
+    """N ``LLMSchedRouting-v0`` as a ``VecEnv`` with action masks, for ``MaskablePPO``.
+
+    Args:
+        num_envs: N.
+        **kwargs: as for :class:`llm_sched_env.envs.routing_vector_env.LLMSchedRoutingVectorEnv`.
+    """
+
+    def __init__(self, num_envs: int, **kwargs: Any) -> None:
+        super().__init__(LLMSchedRoutingVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))

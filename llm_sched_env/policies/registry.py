@@ -35,7 +35,9 @@ class PythonPolicy(Protocol):
     An optional attribute ``environment`` holds keyword arguments of ``LLMSched-v0`` (``gate``,
     ``router``, ``pools``, ``controls``, ``interval``) that say what its actions mean. With
     ``"control": "event"`` among them they are those of ``LLMSchedEvent-v0`` (``router``,
-    ``pools``, ``wake_interval``), and an action is one of its integers.
+    ``pools``, ``wake_interval``), with ``"control": "routing"`` those of ``LLMSchedRouting-v0``
+    (``candidates``, ``load``, ``scheduler``, ``refresh_seconds``), and an action is one of its
+    integers.
     """
 
     def reset(

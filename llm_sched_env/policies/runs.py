@@ -1,4 +1,4 @@
-"""Run replications of a policy: a compiled rule, or Python called at intervals or events."""
+"""Run replications of a policy: a compiled rule, or Python called at intervals or decisions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import numpy as np
 from llm_sched_env.envs.actions import as_actions
 from llm_sched_env.envs.configuration import CONTROL_MEANING, IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EVENT_MEANING, EventConfiguration
-from llm_sched_env.envs.event_control import DecisionReport, EventControl
+from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.routing_configuration import ROUTING_MEANING, RoutingConfiguration
+from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.drawn_conversations import draw_requests
 from llm_sched_env.model.instance import Instance
@@ -31,6 +33,7 @@ from llm_sched_env.simulation.events.metrics import Metrics
 from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.simulation.machine import Machine
 from llm_sched_env.simulation.machine_batch import MachineDecisionBatch, MachineSimulationBatch
+from llm_sched_env.simulation.routed_batch import RoutedBatch
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state.fresh_state import cluster_bytes
@@ -38,10 +41,11 @@ from llm_sched_env.simulation.state.layout import HISTOGRAM_BINS, N_LATENCIES, R
 from llm_sched_env.simulation.state.memory import require_memory
 
 _POLICY_STREAM = 1
-_MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING}
-_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+_MEANING = {"interval": CONTROL_MEANING, "event": EVENT_MEANING, "routing": ROUTING_MEANING}
+_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     "compiled": (SimulationBatch, MachineSimulationBatch),
     "event": (DecisionBatch, MachineDecisionBatch),
+    "routing": (RoutedBatch, None),
 }
 
 
@@ -83,9 +87,15 @@ class Run:
         }
 
     def batch_type(self, kind: str) -> Callable[..., Any]:
-        """What builds the cluster: of a ``compiled`` rule, or of an agent at each ``event``."""
+        """What builds the cluster: of a ``compiled`` rule, or of an agent, by its control."""
         simulated, served = _BATCHES[kind]
-        return simulated if self.machine is None else partial(served, machine=self.machine)
+        if self.machine is None:
+            return simulated
+        if served is None:
+            raise ConfigurationError(
+                "machine", self.machine, f"none with {kind} control", "simulate the policy"
+            )
+        return partial(served, machine=self.machine)
 
     def seed_of(self, replication: int) -> np.random.SeedSequence:
         """Streams of a replication."""
@@ -190,7 +200,8 @@ class PythonRuns:
 
     Attributes:
         policy: what acts.
-        control: ``interval`` (``LLMSched-v0``) or ``event`` (``LLMSchedEvent-v0``).
+        control: ``interval`` (``LLMSched-v0``), ``event`` (``LLMSchedEvent-v0``) or ``routing``
+            (``LLMSchedRouting-v0``).
         arguments: of that environment.
     """
 
@@ -243,7 +254,7 @@ class PythonRuns:
     def _add(self, run: Run, replication: int, found: Replications) -> None:
         """Run a replication and add what it measured."""
         load_control(self.control)
-        simulate = self._at_events if self.control == "event" else self._at_intervals
+        simulate = self._at_intervals if self.control == "interval" else self._at_decisions
         found.metrics.append(simulate(run, replication, found))
 
     def _act(self, observation: np.ndarray, info: dict[str, Any], found: Replications) -> Any:
@@ -286,18 +297,24 @@ class PythonRuns:
                 control.step(as_actions(action, shape)[None], report)
         return control.batch.metrics(0)
 
-    def _at_events(self, run: Run, replication: int, found: Replications) -> Metrics:
-        chosen = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
-        configuration = dataclasses.replace(chosen, cluster=run.cluster)
-        control = EventControl(
-            configuration, **run.mechanics(replication), batch_type=run.batch_type("event")
-        )
-        control.start(0, run.seed_of(replication))
+    def _decision_control(self, run: Run, replication: int) -> EventControl | RoutingControl:
+        mechanics = {
+            **run.mechanics(replication),
+            "batch_type": run.batch_type(self.control),
+        }
+        if self.control == "event":
+            events = EventConfiguration.validated(horizon=run.horizon, **self.arguments)
+            return EventControl(dataclasses.replace(events, cluster=run.cluster), **mechanics)
+        routing = RoutingConfiguration.validated(horizon=run.horizon, **self.arguments)
+        return RoutingControl(dataclasses.replace(routing, cluster=run.cluster), **mechanics)
+
+    def _at_decisions(self, run: Run, replication: int, found: Replications) -> Metrics:
+        control: Any = self._decision_control(run, replication)
+        control.start(0, run.seed_of(replication), end=run.warmup if run.warmup > 0 else None)
         self._reset_policy(run, replication)
         report = control.report()
         with timed(found.spans):
             if run.warmup > 0:
-                control.end_at(0, run.warmup)
                 self._decide_to_the_end(control, report, found)
                 control.reset_metrics(0, pay_earlier_arrivals=run.pays_earlier_arrivals)
                 control.end_at(0, run.horizon)
@@ -306,9 +323,7 @@ class PythonRuns:
             self._decide_to_the_end(control, report, found)
         return control.batch.metrics(0)
 
-    def _decide_to_the_end(
-        self, control: EventControl, report: DecisionReport, found: Replications
-    ) -> None:
+    def _decide_to_the_end(self, control: Any, report: Any, found: Replications) -> None:
         """Ask the policy for actions until the episode ends."""
         while not control.truncated()[0]:
             action = self._act(report.observations[0], control.info(0, report), found)

@@ -87,7 +87,11 @@ class ServedControl(EventControl):
         )
 
     def start(
-        self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
+        self,
+        k: int,
+        seed: np.random.SeedSequence,
+        start: str | SavedState | None = None,
+        end: float | None = None,
     ) -> None:
         """Begin an episode with requests of its own; time 0 is its first step."""
         if isinstance(start, SavedState):
@@ -98,7 +102,7 @@ class ServedControl(EventControl):
             self.machine.close()
             self._tokens, self.machine = needed, self._machine_of(needed)
         cast(MachineDecisionBatch, self.batch).serve(trace.stream, self.machine)
-        super().start(k, seed, start)
+        super().start(k, seed, start, end)
 
     def close(self) -> None:
         """The engines stop."""

@@ -11,6 +11,7 @@ from llm_sched_env.simulation.events.arrivals import (
 )
 from llm_sched_env.simulation.events.decisions import STAND_STILL, run_to_decision
 from llm_sched_env.simulation.events.event_loop import run_until
+from llm_sched_env.simulation.events.routed_arrivals import run_to_arrival
 from llm_sched_env.simulation.runtime.atomics import atomic_add, atomic_load
 from llm_sched_env.simulation.runtime.compiled import entry_point
 from llm_sched_env.simulation.runtime.prefetch import prefetch_cluster, prefetch_requests
@@ -169,6 +170,53 @@ def advance_to_decisions(
             if actions[k] != STAND_STILL:
                 status[k] = run_to_decision(
                     cluster_row(clusters, k), workload, logs[k], actions[k], wake_interval, until[k]
+                )
+            atomic_add(claims, parts, 1)
+    if own_part == 0:
+        while atomic_load(claims, parts) < rows:
+            pass
+
+
+@entry_point
+def advance_to_arrivals(
+    clusters: np.ndarray,
+    arrivals: np.ndarray,
+    logs: np.ndarray,
+    gpus: np.ndarray,
+    until: np.ndarray,
+    status: np.ndarray,
+    claims: np.ndarray,
+    ticket: int,
+    own_part: int,
+    rows: int,
+) -> None:
+    """Send the request of each cluster to a GPU and advance it to its next arrival, or its time.
+
+    Several threads may call it at a time, as they may :func:`advance`.
+
+    Args:
+        clusters: stacked states of clusters whose requests an agent routes, by clusters_of.
+        arrivals: what arrives, by arrivals_of.
+        logs: event logs, shape (N, L).
+        gpus: that may prefill, RUN_ON or STAND_STILL, shape (N,).
+        until: seconds, shape (N,).
+        status: receives DECISION, FINISHED or NEEDS_CAPACITY, shape (N,); stays where nothing is
+            done.
+        claims: the parts of this call and, last, the number of rows done.
+        ticket: of this call.
+        own_part: the caller's part; part 0 returns when all rows are done.
+        rows: how many there are.
+    """
+    parts, workload = len(claims) - 1, workload_of(arrivals, 0)
+    for step in range(parts):
+        part = (own_part + step) % parts
+        while True:
+            k = claim_row(claims, part, ticket, step == 0)
+            if k < 0:
+                break
+            if gpus[k] != STAND_STILL:
+                status[k] = run_to_arrival(
+                    cluster_row(clusters, k), workload, logs[k], gpus[k], until[k]
                 )
             atomic_add(claims, parts, 1)
     if own_part == 0:

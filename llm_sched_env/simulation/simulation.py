@@ -23,7 +23,7 @@ from llm_sched_env.simulation.scheduling.rule_parameters import (
     set_correction,
     set_rule_parameters,
 )
-from llm_sched_env.simulation.scheduling.rules import DispatchRule, EventDispatch
+from llm_sched_env.simulation.scheduling.rules import DispatchRule, Rule
 from llm_sched_env.simulation.state import allocation, layout
 from llm_sched_env.simulation.state.compiled_views import arrivals_of, clusters_of
 from llm_sched_env.simulation.state.fresh_state import fresh_state
@@ -68,7 +68,7 @@ class SimulationBatch:
     def __init__(
         self,
         instance: Instance,
-        rule: DispatchRule | EventDispatch,
+        rule: Rule,
         n_gpus: int,
         n_clusters: int = 1,
         stream: RequestStream | None = None,

@@ -12,6 +12,8 @@ from llm_sched_env.envs.configuration import IntervalConfiguration
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 from llm_sched_env.envs.interval import IntervalControl
+from llm_sched_env.envs.routing_configuration import RoutingConfiguration
+from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import user_code
 from llm_sched_env.policies.registry import PythonPolicy, resolve_policy
@@ -63,7 +65,7 @@ def live_cluster(policy: Any, cluster: Cluster, horizon: float, seed: int) -> Li
     with user_code(f"policy {name}"):
         rng = np.random.default_rng(seed)
         resolved.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
-    live = _AtEvents if runs.control == "event" else _AtIntervals
+    live = _LIVE[runs.control]
     control = live.control(runs.arguments, cluster, horizon)
     return live(name, resolved, control, streams)
 
@@ -102,8 +104,11 @@ class _UnderAgent:
         self, name: str, policy: PythonPolicy, control: Any, seed: np.random.SeedSequence
     ) -> None:
         self.name, self._policy, self._control = name, policy, control
-        control.start(0, seed)
+        self._start(seed)
         self._report = control.report()
+
+    def _start(self, seed: np.random.SeedSequence) -> None:
+        self._control.start(0, seed)
 
     @property
     def state(self) -> EngineState:
@@ -136,13 +141,8 @@ class _AtIntervals(_UnderAgent):
             control.step(as_actions(action, shape)[None], self._report)
 
 
-class _AtEvents(_UnderAgent):
+class _AtDecisions(_UnderAgent):
     """It decides request by request."""
-
-    @staticmethod
-    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> EventControl:
-        chosen = EventConfiguration.validated(horizon=horizon, **arguments)
-        return EventControl(dataclasses.replace(chosen, cluster=cluster))
 
     def advance(self, until: float) -> None:
         control = self._control
@@ -155,3 +155,27 @@ class _AtEvents(_UnderAgent):
         while not control.truncated()[0]:
             action = self._choose()
             control.step([action], self._report)
+
+
+class _AtEvents(_AtDecisions):
+    """At every event."""
+
+    @staticmethod
+    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> EventControl:
+        chosen = EventConfiguration.validated(horizon=horizon, **arguments)
+        return EventControl(dataclasses.replace(chosen, cluster=cluster))
+
+
+class _AtArrivals(_AtDecisions):
+    """It sends each request that comes to a GPU."""
+
+    def _start(self, seed: np.random.SeedSequence) -> None:
+        self._control.start(0, seed, end=0.0)  # not yet up to the first arrival
+
+    @staticmethod
+    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> RoutingControl:
+        chosen = RoutingConfiguration.validated(horizon=horizon, **arguments)
+        return RoutingControl(dataclasses.replace(chosen, cluster=cluster))
+
+
+_LIVE: dict[str, Any] = {"interval": _AtIntervals, "event": _AtEvents, "routing": _AtArrivals}

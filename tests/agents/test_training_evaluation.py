@@ -10,6 +10,7 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 pytest.importorskip("torch")
 
+from routing_cases import talking_instance
 from small_training import SMALL, small
 
 import llm_sched_env as lse
@@ -21,10 +22,10 @@ from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, SELECTION_SE
 from llm_sched_env.agents.training_variants import variant
 
 
-def one_by_one(policy, configuration, seed, runs):
+def one_by_one(policy, instance, configuration, seed, runs):
     return lse.evaluate(
         policy,
-        "overload",
+        instance,
         configuration.n_gpus,
         horizon=configuration.evaluation_horizon,
         warmup=configuration.evaluation_warmup,
@@ -45,10 +46,10 @@ def test_all_runs_at_once_earn_what_evaluate_gives_one_by_one(trained):
     policy = load_policy_of(trained)
     controller = policy.controller(evaluation.plan.instance, evaluation.plan, 5)
     assert evaluation.scores(controller) == pytest.approx(
-        one_by_one(policy, configuration, 11, 3), abs=1e-6
+        one_by_one(policy, "overload", configuration, 11, 3), abs=1e-6
     )
     for name, scores in evaluation.references().items():
-        assert scores.tolist() == list(one_by_one(name, configuration, 11, 3))
+        assert scores.tolist() == list(one_by_one(name, "overload", configuration, 11, 3))
 
 
 def load_policy_of(checkpoint):
@@ -68,8 +69,23 @@ def test_all_runs_at_events_earn_what_evaluate_gives_one_by_one(tmp_path):
     evaluation = PairedEvaluation(configuration, 11, runs=3)
     controller = policy.controller(evaluation.plan.instance, evaluation.plan, 5)
     assert evaluation.scores(controller) == pytest.approx(
-        one_by_one(policy, configuration, 11, 3), abs=1e-9
+        one_by_one(policy, "overload", configuration, 11, 3), abs=1e-9
     )
+
+
+def test_all_runs_of_a_router_earn_what_evaluate_gives_one_by_one(tmp_path):
+    """On conversations, which are drawn for each run; beside compiled routers on the same."""
+    configuration = variant("routing").configuration(
+        talking_instance().to_dict(),
+        **{**SMALL, "total_steps": 100, "imitation_steps": 400, "evaluation_horizon": 30.0},
+    )
+    policy = load_policy(train(configuration, tmp_path))
+    evaluation = PairedEvaluation(configuration, 11, runs=3)
+    controller = policy.controller(evaluation.plan.instance, evaluation.plan, 5)
+    given = (talking_instance(), configuration, 11, 3)
+    assert evaluation.scores(controller) == pytest.approx(one_by_one(policy, *given), abs=1e-9)
+    for name, scores in evaluation.references().items():
+        assert scores.tolist() == list(one_by_one(name, *given))
 
 
 def test_intervals_are_those_of_the_paired_t_test(trained):

@@ -60,7 +60,7 @@ def small(name, **more):
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 
-QUICK = {"trunk", "recurrent", "event", "sac"}
+QUICK = {"trunk", "recurrent", "event", "routing", "sac"}
 
 
 def each(names):
@@ -268,6 +268,23 @@ def test_the_discount_at_events_goes_by_the_measured_time_between_decisions():
     half_lives = configuration.half_life / configuration.interval
     assert configuration.discount**half_lives == pytest.approx(0.5)
     assert with_measured_interval(small("trunk")) == small("trunk")
+
+
+def test_a_router_is_cloned_from_the_rule_and_its_discount_measured(tmp_path):
+    configuration = with_measured_interval(small("routing", imitation_steps=6_000))
+    rate = 2 * sum(c["arrival_rate"] for c in OVERLOAD["classes"])
+    assert configuration.interval == pytest.approx(1.0 / rate, rel=0.1)
+    venv = make_environment(configuration)
+    model = make_model(configuration, venv, tmp_path)
+    clone(model, normaliser_of(venv), configuration)
+    shown = demonstrate(configuration)
+    flat = shown.observations.reshape(-1, shown.observations.shape[2])
+    acted, _ = model.policy.predict(
+        normaliser_of(venv).normalize_obs(flat),
+        deterministic=True,
+        action_masks=shown.masks.reshape(len(flat), -1),
+    )
+    assert (acted == shown.actions.ravel()).mean() > 0.9
 
 
 def test_a_resumed_sac_keeps_its_transitions(tmp_path):

@@ -23,6 +23,7 @@ OWN_TESTS = {
     ("calibration.md", "sh"): "calibration/test_calibration.py",
     ("event_control.md", "python"): "envs/test_event_env.py",
     ("model.md", "toml"): "docs/test_readme.py",
+    ("routing.md", "python"): "envs/test_routing_env.py",
     ("scaling_out.md", "python"): "envs/test_rllib.py",
     ("service_levels.md", "python"): "evaluation/test_slo_attainment.py",
     ("serving.md", "python"): "serving/test_serving_backend.py",

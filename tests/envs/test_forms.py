@@ -25,11 +25,14 @@ from llm_sched_env.envs.event_configuration import EventArguments, EventConfigur
 from llm_sched_env.envs.event_env import LLMSchedEventEnv
 from llm_sched_env.envs.event_vector_env import LLMSchedEventVectorEnv
 from llm_sched_env.envs.interval_env import LLMSchedEnv
+from llm_sched_env.envs.routing_configuration import RoutingArguments, RoutingConfiguration
+from llm_sched_env.envs.routing_env import LLMSchedRoutingEnv
+from llm_sched_env.envs.routing_vector_env import LLMSchedRoutingVectorEnv
 from llm_sched_env.envs.vector_env import LLMSchedVectorEnv
 from llm_sched_env.errors import ConfigurationError, LLMSchedError
 
 N = 3
-INTERVAL, EVENT = "LLMSched-v0", "LLMSchedEvent-v0"
+INTERVAL, EVENT, ROUTING = "LLMSched-v0", "LLMSchedEvent-v0", "LLMSchedRouting-v0"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     INTERVAL: {
         "instance": "overload",
@@ -38,16 +41,22 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "slos": ["tpot@price=3000", "prefill-fairness@price=1"],
     },
     EVENT: {"instance": "overload", "n_gpus": 3, "horizon": 2.0},
+    ROUTING: {"instance": "overload", "n_gpus": 3, "horizon": 5.0, "candidates": 2},
 }
-SINGLE = {INTERVAL: LLMSchedEnv, EVENT: LLMSchedEventEnv}
-NATIVE = {INTERVAL: LLMSchedVectorEnv, EVENT: LLMSchedEventVectorEnv}
+SINGLE = {INTERVAL: LLMSchedEnv, EVENT: LLMSchedEventEnv, ROUTING: LLMSchedRoutingEnv}
+NATIVE = {
+    INTERVAL: LLMSchedVectorEnv,
+    EVENT: LLMSchedEventVectorEnv,
+    ROUTING: LLMSchedRoutingVectorEnv,
+}
 
 TAKEN = {
     INTERVAL: (IntervalArguments, IntervalConfiguration),
     EVENT: (EventArguments, EventConfiguration),
+    ROUTING: (RoutingArguments, RoutingConfiguration),
 }
 
-every_id = pytest.mark.parametrize("id_", [INTERVAL, EVENT])
+every_id = pytest.mark.parametrize("id_", [INTERVAL, EVENT, ROUTING])
 every_mode = pytest.mark.parametrize("mode", list(AutoresetMode))
 
 
@@ -71,7 +80,11 @@ def synchronous(id_, mode=AutoresetMode.NEXT_STEP, **kwargs):
 
 def native_sb3(id_, num_envs=N, **kwargs):
     sb3 = pytest.importorskip("llm_sched_env.envs.sb3", reason="needs the extra agents")
-    form = {INTERVAL: sb3.LLMSchedSB3VecEnv, EVENT: sb3.LLMSchedEventSB3VecEnv}[id_]
+    form = {
+        INTERVAL: sb3.LLMSchedSB3VecEnv,
+        EVENT: sb3.LLMSchedEventSB3VecEnv,
+        ROUTING: sb3.LLMSchedRoutingSB3VecEnv,
+    }[id_]
     return form(num_envs, **{**ARGUMENTS[id_], **kwargs})
 
 
@@ -90,11 +103,14 @@ def drawn_actions(id_, rng, masks):
 
 def idle(id_, num_envs=N):
     """The action that is possible whatever the state."""
-    return np.zeros((num_envs, 5), np.float32) if id_ == INTERVAL else np.zeros(num_envs, int)
+    if id_ == INTERVAL:
+        return np.zeros((num_envs, 5), np.float32)
+    # To wait, or to send a request to the GPU with the least load.
+    return np.full(num_envs, {EVENT: 0, ROUTING: 2}[id_])
 
 
 def sb3_masks(id_, env):
-    return np.array(env.env_method("action_masks")) if id_ == EVENT else None
+    return np.array(env.env_method("action_masks")) if id_ != INTERVAL else None
 
 
 def assert_same(mine, theirs):
@@ -177,7 +193,7 @@ def test_options_start_what_they_say_and_are_used_once(id_):
     env.set_options([{"start": "plan"}, {}, {"start": "plan"}])
     env.seed(0)
     mixed = env.reset()
-    decodes = mixed[:, 6:10].sum(axis=1)
+    decodes = mixed[:, -2 if id_ == ROUTING else slice(6, 10)].reshape(N, -1).sum(axis=1)
     assert (decodes > 0).tolist() == [True, False, True]
     np.testing.assert_array_equal(mixed[1], empty[1])
     env.seed(0)
@@ -369,7 +385,11 @@ def rewards_of_an_episode(env):
 
 @every_id
 def test_a_spec_is_plain_data_and_makes_the_same_environment(id_):
-    other = {INTERVAL: {"controls": ["admission"]}, EVENT: {"wake_interval": 0.5}}[id_]
+    other = {
+        INTERVAL: {"controls": ["admission"]},
+        EVENT: {"wake_interval": 0.5},
+        ROUTING: {"load": "requests"},
+    }[id_]
     env = gym.make(id_, **ARGUMENTS[id_], **other)
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert again.action_space == env.action_space
@@ -397,6 +417,7 @@ def test_arguments_stand_in_one_place_with_their_meaning_and_default(id_):
 SPACES = {
     INTERVAL: ("Box(0, 1, (2I + 1,), float32)", "Box(0, 1, (6I + 4,), float32)"),
     EVENT: ("Discrete(1 + 3I)", "Box(0, 1, (8I + 4,), float32)"),
+    ROUTING: ("Discrete(2kG)", "Box(0, 1, (I + 7A + 3G,), float32)"),
 }
 
 
@@ -496,6 +517,7 @@ def test_wrong_arguments_of_the_vector_forms_are_one_clear_line(id_, argument, w
 NAMED = {
     INTERVAL: ["controls", "start", "router", "gate", "pools", "pricing"],
     EVENT: ["start", "router", "pools", "pricing"],
+    ROUTING: ["start", "load", "scheduler", "pricing"],
 }
 
 

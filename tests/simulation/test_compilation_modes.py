@@ -31,6 +31,7 @@ INTERPRETED = [
     "simulation/test_engine.py::test_zero_token_requests_pass_through",
     "simulation/test_engine.py::test_snapshot_restores_the_future",
     "envs/test_event_env.py::test_a_small_case_by_hand",
+    "envs/test_routing_env.py::test_a_small_case_by_hand",
     "simulation/test_corrected_rule.py::test_same_log_as_the_twin[1-kv-day-3-bundled]",
 ]
 INTERPRETED_SUBSET = (

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import llm_sched_env as lse
+from llm_sched_env.baselines.routing_rules import RoutingRule
 from llm_sched_env.envs.rendering import revenue_share
 from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.watching.live_cluster import live_cluster
@@ -60,7 +61,15 @@ def shown(watched, width=100, height=30):
 
 
 @pytest.mark.parametrize(
-    "policy", ["trunk-reservation", "learned", "round-robin", PlanAsItIs(), FirstPossible()]
+    "policy",
+    [
+        "trunk-reservation",
+        "learned",
+        "round-robin",
+        PlanAsItIs(),
+        FirstPossible(),
+        RoutingRule("least-loaded"),
+    ],
 )
 def test_a_watched_cluster_earns_what_is_evaluated(policy):
     """In steps of any length, with the same requests."""

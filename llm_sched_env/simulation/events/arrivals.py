@@ -122,7 +122,7 @@ def schedule_next_arrival(state: EngineState, workload: Workload) -> None:
     clock = state.clock[0]
     recorded = workload.recorded.arrival_time
     if len(recorded) > 0:
-        k = clock.next_index
+        k = clock.first_recorded + clock.next_index
         clock.next_arrival_time = recorded[k] if k < len(recorded) else np.inf
         return
     peak_rate = state.settings[0].peak_rate
@@ -148,6 +148,7 @@ def fill_request(state: EngineState, workload: Workload, request: int) -> None:
     record.patience_seconds = -1.0
     recorded = workload.recorded
     if len(recorded.arrival_time) > 0:
+        k += state.clock[0].first_recorded
         record.request_class = recorded.request_class[k]
         record.prompt_tokens = recorded.prompt_tokens[k]
         record.output_tokens = recorded.output_tokens[k]

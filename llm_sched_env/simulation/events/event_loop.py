@@ -73,8 +73,8 @@ def _release(state: EngineState, request: int) -> None:
 
 
 @compiled_within
-def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float) -> int:
-    """The next request joins the queue of its class; returns its waiting entry.
+def receive(state: EngineState, workload: Workload, log: np.ndarray, time: float) -> int:
+    """The next request comes; returns its record.
 
     One that no GPU can ever hold, for want of KV tokens, is rejected: -1.
     """
@@ -97,6 +97,15 @@ def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float
         observe_arrival(state, record.request_class, time)
         if state.settings[0].steady == 0:
             foresee_arrivals(state, workload, time)
+    return request
+
+
+@compiled_within
+def _arrive(state: EngineState, workload: Workload, log: np.ndarray, time: float) -> int:
+    """The next request joins the queue of its class; returns its waiting entry, or -1."""
+    request = receive(state, workload, log, time)
+    if request < 0:
+        return -1
     return join_prefill_queue(state, request, time)
 
 
@@ -233,6 +242,23 @@ def handle_event(
         may have to start, -1 for none; an abandonment after which nothing is dispatched has the
         GPU -2.
     """
+    happened, gpu, entry = handle_inside(state, log, time)
+    if happened:
+        return gpu, entry
+    state.clock[0].events += 1
+    entry = _arrive(state, workload, log, state.clock[0].time)
+    if routes_on_arrival(state) and entry >= 0:
+        return state.waiting[entry].queue // len(state.parameters), entry
+    return -1, entry
+
+
+@compiled
+def handle_inside(state: EngineState, log: np.ndarray, time: float) -> tuple[bool, int, int]:
+    """Process the event at ``time`` unless it is an arrival.
+
+    Returns:
+        Whether it was none, and what :func:`handle_event` returns.
+    """
     clock = state.clock[0]
     now = clock.time
     if time == next_completion_time(state):
@@ -244,26 +270,22 @@ def handle_event(
         else:
             entry = _finish_prefill(state, log, gpu, now)
         update_available(state, gpu)
-        return gpu, entry
+        return True, gpu, entry
     if time == first_move_end(state):
         clock.events += 1
-        return start_moved_decode(state, log, now), -1
+        return True, start_moved_decode(state, log, now), -1
     if time == first_deadline(state):
         clock.events += 1
         gpu = _abandon(state, log, now)
         if routes_on_arrival(state):
-            return gpu, -1
+            return True, gpu, -1
         waits = state.queues[clock.credit_pair // len(state.groups)].head >= 0
         stale = clock.credit_time < np.inf and not waits
-        return (-1 if stale or len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
+        return True, (-1 if stale or len(state.kv_reserved) > 0 else _NO_DISPATCH), -1
     if time == clock.credit_time:
         _grant_credit(state, now)
-        return -1, -1
-    clock.events += 1
-    entry = _arrive(state, workload, log, now)
-    if routes_on_arrival(state) and entry >= 0:
-        return state.waiting[entry].queue // len(state.parameters), entry
-    return -1, entry
+        return True, -1, -1
+    return False, -1, -1
 
 
 @compiled_within

@@ -442,7 +442,7 @@ def _decode_where_prefilled(
 
 
 @compiled_apart
-def _serve_at_gpu(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
+def serve_at_gpu(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -> None:
     """What follows an event at a GPU (-1: at none) where requests wait at GPUs."""
     line = state.settings[0].prefill_queues
     _decode_where_prefilled(state, log, event_gpu, time)
@@ -462,7 +462,7 @@ def dispatch(state: EngineState, log: np.ndarray, event_gpu: int, time: float) -
     """Use every free slot that the rule allows to use now."""
     settings = state.settings[0]
     if routes_on_arrival(state):
-        _serve_at_gpu(state, log, event_gpu, time)
+        serve_at_gpu(state, log, event_gpu, time)
         return
     if settings.router == BID_PRICE_ROUTER:
         _serve_by_bid(state, log, time)

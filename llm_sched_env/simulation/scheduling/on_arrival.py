@@ -142,6 +142,14 @@ def add_backlog(state: EngineState, gpu: int, request: int, change: int) -> None
 
 
 @compiled
+def expect_whole_prefill(state: EngineState, gpu: int, request: int) -> None:
+    """Count a prefill that nobody has sent, at the start of a run, into what a GPU has to do."""
+    if keeps_blocks(state):
+        state.reuse[request].expected_tokens = state.requests[request].prompt_tokens
+    add_backlog(state, gpu, request, 1)
+
+
+@compiled
 def _is_first(state: EngineState, i: int, head: int, j: int, other: int) -> bool:
     """Whether the head of class i is admitted before that of class j."""
     gate = state.settings[0].gate
@@ -187,7 +195,12 @@ def join_prefill_queue(state: EngineState, request: int, time: float) -> Any:
 
 @compiled_apart
 def _send(state: EngineState, request: int, time: float) -> Any:
-    gpu = choose_gpu(state, request, time)
+    return send_to(state, choose_gpu(state, request, time), request, time)
+
+
+@compiled
+def send_to(state: EngineState, gpu: int, request: int, time: float) -> Any:
+    """A request joins the queue of its class at a GPU; returns its waiting entry."""
     if keeps_blocks(state):
         if shows_signals(state):
             keep_signals(state, gpu, time)

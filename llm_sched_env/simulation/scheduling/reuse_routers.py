@@ -107,7 +107,7 @@ def _cold_rank(state: EngineState, gpu: int) -> int:
 
 
 @compiled
-def _utilization(state: EngineState, gpu: int) -> float:
+def kv_utilization(state: EngineState, gpu: int) -> float:
     """Prompts in service over the KV tokens of a GPU, or those of its cache without a limit."""
     room = state.settings[0].kv_tokens
     if room == np.inf:
@@ -193,7 +193,7 @@ def _score_all(state: EngineState, request: int) -> None:
         score = weights[PRECISE_PREFIX_CACHE] * _relative(signal.matched, least_match, most_match)
         score += weights[PREFIX_AFFINITY] * signal.remembered / blocks
         score += weights[QUEUE_DEPTH] * _below_most(waiting, least_wait, most_wait)
-        score += weights[KV_UTILIZATION] * (1.0 - _utilization(state, gpu))
+        score += weights[KV_UTILIZATION] * (1.0 - kv_utilization(state, gpu))
         score += weights[ACTIVE_REQUESTS] * (1.0 - active / max(1.0, most_active))
         score += weights[LOAD_AWARE] * 0.5 * (1.0 - min(1.0, waiting / _LONG_QUEUE))
         if weights[NO_HIT_LRU] > 0.0:
@@ -230,7 +230,7 @@ def _slot_seconds(state: EngineState, gpu: int, i: int) -> float:
 
 
 @compiled_apart
-def _match_all(state: EngineState, request: int, time: float) -> float:
+def match_all(state: EngineState, request: int, time: float) -> float:
     """Note for each GPU that may prefill the longer match, and whose block has to go there.
 
     Returns:
@@ -269,7 +269,7 @@ def _bid_all(state: EngineState, request: int, time: float) -> None:
     the matched share would be found again, the less the longer nobody has used them.
     """
     rate, load = _load_of_prefills(state)
-    longest, found = _match_all(state, request, time), _matched_share(state)
+    longest, found = match_all(state, request, time), _matched_share(state)
     others = 0.0 if state.settings[0].router == EARLIEST_FINISH_ROUTER else 1.0
     for gpu in range(len(state.gpus)):
         if not _may_prefill(state, gpu):

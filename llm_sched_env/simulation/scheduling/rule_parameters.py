@@ -13,6 +13,8 @@ from llm_sched_env.simulation.scheduling.rules import (
     ROUTERS_BY_PROBABILITY,
     DispatchRule,
     EventDispatch,
+    RoutedDispatch,
+    Rule,
 )
 from llm_sched_env.simulation.state.layout import EngineState
 
@@ -26,7 +28,7 @@ WEIGHTS = ("solo_weight", "mixed_weight")
 
 def set_rule_parameters(
     states: EngineState,
-    rule: DispatchRule | EventDispatch,
+    rule: Rule,
     instance: Instance,
     ranks: SlotRanks | None,
     weights: np.ndarray | None,
@@ -49,7 +51,7 @@ def set_rule_parameters(
         states.parameters[field] = row
 
 
-def require_known_groups(rule: DispatchRule | EventDispatch, instance: Instance) -> None:
+def require_known_groups(rule: Rule, instance: Instance) -> None:
     """Raise ConfigurationError for a rule of one kind of GPU and an instance with several."""
     _require_room_to_finish(rule, instance)
     if len(instance.groups) == 1:
@@ -72,13 +74,13 @@ def require_known_groups(rule: DispatchRule | EventDispatch, instance: Instance)
         )
 
 
-def _require_room_to_finish(rule: DispatchRule | EventDispatch, instance: Instance) -> None:
+def _require_room_to_finish(rule: Rule, instance: Instance) -> None:
     """Refuse what can stop for ever: KV caches held for a move where others want to decode.
 
     Prefilled requests that wait on a GPU could take the room without which none of them decodes.
     """
     held = instance.has_links and instance.hardware.kv_tokens is not None
-    stays = rule.router == "coupled" or rule.router in ARRIVAL_ROUTERS
+    stays = rule.router == "coupled" or rule.routes_on_arrival
     if held and not stays and any(group.role == "mixed" for group in instance.groups):
         raise ConfigurationError(
             "router",
@@ -89,15 +91,13 @@ def _require_room_to_finish(rule: DispatchRule | EventDispatch, instance: Instan
         )
 
 
-def _ranks(
-    rule: DispatchRule | EventDispatch, instance: Instance, ranks: SlotRanks | None
-) -> SlotRanks:
+def _ranks(rule: Rule, instance: Instance, ranks: SlotRanks | None) -> SlotRanks:
     n_groups = len(instance.groups)
     shape = (len(SlotRanks._fields), instance.n_classes * n_groups)
     if rule.gate == "decode-per-prompt":
         ratio = np.repeat(instance.output_tokens / instance.prompt_tokens, n_groups)
         return SlotRanks(*np.zeros(shape))._replace(priority=ratio)
-    if isinstance(rule, DispatchRule) and rule.gate == "static-priority":
+    if not isinstance(rule, EventDispatch) and rule.gate == "static-priority":
         by_class = static_ranks(rule, [c.name for c in instance.classes])
         return SlotRanks(*(np.repeat(row, n_groups) for row in by_class))
     if rule.gate != "bid-price":
@@ -113,7 +113,7 @@ def _ranks(
     return SlotRanks(*checked)
 
 
-def static_ranks(rule: DispatchRule, names: list[str]) -> SlotRanks:
+def static_ranks(rule: DispatchRule | RoutedDispatch, names: list[str]) -> SlotRanks:
     """The ranks of a static priority: its places, and reserves plus the slot that is taken."""
     order = list(names if rule.priority is None else rule.priority)
     if sorted(order) != sorted(names):
@@ -129,9 +129,7 @@ def static_ranks(rule: DispatchRule, names: list[str]) -> SlotRanks:
     )
 
 
-def _weights(
-    rule: DispatchRule | EventDispatch, instance: Instance, weights: np.ndarray | None
-) -> np.ndarray:
+def _weights(rule: Rule, instance: Instance, weights: np.ndarray | None) -> np.ndarray:
     wanted = (len(WEIGHTS), instance.n_classes)
     if rule.router != "weighted-randomized":
         return np.zeros(wanted)

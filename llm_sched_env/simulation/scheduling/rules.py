@@ -39,6 +39,7 @@ from llm_sched_env.simulation.scheduling.scorers import Scorers, checked_scorers
     REUSE_BID_ROUTER,
 ) = range(16)
 AGENT_GATE = AGENT_ROUTER = -1
+AGENT_ARRIVAL_ROUTER = -2
 STATIC_POOLS, DYNAMIC_POOLS = range(2)
 
 GATES = {
@@ -77,7 +78,8 @@ REUSE_ROUTERS = ("weighted", "session-affinity", "earliest-finish", "reuse-bid")
 """Of these, those that look at blocks or conversations (reuse_routers.py)."""
 SIGNAL_ROUTERS = ("weighted", "earliest-finish", "reuse-bid")
 """Of these, those that look at signals of GPUs."""
-_ARRIVAL_GATES = ("fcfs", "static-priority", "shortest-prompt")
+ARRIVAL_GATES = ("fcfs", "static-priority", "shortest-prompt")
+"""Schedulers of a GPU with queues of its own."""
 ROUTERS_BY_PROBABILITY = ("randomized", "weighted-randomized")
 """Routers that choose a pool for a finished prefill by its class's solo probability."""
 _ROUTERS_WITH_CLASS_LINES = ("weighted-randomized", "bid-price")
@@ -222,6 +224,21 @@ class DispatchRule:
         return weights_of(tuple(dict(self.scorers).items()))
 
     @property
+    def routes_on_arrival(self) -> bool:
+        """Whether requests are sent to a GPU when they arrive, and wait there."""
+        return self.router in ARRIVAL_ROUTERS
+
+    @property
+    def looks_at_blocks(self) -> bool:
+        """Whether the router looks at blocks or conversations."""
+        return self.router in REUSE_ROUTERS
+
+    @property
+    def sees_signals(self) -> bool:
+        """Whether the router looks at signals of GPUs."""
+        return self.router in SIGNAL_ROUTERS
+
+    @property
     def remembers_sent(self) -> bool:
         """Whether the router remembers which blocks it sent where."""
         bids = self.router in ("earliest-finish", "reuse-bid")
@@ -238,8 +255,8 @@ class DispatchRule:
                     f"use it with a router on arrival: {', '.join(ARRIVAL_ROUTERS)}",
                 )
             return
-        if self.gate not in _ARRIVAL_GATES:
-            allowed = f"{', '.join(_ARRIVAL_GATES)} with the router {self.router}"
+        if self.gate not in ARRIVAL_GATES:
+            allowed = f"{', '.join(ARRIVAL_GATES)} with the router {self.router}"
             raise ConfigurationError("gate", self.gate, allowed, "requests wait at GPUs")
         if self.pools != "dynamic" or self.prefill_first or dict(self.reserves):
             raise ConfigurationError(
@@ -307,6 +324,9 @@ class EventDispatch:
     pools: str = "static"
     gate: ClassVar[str] = "agent"
     correction: ClassVar[None] = None
+    routes_on_arrival: ClassVar[bool] = False
+    looks_at_blocks: ClassVar[bool] = False
+    sees_signals: ClassVar[bool] = False
     scorer_weights: ClassVar[tuple[float, ...]] = ()
     remembers_sent: ClassVar[bool] = False
     refresh_seconds: ClassVar[float] = 0.0
@@ -337,3 +357,52 @@ class EventDispatch:
             "drop_late": 0,
             "class_lines": 1,
         }
+
+
+@dataclass(frozen=True)
+class RoutedDispatch:
+    """An agent sends each request to a GPU when it arrives, where it waits (docs/routing.md).
+
+    gate: the scheduler of each GPU, as in :class:`DispatchRule` with a router on arrival:
+        ``fcfs``, ``static-priority`` (classes in the order of the instance) or
+        ``shortest-prompt``.
+    refresh_seconds: between refreshes of what the agent is shown of GPUs; 0: always true. What it
+        sent itself it is shown at once.
+    """
+
+    gate: str = "fcfs"
+    refresh_seconds: float = 0.0
+    router: ClassVar[str] = "agent on arrival"
+    pools: ClassVar[str] = "dynamic"
+    priority: ClassVar[None] = None
+    reserves: ClassVar[tuple[tuple[str, float], ...]] = ()
+    correction: ClassVar[None] = None
+    routes_on_arrival: ClassVar[bool] = True
+    looks_at_blocks: ClassVar[bool] = True
+    sees_signals: ClassVar[bool] = True
+    scorer_weights: ClassVar[tuple[float, ...]] = ()
+    remembers_sent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.gate, str) or self.gate not in ARRIVAL_GATES:
+            raise ConfigurationError("scheduler", self.gate, f"one of {', '.join(ARRIVAL_GATES)}")
+        if not is_finite_number(self.refresh_seconds):
+            raise ConfigurationError(
+                "refresh_seconds", self.refresh_seconds, "a finite number of seconds >= 0"
+            )
+
+    @property
+    def settings(self) -> dict[str, int | float]:
+        """The rule as the engine's settings."""
+        return {
+            "gate": GATES[self.gate],
+            "router": AGENT_ARRIVAL_ROUTER,
+            "pools": POOLS[self.pools],
+            "prefill_first": 0,
+            "drop_late": 0,
+            "class_lines": 0,
+        }
+
+
+Rule = DispatchRule | EventDispatch | RoutedDispatch
+"""What runs a cluster: a compiled scheduler, or an agent."""

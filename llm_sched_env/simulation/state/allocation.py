@@ -247,6 +247,7 @@ def allocate_state(shapes: Shapes) -> EngineState:
     for name in ("oldest", "newest", "changes"):
         state.caches[name] = -1
     state.queues["head"] = state.queues["tail"] = -1
+    state.clock["unsent"] = -1
     state.clock["credit_time"] = state.clock["next_arrival_time"] = np.inf
     return state
 
@@ -314,4 +315,16 @@ def with_capacity(states: EngineState, capacity: int) -> EngineState:
     longer.free_requests[:, : capacity - old] = np.arange(capacity - 1, old - 1, -1)
     longer.free_requests[:, capacity - old :] = states.free_requests
     _chain(longer.waiting, old)
+    return longer
+
+
+def with_blocks(states: EngineState, count: int) -> EngineState:
+    """The same clusters with room for the blocks of more recorded requests each."""
+    shapes = {name: (array.shape, array.dtype) for name, array in states._asdict().items()}
+    shapes["block_ids"] = ((len(states.block_ids), count), states.block_ids.dtype)
+    longer = _block(shapes)
+    for target, array in zip(longer, states, strict=True):
+        if target.shape == array.shape:
+            target[...] = array
+    longer.block_ids[:, : states.block_ids.shape[1]] = states.block_ids
     return longer

@@ -8,13 +8,7 @@ from llm_sched_env.model.block_lists import BLOCK_TOKENS
 from llm_sched_env.model.hardware import ITERATION_LAWS, Hardware
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.kv_admission import fitting_requests
-from llm_sched_env.simulation.scheduling.rules import (
-    ARRIVAL_ROUTERS,
-    REUSE_ROUTERS,
-    SIGNAL_ROUTERS,
-    DispatchRule,
-    EventDispatch,
-)
+from llm_sched_env.simulation.scheduling.rules import Rule
 from llm_sched_env.simulation.state import allocation, layout
 from llm_sched_env.simulation.state.allocation import CacheShapes, Shapes
 from llm_sched_env.simulation.state.layout import EngineState
@@ -23,16 +17,14 @@ from llm_sched_env.simulation.state.workload import is_steady, peak_multipliers
 _WAITING_PER_GPU = 4
 
 
-def cluster_bytes(
-    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, *, latencies: bool
-) -> int:
+def cluster_bytes(instance: Instance, rule: Rule, n_gpus: int, *, latencies: bool) -> int:
     """Memory of one cluster's state at its start; it grows where many requests wait."""
     return allocation.block_bytes(_shapes(instance, rule, n_gpus, 0, latencies=latencies))
 
 
 def _shapes(
     instance: Instance,
-    rule: DispatchRule | EventDispatch,
+    rule: Rule,
     n_gpus: int,
     recorded_blocks: int,
     *,
@@ -49,7 +41,7 @@ def _shapes(
         slots,
         capacity=n_gpus * (slots + _WAITING_PER_GPU) + 64,
         decode_lines=layout.N_DECODE_POOLS * (instance.n_classes if lines_by_class else 1),
-        queues_at_gpus=rule.router in ARRIVAL_ROUTERS,
+        queues_at_gpus=rule.routes_on_arrival,
         latencies=latencies,
         links=instance.has_links,
         kv_limited=instance.hardware.kv_tokens is not None,
@@ -59,11 +51,9 @@ def _shapes(
     )
 
 
-def _cache_shapes(
-    instance: Instance, rule: DispatchRule | EventDispatch, n_gpus: int, recorded_blocks: int
-) -> CacheShapes:
+def _cache_shapes(instance: Instance, rule: Rule, n_gpus: int, recorded_blocks: int) -> CacheShapes:
     """A cache for each GPU, and one for what the router remembers of it; none if nobody asks."""
-    if not instance.has_caches and rule.router not in REUSE_ROUTERS:
+    if not instance.has_caches and not rule.looks_at_blocks:
         return CacheShapes()
     sizes = zip(instance.groups, instance.group_sizes(n_gpus).tolist(), strict=True)
     capacities = tuple(
@@ -73,14 +63,14 @@ def _cache_shapes(
         capacities * (2 if rule.remembers_sent else 1),
         stale=rule.refresh_seconds > 0.0,
         recorded_blocks=recorded_blocks,
-        signals=rule.router in SIGNAL_ROUTERS,
+        signals=rule.sees_signals,
         scorers=len(rule.scorer_weights),
     )
 
 
 def fresh_state(
     instance: Instance,
-    rule: DispatchRule | EventDispatch,
+    rule: Rule,
     n_gpus: int,
     *,
     latencies: bool,
@@ -116,7 +106,7 @@ def fresh_state(
     settings["bill_own_tokens"] = own_tokens
     settings["steady"] = is_steady(instance)
     settings["prefill_queues"] = instance.n_classes
-    if rule.router in ARRIVAL_ROUTERS:
+    if rule.routes_on_arrival:
         settings["prefill_queues"] *= n_gpus
     settings["heap_slots"] = max(hardware.batch_slots for hardware in kinds)
     settings["quadratic_clock"] = any(_has_quadratic_clock(hardware) for hardware in kinds)

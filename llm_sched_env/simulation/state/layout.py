@@ -331,6 +331,9 @@ CLOCK = np.dtype(
         ("credit_time", _f8),  # next credit timer; inf: none
         ("credit_pair", _i8),
         ("next_index", _i8),  # of the next arriving request
+        ("first_recorded", _i8),  # place of request 0 in the recorded stream
+        ("unsent", _i8),  # request that an agent has to send to a GPU; -1: none
+        ("first_candidate", _i8),  # GPU that comes first for it among equal ones
         ("next_class", _i8),  # its class, unless it is recorded
         ("next_candidate", _i8),  # number of the next candidate for an arrival
         ("routing_draws", _i8),

@@ -16,6 +16,7 @@ from llm_sched_env.simulation.scheduling.availability import random_in_group, up
 from llm_sched_env.simulation.scheduling.control import fill_credit, set_controls
 from llm_sched_env.simulation.scheduling.dispatch import start_decode, start_prefill
 from llm_sched_env.simulation.scheduling.on_arrival import (
+    expect_whole_prefill,
     join_prefill_queue,
     routes_on_arrival,
 )
@@ -103,6 +104,8 @@ def _place_initial(
         _discard(state, request)
         return
     if which == PREFILL:
+        if routes_on_arrival(state):
+            expect_whole_prefill(state, gpu, request)
         start_prefill(state, log, gpu, request, 0.0)
     else:
         start_decode(state, log, gpu, request, 0.0)

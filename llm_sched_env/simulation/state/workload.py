@@ -76,7 +76,7 @@ def workload_tables(instance: Instance, stream: RequestStream | None = None) -> 
                 f"class {c.name!r}: sessions and shared_prefix",
                 (c.sessions, c.shared_prefix),
                 "a recorded stream of its requests",
-                "evaluate draws one for each replication",
+                "evaluate draws one for each replication, LLMSchedRouting-v0 one for each episode",
             )
     values: list[float] = []
     lengths = np.zeros((2, instance.n_classes), layout.LENGTHS)
