@@ -34,7 +34,6 @@ from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReadin
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.preparation import prepared_run
 from llm_sched_env.files.atomic import make_folder
-from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.state.layout import DECODE_START
@@ -87,7 +86,6 @@ def register(app: typer.Typer) -> None:
         require_extra("serving", "torch")
         if compare:
             require_extra("report", "matplotlib")
-        with_page = has_extra("matplotlib", "jinja2")
         wanted = chosen_policies(policy, policies, None)
         named = [(name, *resolve_policy(name)) for name in wanted]
         for name, label, rule in named:
@@ -122,18 +120,8 @@ def register(app: typer.Typer) -> None:
                 _print_replay(server, served, name)
                 if compare:
                     found.append((label, _validated(server, served, name, folder)))
-        if with_page:
-            planned = prepared_run(
-                named[0][0],
-                server.instance,
-                server.workers,
-                pricing=pricing,
-                horizon=server.seconds,
-                warmup=0.0,
-                trace=server.trace,
-                match_trace=bool(traces) and not keep_instance,
-            )
-            _write_report(requests, planned.run.cluster, found, out / "report.html")
+        matched = bool(traces) and not keep_instance
+        _write_report(server, requests, pricing, found, out / "report.html", matched=matched)
         if as_json:
             plain = [
                 {**result.to_dict(), **({"validation": found[k][1].to_dict()} if found else {})}
@@ -165,14 +153,29 @@ def _serve_one(server: Any, policy: str, pricing: str, folder: Path) -> Any:
 
 
 def _write_report(
+    server: Any,
     served: dict[str, Any],
-    cluster: Cluster,
+    pricing: str,
     validations: list[tuple[str, Validation]],
     path: Path,
+    *,
+    matched: bool,
 ) -> None:
-    """One page of all policies' runs."""
+    """One page of all policies' runs, where the extra ``report`` is installed."""
+    if not has_extra("matplotlib", "jinja2"):
+        return
     from llm_sched_env.reports.served_page import served_requests, write_served_page
 
+    planned = prepared_run(
+        "fcfs-immediate",  # all policies plan for the same cluster
+        server.instance,
+        server.workers,
+        pricing=pricing,
+        horizon=server.seconds,
+        warmup=0.0,
+        trace=server.trace,
+        match_trace=matched,
+    )
     requests = {}
     for label, run in served.items():
         begun = np.full(len(run.run), np.nan)
@@ -180,6 +183,7 @@ def _write_report(
         begun[run.decisions.request[starts]] = run.decisions.seconds[starts]
         requests[label] = served_requests(run.run, begun)
     results = [(label, run.evaluation) for label, run in served.items()]
+    cluster = planned.run.cluster
     write_served_page(results, requests, cluster, validations, given_command(), path)
     print_note(f"wrote {path}")
 

@@ -12,7 +12,12 @@ import numpy as np
 _LEAST_GAP = 0.085
 _LEAST_TAIL = 1e-3
 # Ticks of an axis of seconds that is wider than so many decades, in each of them.
-_STEPS = ((2.5, (1.0,)), (1.3, (1.0, 3.0)), (0.7, (1.0, 2.0, 5.0)), (0.35, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+_STEPS = (
+    (2.5, (1.0,)),
+    (1.3, (1.0, 3.0)),
+    (0.7, (1.0, 2.0, 5.0)),
+    (0.35, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+)
 
 
 def size_axis(axes: Any, sizes: Sequence[float]) -> None:

@@ -263,11 +263,11 @@ def scatter(
             axes.plot(own.x, own.y, marker(own.series), linestyle="", markersize=7, **style)
         if chosen is not None:
             axes.plot(*chosen, "o", markersize=15, color=INK, markerfacecolor="none")
+        _draw_levels(axes, levels)
         axes.set_xlabel(x_label)
         for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
             scale("log")
             seconds_axis(axis)
-        _draw_levels(axes, levels)
         counts = ", ".join(f"{len(own.x)} of {own.name}" for own in points if len(own.x))
         text = f"{title} against {x_label}: {counts}."
         if chosen is not None:

@@ -83,15 +83,13 @@ def write_scores(
 
 def run_facts(result: Evaluation) -> list[tuple[str, str]]:
     """Seeds, times and versions of a result."""
+    times = (
+        f"{result.replications} of {result.horizon:g} s, the first {result.warmup:g} s unmeasured"
+    )
+    seeds = f"{result.seed}: replication k draws from SeedSequence({result.seed}, spawn_key=(k,))"
     return [
-        (
-            "Seed",
-            f"{result.seed}; replication k draws from SeedSequence({result.seed}, spawn_key=(k,))",
-        ),
-        (
-            "Runs",
-            f"{result.replications} of {result.horizon:g} s, the first {result.warmup:g} s not measured",
-        ),
+        ("Seed", seeds),
+        ("Runs", times),
         ("Paid for", result.paid_for),
         ("Versions", versions_text(result.versions)),
     ]

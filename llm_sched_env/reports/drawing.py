@@ -13,6 +13,8 @@ import xml.etree.ElementTree as ET
 import zlib
 from typing import Any
 
+from typing_extensions import Self
+
 N_COLOURS = 8
 """Series with their own colour; further ones repeat them, with other markers and lines."""
 INK, FAINT, GRID, PAPER = "#010100", "#010200", "#010300", "#010400"
@@ -98,11 +100,11 @@ class Drawing:
             self._figure = Figure(figsize=(_WIDTH, _HEIGHT * height), layout="constrained")
             self.axes: Any = self._figure.subplots()
 
-    def __enter__(self) -> Drawing:
+    def __enter__(self) -> Self:
         self._style.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._style.__exit__(*error)
 
     def svg(self, description: str) -> str:
@@ -118,7 +120,7 @@ class Drawing:
 def _for_page(svg: bytes, description: str) -> str:
     """Drop what a page has no use for; colours by name; series marked; few decimals."""
     ET.register_namespace("", _SVG.strip("{}"))
-    root = ET.fromstring(svg)  # noqa: S314 - of Matplotlib, a moment ago
+    root = ET.fromstring(svg)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")

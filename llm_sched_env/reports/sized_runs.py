@@ -54,7 +54,7 @@ def case_sections(workload: Workload, candidate: Candidate, seed: int, title: st
         )
         for latency in LATENCIES
     }
-    run = run_of_requests(requests, candidate.n_gpus, told.end)
+    run = run_of_requests(requests, candidate.n_gpus, sample.duration)
     levels = plan_levels(told.cluster)
     several = len(workload.samples) > 1
     whose = f"Sample 0 of {len(workload.samples)}, seed {seed}." if several else "All requests."

@@ -68,14 +68,23 @@ def write_sizing(
     ]
     lead = "The best policy at each size. Shading: limits at the confidence that was asked for."
     sections = [Section("Attainment and cost over sizes", lead, charts, named)]
-    sections += [_policies(size.kind.name, size.rows, [asked]) for _, size in kinds]
+    sections.append(_policies([(size.kind.name, size.rows) for _, size in kinds], [asked]))
     cheapest = found.cheapest
     if cheapest is not None and cheapest.best is not None:
         sections += _chosen(workload, cheapest.kind, cheapest.best, seed)
     rows = [row for size in found.kinds for row in size.rows]
     facts = [*_facts(command, seed), ("Asked for", found.asked)]
-    report = Report(f"GPUs for {found.workload}", lines, sections, judged_table(rows), facts, notes)
-    write_report(report, path)
+    title, answer = f"GPUs for {found.workload}", [_headline(found), *lines]
+    write_report(Report(title, answer, sections, judged_table(rows), facts, notes), path)
+
+
+def _headline(found: Sizing) -> str:
+    """The answer in few words."""
+    cheapest = found.cheapest
+    if cheapest is None or cheapest.best is None:
+        return "No number of GPUs that was tried is enough."
+    best = cheapest.best
+    return f"Take {best.n_gpus} {cheapest.kind.name} under {best.policy}."
 
 
 def write_max_rate(
@@ -91,14 +100,18 @@ def write_max_rate(
     """Write the report of a highest rate; arguments as in :func:`write_sizing`."""
     bound = [Level(found.bound, "no scheduler sustains more", upright=True)]
     levels = [Level(required, "asked for"), *(bound if math.isfinite(found.bound) else [])]
-    section = _policies(f"{found.n_gpus} {found.kind.name}", found.rows, levels, by_rate=True)
-    sections = [section]
+    cluster = (f"{found.n_gpus} {found.kind.name}", found.rows)
+    sections = [_policies([cluster], levels, by_rate=True)]
     if found.best is not None:
         factor = found.best.rate / workload.rate
         sections += _chosen(workload.at_rate(factor), found.kind, found.best, seed)
     facts = [*_facts(command, seed), ("Asked for", found.asked)]
     title = f"The highest rate of {found.n_gpus} {found.kind.name}"
-    write_report(Report(title, lines, sections, judged_table(found.rows), facts, notes), path)
+    short = "No rate that was tried is sustained."
+    if found.best is not None:
+        short = f"{found.best.rate:.4g} requests/s, under {found.best.policy}."
+    answer = [short, *lines]
+    write_report(Report(title, answer, sections, judged_table(found.rows), facts, notes), path)
 
 
 def judged_table(rows: Sequence[Judged]) -> Table:
@@ -124,14 +137,19 @@ def _chosen(workload: Workload, kind: GpuKind, row: Judged, seed: int) -> list[S
 
 
 def _policies(
-    name: str, rows: Sequence[Judged], levels: Sequence[Level], *, by_rate: bool = False
+    clusters: Sequence[tuple[str, Sequence[Judged]]],
+    levels: Sequence[Level],
+    *,
+    by_rate: bool = False,
 ) -> Section:
-    """Every policy's share in time, over sizes or rates."""
-    labels = list(dict.fromkeys(row.policy for row in rows))
-    groups = [(k, label, [r for r in rows if r.policy == label]) for k, label in enumerate(labels)]
-    chart = _share_chart("Requests in time", groups, levels, by_rate=by_rate)
+    """Every policy's share in time, over sizes or rates, a chart a kind of GPU."""
+    labels = list(dict.fromkeys(row.policy for _, rows in clusters for row in rows))
+    charts = []
+    for name, rows in clusters:
+        groups = [(k, of, [r for r in rows if r.policy == of]) for k, of in enumerate(labels)]
+        charts.append(_share_chart(f"{name}: requests in time", groups, levels, by_rate=by_rate))
     lead = "Every policy that was tried, on the same requests."
-    return Section(f"Policies on {name}", lead, [chart], list(enumerate(labels)))
+    return Section("Policies", lead, charts, list(enumerate(labels)))
 
 
 def _share_chart(

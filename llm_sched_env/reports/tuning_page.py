@@ -64,8 +64,14 @@ def write_tuning_page(
         ("Seed", f"{seed}, of patience and routing; all settings serve the same requests"),
         ("Versions", versions_text(versions())),
     ]
+    hardware = chosen.kind.hardware
+    short = (
+        f"Take {hardware.batch_slots} batch slots and chunks of {hardware.chunk_tokens} tokens "
+        f"under {chosen.policy}, on {chosen.n_gpus} GPU{'s' if chosen.n_gpus > 1 else ''}."
+    )
     write_report(
-        Report(f"Settings for {found.workload}", lines, sections, table, facts, notes), path
+        Report(f"Settings for {found.workload}", [short, *lines], sections, table, facts, notes),
+        path,
     )
 
 

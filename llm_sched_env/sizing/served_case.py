@@ -112,12 +112,10 @@ class CaseTimes:
 
     Attributes:
         cluster: what the policy planned for.
-        end: of the run, s.
         times: by kind of event and request, s; NaN for what did not happen; shape (kinds, K).
     """
 
     cluster: Cluster
-    end: float
     times: np.ndarray
 
 
@@ -140,7 +138,7 @@ def case_times(workload: Workload, case: Case) -> CaseTimes:
     )
     changes = _scaled(case, plan) + plan_changes(case.rule, plan, n, end)
     run_under_plans(simulation.batch, changes, 0.0, end)
-    return CaseTimes(cluster, end, _times(simulation.events(), len(sample)))
+    return CaseTimes(cluster, _times(simulation.events(), len(sample)))
 
 
 @lru_cache(maxsize=32)
