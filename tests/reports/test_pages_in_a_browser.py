@@ -247,3 +247,13 @@ def test_the_same_command_writes_the_same_bytes(tmp_path, run):
     page = (tmp_path / "report.html").read_bytes()
     assert run(*words)[0] == 0
     assert (tmp_path / "report.html").read_bytes() == page
+
+
+def test_the_browser_hears_errors_and_requests(chromium, tmp_path):
+    """What the checks above rely on."""
+    path = tmp_path / "bad.html"
+    path.write_text("<img src='nowhere.png'><script>throw new Error('no')</script>")
+    with opened(chromium, path) as found:
+        found.page.wait_for_load_state("load")
+        assert any("no" in error for error in found.errors)
+        assert (tmp_path / "nowhere.png").as_uri() in found.requests
