@@ -19,6 +19,11 @@ VECTOR_HEADER = ("environment", "env steps/s", "least", "greatest", "it / SyncVe
 DECISION_HEADER = ("environment", "decisions/s", *VECTOR_HEADER[2:])
 COST_HEADER = ("n", "ns per event", "least", "greatest", "floors")
 
+_COST_CAPTION = (
+    "*What to see: how little an event costs more on many GPUs than on few; where lines rise, the "
+    "state no longer fits into the caches of the processor.*"
+)
+
 
 def write_csv(rows: Sequence[Any], path: Path) -> None:
     """Dataclass rows with their fields as the header; numbers in full precision."""
@@ -86,7 +91,8 @@ def write_speed_page(
     )
     if costs:
         lines += ["", "## Cost per event", "", *_markdown(COST_HEADER, cost_cells(costs), 0), ""]
-        lines += ["![nanoseconds per event against the number of GPUs](cost_per_event.png)", ""]
+        lines += ["![nanoseconds per event against the number of GPUs](cost_per_event.png)"]
+        lines += [_COST_CAPTION, ""]
         lines += ["Clusters start near the fluid plan; the last column is in events of the floor."]
     if memory is not None:
         lines += ["", memory_line(memory)]

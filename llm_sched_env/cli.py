@@ -35,6 +35,7 @@ from llm_sched_env.commands import (
     validate,
     watch,
 )
+from llm_sched_env.commands.options import remember_command
 from llm_sched_env.errors import LLMSchedError
 from llm_sched_env.evaluation.versions import version_line
 from llm_sched_env.plugins.user_code import user_error_line
@@ -121,6 +122,7 @@ def run(commands: typer.Typer, program: str, arguments: list[str] | None = None)
     debug = DEBUG in words[: words.index("--")] if "--" in words else DEBUG in words
     try:
         given = [word for word in words if word != DEBUG] or ["--help"]
+        remember_command(program, given)
         code = commands(given, standalone_mode=False)
         sys.stdout.flush()  # a full disk may show only now
     except (typer.Abort, KeyboardInterrupt):

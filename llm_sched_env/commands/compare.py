@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,6 +22,7 @@ from llm_sched_env.commands.options import (
     TraceOption,
     WorkersOption,
     agent_files,
+    given_command,
     integers,
     messages,
     names,
@@ -44,6 +45,7 @@ from llm_sched_env.evaluation.comparison import (
     count_runs,
     markdown_table,
     rows,
+    runs_behind,
     settings_notes,
     write_csv,
 )
@@ -104,8 +106,9 @@ def register(app: typer.Typer) -> None:
         An interrupted run resumes: finished parts are cached in cells/.
         """
         executor = Executor(jobs, backend, ray_address)
-        require_extra("report", "matplotlib", "plotly")
-        from llm_sched_env.evaluation.report import write_figure, write_page
+        require_extra("report", "matplotlib", "jinja2")
+        from llm_sched_env.evaluation.report import write_figure
+        from llm_sched_env.reports.comparison_page import write_comparison
 
         _check_runs(pricing, revenue, horizon, warmup, replications, seed)
         workloads = _workloads(instance, gpus, trace_paths(trace), trace_gpus)
@@ -113,19 +116,22 @@ def register(app: typer.Typer) -> None:
         check_runs(workloads, competitors)
         executor.connect()
         folder = output_folder(out)
+        settings: dict[str, Any] = {
+            "pricing": pricing,
+            "revenue": revenue,
+            "slos": objectives(slo, sli),
+            "horizon": horizon,
+            "warmup": warmup,
+            "seed": seed,
+        }
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=messages) as progress:
             task = progress.add_task("", total=count_runs(workloads, competitors))
             results = compare(
                 workloads,
                 competitors,
-                pricing=pricing,
-                revenue=revenue,
-                slos=objectives(slo, sli),
-                horizon=horizon,
-                warmup=warmup,
+                **settings,
                 replications=replications,
-                seed=seed,
                 executor=executor,
                 cache=folder / "cells",
                 on_result=lambda text: progress.update(task, advance=1, description=text),
@@ -137,7 +143,8 @@ def register(app: typer.Typer) -> None:
         text = table + "\n\n" + "\n".join(f"{note}  " for note in notes) + "\n"
         write_whole(folder / "table.md", text)
         write_figure(rows(results), folder / "figure.png")
-        write_page(rows(results), notes, folder / "report.html")
+        runs = runs_behind(workloads, competitors, results, **settings)
+        write_comparison(results, runs, notes, given_command(), folder / "report.html")
         if as_json:
             print_json({"results": rows(results), "notes": notes})
         else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,10 +22,13 @@ from llm_sched_env.commands.options import (
     SeedOption,
     SloOption,
     TraceOption,
+    given_command,
     objectives,
+    output_folder,
     print_lines,
     print_note,
     print_table,
+    require_extra,
     trace_paths,
 )
 from llm_sched_env.commands.several_policies import (
@@ -35,14 +39,21 @@ from llm_sched_env.commands.several_policies import (
     run_all,
     share_text,
 )
-from llm_sched_env.commands.static_priority import PriorityOption, ReserveOption, with_order
+from llm_sched_env.commands.static_priority import (
+    PriorityOption,
+    ReserveOption,
+    ordered_policy,
+    with_order,
+)
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.comparison import write_csv
 from llm_sched_env.evaluation.deadline_attainment import REASONS
 from llm_sched_env.evaluation.evaluate import evaluate as run
 from llm_sched_env.evaluation.executor import Executor
+from llm_sched_env.evaluation.preparation import PreparedRun, prepared_run
 from llm_sched_env.evaluation.results import Evaluation
-from llm_sched_env.files.atomic import require_writable
+from llm_sched_env.files.atomic import require_writable, write_whole
 from llm_sched_env.workloads.generated import requests_of_run
 
 _ENDS = (("least", min), ("most", max))
@@ -95,6 +106,9 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="joblib or ray: replications in processes, also of Python policies."),
         ] = None,
         ray_address: RayAddressOption = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Folder for report.html, results.csv and results.json.")
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Run a policy: its share of R*, occupancies, latencies, abandonment."""
@@ -106,19 +120,25 @@ def register(app: typer.Typer) -> None:
         wanted = chosen_policies(policy, policies, None)
         if save_requests is not None:
             require_writable(save_requests)
+        if out is not None:
+            require_extra("report", "matplotlib", "jinja2")
+            output_folder(out)
         spread = backend is not None or ray_address is not None
+        served: dict[str, Any] = {
+            "instance": instance,
+            "n_gpus": gpus,
+            "pricing": pricing,
+            "revenue": revenue,
+            "slos": objectives(slo, sli),
+            "seed": seed,
+            "trace": reading.load_if_given(trace_paths(trace)),
+            "match_trace": not keep_instance,
+            "billing": billing,
+        }
         evaluate_one = partial(
             run,
-            instance=instance,
-            n_gpus=gpus,
-            pricing=pricing,
-            revenue=revenue,
-            slos=objectives(slo, sli),
+            **served,
             replications=replications,
-            seed=seed,
-            trace=reading.load_if_given(trace_paths(trace)),
-            match_trace=not keep_instance,
-            billing=billing,
             jobs=jobs,
             executor=Executor(jobs, backend or "joblib", ray_address) if spread else None,
         )
@@ -130,6 +150,30 @@ def register(app: typer.Typer) -> None:
         print_results(results, print_evaluation, as_table=policies is not None, as_json=as_json)
         if results[0].note:
             print_note(f"note: {results[0].note}")
+        if out is not None:
+            policies_run = [ordered_policy(name, priority, reserve) for name in wanted]
+            _write(results, policies_run, served, out)
+
+
+def _write(
+    results: list[Evaluation], policies: list[Any], served: dict[str, Any], out: Path
+) -> None:
+    """report.html, results.csv and results.json."""
+    from llm_sched_env.reports.comparison_page import write_comparison
+
+    labelled = [(result.policy, result) for result in results]
+    by_label = dict(zip([label for label, _ in labelled], policies, strict=True))
+    times = {"horizon": results[0].horizon, "warmup": results[0].warmup}
+
+    def prepare(label: str, *_: Any) -> PreparedRun:
+        return prepared_run(by_label[label], **served, **times)
+
+    write_csv(labelled, out / "results.csv")
+    plain = {"results": [result.to_dict() for result in results]}
+    write_whole(out / "results.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    notes = [result.note for result in results[:1] if result.note]
+    write_comparison(labelled, prepare, notes, given_command(), out / "report.html")
+    print_note(f"wrote report.html, results.csv, results.json to {out}")
 
 
 def print_evaluation(result: Evaluation) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any
@@ -62,8 +64,20 @@ ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
 _HEADER_WIDTH = 7
 
+_GIVEN: ContextVar[tuple[str, ...]] = ContextVar("the command that runs", default=())
+
 messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
+
+
+def remember_command(program: str, words: Sequence[str]) -> None:
+    """Keep what was typed, for reports that say how they were made."""
+    _GIVEN.set((*program.split(), *words))
+
+
+def given_command() -> str:
+    """What was typed, as a shell takes it."""
+    return shlex.join(_GIVEN.get())
 
 
 def print_note(text: str) -> None:
@@ -158,14 +172,18 @@ def numbers(option: str, text: str) -> list[float]:
 
 def require_extra(extra: str, *modules: str) -> None:
     """Fail in one line when an optional dependency is not installed."""
-    from importlib.util import find_spec
-
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
+    if missing := [module for module in modules if not has_extra(module)]:
         raise ConfigurationError(
             f"This command needs {', '.join(missing)} of the extra {extra!r}; install it with "
             f"`pip install 'llm-sched-env[{extra}]' -c constraints.txt`."
         )
+
+
+def has_extra(*modules: str) -> bool:
+    """Whether these modules of optional dependencies are installed."""
+    from importlib.util import find_spec
+
+    return all(find_spec(module) is not None for module in modules)
 
 
 def output_folder(path: Path) -> Path:

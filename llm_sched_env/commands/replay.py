@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -26,8 +25,12 @@ from llm_sched_env.commands.several_policies import (
     run_all,
 )
 from llm_sched_env.commands.static_priority import PriorityOption, ReserveOption, with_order
-from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
-from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.commands.trace_options import (
+    KeepInstanceOption,
+    PlanWindowOption,
+    TraceReading,
+    reads_traces,
+)
 from llm_sched_env.evaluation.evaluate import evaluate
 
 DEFAULT_POLICY = "trunk-reservation"
@@ -60,13 +63,7 @@ def register(app: typer.Typer) -> None:
             float | None, typer.Option(help="Seconds to replay (default: until the last arrival).")
         ] = None,
         keep_instance: KeepInstanceOption = False,
-        plan_window: Annotated[
-            str | None,
-            typer.Option(
-                help="Plan for the arrivals in A,B seconds, such as those before --window.",
-                metavar="A,B",
-            ),
-        ] = None,
+        plan_window: PlanWindowOption = None,
         billing: BillingOption = None,
         seed: SeedOption = 0,
         as_json: JsonOption = False,
@@ -76,14 +73,7 @@ def register(app: typer.Typer) -> None:
         The policy is trunk-reservation unless one is named.
         """
         wanted = chosen_policies(policy, policies, DEFAULT_POLICY)
-        if plan_window is not None and reading.rate is not None:
-            raise ConfigurationError(
-                "`--rate` cannot be combined with `--plan-window`; "
-                "use `--speed`, which scales both."
-            )
-        planned_on = None
-        if plan_window is not None:
-            planned_on = dataclasses.replace(reading, window=plan_window).load(traces)
+        planned_on = reading.planned_on(plan_window, traces)
         evaluate_one = partial(
             evaluate,
             instance=instance,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from llm_sched_env.commands.evaluate import print_evaluation
@@ -15,6 +16,8 @@ from llm_sched_env.commands.options import (
     JsonOption,
     PricingOption,
     SeedOption,
+    given_command,
+    has_extra,
     print_json,
     print_lines,
     print_note,
@@ -29,9 +32,11 @@ from llm_sched_env.commands.several_policies import (
 )
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
+from llm_sched_env.evaluation.preparation import prepared_run
 from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
+from llm_sched_env.simulation.state.layout import DECODE_START
 from llm_sched_env.validation.report import figure_rows, write_validation
 from llm_sched_env.validation.validate import Validation, validate
 
@@ -103,7 +108,7 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             clock=clock,
         )
-        results, found = [], []
+        results, found, requests = [], [], {}
         with server, _stopped_by_signals():
             for name, label, _ in named:
                 folder = out if len(named) == 1 else out / label
@@ -111,9 +116,12 @@ def register(app: typer.Typer) -> None:
                 if served.evaluation is None:
                     raise KeyboardInterrupt
                 results.append(served.evaluation)
+                requests[label] = served
                 _print_replay(server, served, name)
                 if compare:
                     found.append((label, _validated(server, served, name, folder)))
+        matched = bool(traces) and not keep_instance
+        _write_report(server, requests, pricing, found, out / "report.html", matched=matched)
         if as_json:
             plain = [
                 {**result.to_dict(), **({"validation": found[k][1].to_dict()} if found else {})}
@@ -142,6 +150,42 @@ def _serve_one(server: Any, policy: str, pricing: str, folder: Path) -> Any:
     names = write_served(folder, served.run, served.iterations, served.decisions)
     print_note(f"wrote {', '.join(str(folder / name) for name in names)}")
     return served
+
+
+def _write_report(
+    server: Any,
+    served: dict[str, Any],
+    pricing: str,
+    validations: list[tuple[str, Validation]],
+    path: Path,
+    *,
+    matched: bool,
+) -> None:
+    """One page of all policies' runs, where the extra ``report`` is installed."""
+    if not has_extra("matplotlib", "jinja2"):
+        return
+    from llm_sched_env.reports.served_page import served_requests, write_served_page
+
+    planned = prepared_run(
+        "fcfs-immediate",  # all policies plan for the same cluster
+        server.instance,
+        server.workers,
+        pricing=pricing,
+        horizon=server.seconds,
+        warmup=0.0,
+        trace=server.trace,
+        match_trace=matched,
+    )
+    requests = {}
+    for label, run in served.items():
+        begun = np.full(len(run.run), np.nan)
+        starts = run.decisions.kind == DECODE_START
+        begun[run.decisions.request[starts]] = run.decisions.seconds[starts]
+        requests[label] = served_requests(run.run, begun)
+    results = [(label, run.evaluation) for label, run in served.items()]
+    cluster = planned.run.cluster
+    write_served_page(results, requests, cluster, validations, given_command(), path)
+    print_note(f"wrote {path}")
 
 
 def _print_replay(server: Any, served: Any, policy: str) -> None:

@@ -12,6 +12,7 @@ from llm_sched_env.commands.options import (
     JsonOption,
     RayAddressOption,
     SeedOption,
+    given_command,
     names,
     output_folder,
     print_json,
@@ -112,7 +113,8 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None,
             typer.Option(
-                help="Folder for answer.md, rows.csv and figure.png; a run resumes there."
+                help="Folder for report.html, answer.md, rows.csv and figure.png; a run resumes "
+                "there."
             ),
         ] = None,
         as_json: JsonOption = False,
@@ -139,7 +141,7 @@ def register(app: typer.Typer) -> None:
             default_rate=rate_as_given(instance, gpus) if highest_rate else None,
         )
         if out is not None:
-            require_extra("report", "matplotlib")
+            require_extra("report", "matplotlib", "jinja2")
             output_folder(out)
         wanted = names("--policies", policies)
         _check_cluster(kinds, gpus, highest_rate=highest_rate)
@@ -161,7 +163,9 @@ def register(app: typer.Typer) -> None:
                 )
         notes = _notes(kinds, workload)
         if out is not None:
-            _write(found, notes, asked.share(workload.rate), out)
+            share = asked.share(workload.rate)
+            _write(found, notes, share, out)
+            _write_report(found, workload, notes, share, seed, out)
         if as_json:
             print_json({**found.to_dict(), "notes": notes})
         else:
@@ -221,3 +225,22 @@ def _write(found: Sizing | MaxRate, notes: list[str], share: float, out: Path) -
     else:
         write_size_figure(found, out / "figure.png")
     print_note(f"wrote answer.md, rows.csv, figure.png to {out}")
+
+
+def _write_report(
+    found: Sizing | MaxRate,
+    workload: Workload,
+    notes: list[str],
+    share: float,
+    seed: int,
+    out: Path,
+) -> None:
+    """report.html."""
+    from llm_sched_env.reports.sizing_page import write_max_rate, write_sizing
+
+    lines, command, path = _lines(found), given_command(), out / "report.html"
+    if isinstance(found, MaxRate):
+        write_max_rate(found, workload, share, lines, notes, command, seed, path)
+    else:
+        write_sizing(found, workload, lines, notes, command, seed, path)
+    print_note(f"wrote {path}")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -21,6 +21,14 @@ from llm_sched_env.workloads.traces import load_traces
 
 KeepInstanceOption = Annotated[
     bool, typer.Option(help="Plan for the instance as it is, with the trace's classes by name.")
+]
+
+PlanWindowOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Plan for the arrivals in A,B seconds, such as those before --window.",
+        metavar="A,B",
+    ),
 ]
 
 
@@ -71,6 +79,17 @@ class TraceReading:
             print_note(note)
         return trace
 
+    def planned_on(self, window: str | None, paths: Sequence[Path]) -> Trace | None:
+        """What a policy plans for in place of the requests, of ``--plan-window``; None without."""
+        if window is None:
+            return None
+        if self.rate is not None:
+            raise ConfigurationError(
+                "`--rate` cannot be combined with `--plan-window`; "
+                "use `--speed`, which scales both."
+            )
+        return dataclasses.replace(self, window=window).load(paths)
+
     def load_if_given(self, paths: Sequence[Path]) -> Trace | None:
         """As :meth:`load`; without files no option may be set."""
         if paths:
@@ -82,19 +101,29 @@ class TraceReading:
         return None
 
 
-def reads_traces(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :class:`TraceReading` in place of its argument ``reading``."""
+def reads_traces(
+    command: Callable[..., None], speed_option: str = "--speed"
+) -> Callable[..., None]:
+    """Give a command the options of :class:`TraceReading` in place of its argument ``reading``.
+
+    Args:
+        command: whose signature is extended.
+        speed_option: what the option of the speed is called, where another has its usual name.
+    """
     own = [
         parameter
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
         if parameter.name != "reading"
     ]
-    shared = list(inspect.signature(TraceReading, eval_str=True).parameters.values())
+    shared = [
+        _renamed(parameter, speed_option) if parameter.name == "speed" else parameter
+        for parameter in inspect.signature(TraceReading, eval_str=True).parameters.values()
+    ]
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        options = {parameter.name: arguments.pop(parameter.name) for parameter in shared}
-        command(**arguments, reading=TraceReading(**options))
+        options = [arguments.pop(parameter.name) for parameter in shared]
+        command(**arguments, reading=TraceReading(*options))
 
     # Typer reads both: with them it sees one flat list of options.
     parameters = [
@@ -103,6 +132,14 @@ def reads_traces(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _renamed(parameter: inspect.Parameter, option: str) -> inspect.Parameter:
+    """The parameter under the name that its option is called."""
+    kind, given = get_args(parameter.annotation)
+    renamed = Annotated[kind, typer.Option(option, help=given.help)]
+    name = option.removeprefix("--").replace("-", "_")
+    return parameter.replace(name=name, annotation=renamed)
 
 
 def _time_unit(text: str | None) -> str | dict[str, str] | None:

@@ -12,6 +12,7 @@ from llm_sched_env.commands.options import (
     JsonOption,
     RayAddressOption,
     SeedOption,
+    given_command,
     integers,
     names,
     numbers,
@@ -112,8 +113,8 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None,
             typer.Option(
-                help="Folder for answer.md, chosen.toml, flags.sh, rows.csv and front.png; a run "
-                "resumes there."
+                help="Folder for report.html, answer.md, chosen.toml, flags.sh, rows.csv and "
+                "front.png; a run resumes there."
             ),
         ] = None,
         as_json: JsonOption = False,
@@ -154,7 +155,7 @@ def register(app: typer.Typer) -> None:
             )
         ]
         if out is not None:
-            require_extra("report", "matplotlib")
+            require_extra("report", "matplotlib", "jinja2")
             output_folder(out)
         with case_runs(executor, out, "tune") as runs:
             found = search(workload, ways, asked, seed=seed, runs=runs)
@@ -162,7 +163,12 @@ def register(app: typer.Typer) -> None:
         notes = [f"{chosen.name}: {note}." for note in extrapolation_notes(chosen, workload)]
         lines = [tuning_answer(found), how_it_was_found(found)]
         if out is not None:
+            from llm_sched_env.reports.tuning_page import write_tuning_page
+
             written = write_tuning(found, workload, lines, notes, out)
+            page = out / "report.html"
+            write_tuning_page(found, workload, lines, notes, given_command(), seed, page)
+            written.append(page.name)
             print_note(f"wrote {', '.join(written)} to {out}")
         if as_json:
             print_json({**found.to_dict(), "flags": flags_text(found.chosen), "notes": notes})

@@ -18,6 +18,7 @@ from llm_sched_env.evaluation.evaluation_cache import (
 )
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.measurement import LONG_RUN, checked_times, common_period
+from llm_sched_env.evaluation.preparation import PreparedRun, prepared_run
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.files.atomic import write_rows
 from llm_sched_env.model.instance import Instance
@@ -172,6 +173,41 @@ def compare(
         results[k] = result
         tell(k)
     return [(competitor.label, results[k]) for k, (_, competitor) in enumerate(pairs)]
+
+
+def runs_behind(
+    workloads: Sequence[ComparedWorkload],
+    competitors: Sequence[Competitor],
+    results: Sequence[tuple[str, Evaluation]],
+    *,
+    horizon: float | None = None,
+    warmup: float | None = None,
+    **settings: Any,
+) -> Callable[[str, str, int], PreparedRun]:
+    """What gives the run of a label, on an instance by its name, at a size.
+
+    Args:
+        workloads: of :func:`compare`, and the other arguments likewise.
+        competitors: the columns.
+        results: what it returned.
+        horizon: as it was given.
+        warmup: likewise.
+        settings: ``pricing``, ``revenue``, ``slos`` and ``seed``.
+    """
+    tasks = {
+        (label, result.instance, result.n_gpus): _Task.of(
+            workload, competitor, settings, (horizon, warmup)
+        )
+        for (workload, competitor), (label, result) in zip(
+            _pairs(workloads, competitors), results, strict=True
+        )
+    }
+
+    def prepare(label: str, instance: str, n_gpus: int) -> PreparedRun:
+        task = tasks[label, instance, n_gpus]
+        return prepared_run(task.policy, **task.arguments)
+
+    return prepare
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, one_of
+from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.evaluation.cache_results import CacheResult, cached_share
 from llm_sched_env.evaluation.deadline_attainment import DeadlineAttainment
 from llm_sched_env.evaluation.executor import Executor
+from llm_sched_env.evaluation.latency_distribution import latency_quantiles
 from llm_sched_env.evaluation.measurement import Measurement
+from llm_sched_env.evaluation.preparation import prepared_run
 from llm_sched_env.evaluation.results import ClassResult, DecisionTime, Estimate, Evaluation
-from llm_sched_env.evaluation.scenario import GeneratedConversations, scenario
 from llm_sched_env.evaluation.slo_attainment import (
     decode_tpot,
     measured_indicators,
@@ -26,18 +27,15 @@ from llm_sched_env.evaluation.slo_attainment import (
     slo_attainment,
 )
 from llm_sched_env.evaluation.versions import versions
-from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.planning import PRICINGS, ServiceLevel
 from llm_sched_env.plugins.deprecated_names import renamed_arguments
-from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.runs import (
     CompiledRuns,
     PythonRuns,
     Replications,
     Run,
     require_memory_of_runs,
-    runs_of,
 )
 from llm_sched_env.policies.timing import covered_seconds
 from llm_sched_env.simulation.events.metrics import (
@@ -132,39 +130,27 @@ def evaluate(
     started = time.perf_counter()
     replications = checked_integer("replications", replications)
     jobs = checked_integer("jobs", jobs if jobs is not None else available_processors())
-    if revenue not in REVENUES:
-        raise ConfigurationError("revenue", revenue, one_of(REVENUES))
-    seed = checked_integer("seed", seed, least=0)
-    name, resolved = resolve_policy(policy)
-    runs = runs_of(resolved)
-    served = scenario(
+    prepared = prepared_run(
+        policy,
         instance,
         n_gpus,
-        pricing,
-        slos,
+        pricing=pricing,
+        revenue=revenue,
+        slos=slos,
+        horizon=horizon,
+        warmup=warmup,
+        seed=seed,
         trace=trace,
         speed=speed,
         match_trace=match_trace,
         planned_on=planned_on,
         billing=billing,
+        machine=machine,
     )
-    measured = served.measured(horizon, warmup, runs.interval)
-    cluster = served.planned(measured)
-    require_memory_of_runs(runs, cluster, replications, jobs)
-    _ = cluster.plan  # solved here, once for all replications wherever they run
-    bound = cluster.bound(measured.bounded)
-    run = Run(
-        cluster,
-        measured.horizon,
-        measured.warmup,
-        seed,
-        served.stream(measured.horizon),
-        billing,
-        measured.pays_earlier_arrivals,
-        revenue,
-        served.conversations if isinstance(served, GeneratedConversations) else None,
-        machine,
-    )
+    runs, run = prepared.runs, prepared.run
+    require_memory_of_runs(runs, run.cluster, replications, jobs)
+    _ = run.cluster.plan  # solved here, once for all replications wherever they run
+    bound = prepared.bound()
     if machine is not None:
         _require_one_run(replications, trace)
         ran = runs.replication(run, 0)
@@ -173,7 +159,7 @@ def evaluate(
     else:
         ran = _replications_by_executor(runs, run, replications, executor)
     wall = time.perf_counter() - started
-    return _summarize(run, name, measured, bound, ran, wall)
+    return _summarize(run, prepared.name, prepared.measured, bound, ran, wall)
 
 
 def _require_one_run(replications: int, trace: Any) -> None:
@@ -255,6 +241,7 @@ def _summarize(
         decision_milliseconds=DecisionTime.of(np.array(thinking)) if thinking else None,
         revenue=run.revenue,
         goodput_rate=estimate(np.array([m.revenue_rate(pricing, "goodput") for m in metrics])),
+        latency_quantiles=latency_quantiles(metrics),
     )
 
 

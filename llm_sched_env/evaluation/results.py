@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,8 @@ class Evaluation:
             to its last, decisions of a Python policy included: no planning, loading or compiling.
         decision_milliseconds: cost of a decision of a Python policy; None for a compiled rule.
         caches: what prefix caches were good for; None where no GPU has one.
+        latency_quantiles: the distributions of ``ttft``, ``tpot`` and ``e2e`` by class, and last of
+            all, s: :func:`.latency_quantiles`.
         note: what a reader must know, such as an overloaded plan without abandonment.
 
     Example:
@@ -203,6 +205,7 @@ class Evaluation:
     revenue: str = "all"
     goodput_rate: Estimate | None = None
     caches: CacheResult | None = None
+    latency_quantiles: dict[str, np.ndarray] = field(default_factory=dict)
 
     slis = renamed_property("slis", "slos")
     token_time = renamed_property("token_time", "decode_tpot")

@@ -101,6 +101,11 @@ class Run:
         """Streams of a replication."""
         return replication_seed(self.seed, replication)
 
+    def policy_rng(self, replication: int) -> np.random.Generator:
+        """What a policy in Python draws from in a replication."""
+        seed = np.random.SeedSequence(self.seed, spawn_key=(replication, _POLICY_STREAM))
+        return np.random.default_rng(seed)
+
 
 class Replications(NamedTuple):
     """What replications measured.
@@ -269,9 +274,7 @@ class PythonRuns:
         return action
 
     def _reset_policy(self, run: Run, replication: int) -> None:
-        seed = np.random.SeedSequence(run.seed, spawn_key=(replication, _POLICY_STREAM))
-        rng = np.random.default_rng(seed)
-        cluster = run.cluster
+        rng, cluster = run.policy_rng(replication), run.cluster
         with user_code(_named(self.policy)):
             self.policy.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
 

@@ -103,6 +103,24 @@ def serve_case(workload: Workload, case: Case) -> CaseResult:
     Raises:
         PlanError: if there is no plan for the requests.
     """
+    return _told_by(case_times(workload, case).times, workload, case.sample)
+
+
+@dataclass(frozen=True, eq=False)
+class CaseTimes:
+    """When what happened in a case.
+
+    Attributes:
+        cluster: what the policy planned for.
+        times: by kind of event and request, s; NaN for what did not happen; shape (kinds, K).
+    """
+
+    cluster: Cluster
+    times: np.ndarray
+
+
+def case_times(workload: Workload, case: Case) -> CaseTimes:
+    """Run a case, request by request; raises PlanError as :func:`serve_case` does."""
     load_engine()
     sample, n = workload.samples[case.sample], case.n_gpus
     cluster = _cluster(workload, case.hardware, n, case.sample)
@@ -120,8 +138,7 @@ def serve_case(workload: Workload, case: Case) -> CaseResult:
     )
     changes = _scaled(case, plan) + plan_changes(case.rule, plan, n, end)
     run_under_plans(simulation.batch, changes, 0.0, end)
-    times = _times(simulation.events(), len(sample))
-    return _told_by(times, workload, case.sample)
+    return CaseTimes(cluster, _times(simulation.events(), len(sample)))
 
 
 @lru_cache(maxsize=32)

@@ -18,8 +18,7 @@ from llm_sched_env.planning.cluster import Cluster
 from llm_sched_env.plugins.user_code import user_code
 from llm_sched_env.policies.registry import PythonPolicy, resolve_policy
 from llm_sched_env.policies.rolling_horizon import plan_changes, planned_simulation, run_under_plans
-from llm_sched_env.policies.runs import PythonRuns
-from llm_sched_env.simulation.events.random_streams import replication_seed
+from llm_sched_env.policies.runs import CompiledRuns, PythonRuns, Run, runs_of
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.state.layout import EngineState
 
@@ -58,34 +57,43 @@ def live_cluster(policy: Any, cluster: Cluster, horizon: float, seed: int) -> Li
         5.0
     """
     name, resolved = resolve_policy(policy)
-    streams = replication_seed(seed, 0)
-    if isinstance(resolved, DispatchRule):
-        return _UnderRule(name, resolved, cluster, horizon, streams)
-    runs = PythonRuns.of(resolved)
+    run = Run(cluster, horizon, 0.0, seed, None, None, True, "all")  # noqa: FBT003 - a field
+    return live_run(name, runs_of(resolved), run)
+
+
+def live_run(name: str, runs: CompiledRuns | PythonRuns, run: Run) -> LiveCluster:
+    """Replication 0 of a run, event by event what an evaluation simulates.
+
+    Args:
+        name: of the policy.
+        runs: how it is run.
+        run: cluster, horizon, seed and requests.
+    """
+    if isinstance(runs, CompiledRuns):
+        return _UnderRule(name, runs.rule, run)
+    cluster = run.cluster
     with user_code(f"policy {name}"):
-        rng = np.random.default_rng(seed)
-        resolved.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
+        runs.policy.reset(cluster.instance, cluster.plan, cluster.n_gpus, run.policy_rng(0))
     live = _LIVE[runs.control]
-    control = live.control(runs.arguments, cluster, horizon)
-    return live(name, resolved, control, streams)
+    return live(name, runs.policy, live.control(runs.arguments, run), run.seed_of(0))
 
 
 class _UnderRule:
     """Under a compiled rule that goes by the plan, or by plans that are known in advance."""
 
-    def __init__(
-        self,
-        name: str,
-        rule: DispatchRule,
-        cluster: Cluster,
-        horizon: float,
-        seed: np.random.SeedSequence,
-    ) -> None:
+    def __init__(self, name: str, rule: DispatchRule, run: Run) -> None:
         self.name = name
+        plan, n_gpus = run.cluster.plan, run.cluster.n_gpus
         self._simulation = planned_simulation(
-            cluster.instance, rule, cluster.plan, cluster.n_gpus, seed
+            run.cluster.instance,
+            rule,
+            plan,
+            n_gpus,
+            run.seed_of(0),
+            stream=run.stream_of(0),
+            billing=run.billing,
         )
-        self._changes = plan_changes(rule, cluster.plan, cluster.n_gpus, horizon)
+        self._changes = plan_changes(rule, plan, n_gpus, run.horizon)
 
     @property
     def state(self) -> EngineState:
@@ -127,11 +135,12 @@ class _AtIntervals(_UnderAgent):
     """It acts once an interval."""
 
     @staticmethod
-    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> IntervalControl:
+    def control(arguments: dict[str, Any], run: Run) -> IntervalControl:
+        cluster = run.cluster
         chosen = IntervalConfiguration.validated(
-            cluster.instance, cluster.n_gpus, horizon=horizon, **arguments
+            cluster.instance, cluster.n_gpus, horizon=run.horizon, **arguments
         )
-        return IntervalControl(dataclasses.replace(chosen, cluster=cluster))
+        return IntervalControl(dataclasses.replace(chosen, cluster=cluster), **run.mechanics(0))
 
     def advance(self, until: float) -> None:
         control = self._control
@@ -161,9 +170,9 @@ class _AtEvents(_AtDecisions):
     """At every event."""
 
     @staticmethod
-    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> EventControl:
-        chosen = EventConfiguration.validated(horizon=horizon, **arguments)
-        return EventControl(dataclasses.replace(chosen, cluster=cluster))
+    def control(arguments: dict[str, Any], run: Run) -> EventControl:
+        chosen = EventConfiguration.validated(horizon=run.horizon, **arguments)
+        return EventControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics(0))
 
 
 class _AtArrivals(_AtDecisions):
@@ -173,9 +182,9 @@ class _AtArrivals(_AtDecisions):
         self._control.start(0, seed, end=0.0)  # not yet up to the first arrival
 
     @staticmethod
-    def control(arguments: dict[str, Any], cluster: Cluster, horizon: float) -> RoutingControl:
-        chosen = RoutingConfiguration.validated(horizon=horizon, **arguments)
-        return RoutingControl(dataclasses.replace(chosen, cluster=cluster))
+    def control(arguments: dict[str, Any], run: Run) -> RoutingControl:
+        chosen = RoutingConfiguration.validated(horizon=run.horizon, **arguments)
+        return RoutingControl(dataclasses.replace(chosen, cluster=run.cluster), **run.mechanics(0))
 
 
 _LIVE: dict[str, Any] = {"interval": _AtIntervals, "event": _AtEvents, "routing": _AtArrivals}

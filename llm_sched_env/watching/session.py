@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_sched_env.planning.cluster import Cluster
+from llm_sched_env.simulation.events.metrics import read_metrics
 from llm_sched_env.watching.live_cluster import LiveCluster
 
 HELP = "space pause   + - speed   tab or 1-9 policy   . one second   q quit"
@@ -21,6 +22,8 @@ class Session:
         clusters: one a policy.
         horizon: seconds at which all stop.
         speed: simulated seconds per second.
+        bound: R* of what is served, currency per GPU and second; default: the plan's.
+        revenue: ``all`` or ``goodput``: which requests are paid for.
 
     Attributes:
         time: seconds that have been simulated.
@@ -30,10 +33,19 @@ class Session:
     """
 
     def __init__(
-        self, cluster: Cluster, clusters: Sequence[LiveCluster], horizon: float, speed: float
+        self,
+        cluster: Cluster,
+        clusters: Sequence[LiveCluster],
+        horizon: float,
+        speed: float,
+        *,
+        bound: float | None = None,
+        revenue: str = "all",
     ) -> None:
         self.cluster, self.clusters = cluster, list(clusters)
         self.horizon, self.speed = horizon, speed
+        self.bound = cluster.plan.value if bound is None else bound
+        self.revenue = revenue
         self.time, self.shown = 0.0, 0
         self.paused = self.ended = False
 
@@ -41,6 +53,13 @@ class Session:
     def current(self) -> LiveCluster:
         """The cluster that is shown."""
         return self.clusters[self.shown]
+
+    def score(self, live: LiveCluster) -> float:
+        """What a cluster has earned so far as a share of R*."""
+        metrics = read_metrics(live.state)
+        if metrics.gpu_seconds == 0:
+            return 0.0
+        return metrics.revenue_rate(self.cluster.pricing, self.revenue) / self.bound
 
     def press(self, key: str) -> None:
         """Do what a key says; others do nothing."""

@@ -10,7 +10,6 @@ from rich.style import Style
 from rich.text import Text
 
 from llm_sched_env.envs.picture_style import class_colour, shortened
-from llm_sched_env.envs.rendering import revenue_share
 from llm_sched_env.simulation.state.layout import OCCUPANCIES, EngineState
 from llm_sched_env.watching.session import HELP, Session
 
@@ -163,7 +162,7 @@ def _score_lines(session: Session, width: int) -> list[Text]:
     bar = max(10, width - _NAME - 28)
     lines = []
     for k, live in enumerate(session.clusters):
-        share = revenue_share(live.state, session.cluster)
+        share = session.score(live)
         totals = live.state.totals
         abandoned = int((totals["abandoned_prefill"] + totals["abandoned_decode"]).sum())
         line = Text(no_wrap=True, overflow="crop")

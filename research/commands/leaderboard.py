@@ -25,7 +25,7 @@ from llm_sched_env.commands.options import (
     require_extra,
 )
 from llm_sched_env.evaluation.executor import Executor
-from llm_sched_env.evaluation.report import write_page
+from llm_sched_env.reports.comparison_page import write_scores
 from research.leaderboard.entrants import Agent, entrants
 from research.leaderboard.grid import leaderboard_cases
 from research.leaderboard.run_files import FILES, LeaderboardRun
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         An interrupted run resumes: finished parts are cached in cells/.
         """
         executor = Executor(jobs, backend, ray_address)
-        require_extra("report", "matplotlib", "plotly")
+        require_extra("report", "matplotlib", "jinja2")
         folder = out or (QUICK_RESULTS if quick else RESULTS)
         run_leaderboard(folder, policies, agents, quick=quick, executor=executor, as_json=as_json)
 
@@ -103,7 +103,8 @@ def run_leaderboard(
         task = progress.add_task("leaderboard", total=len(run.cells))
         rows = run.run(executor, lambda done: progress.update(task, completed=done))
     settings = run.leaderboard.settings(rows)
-    write_page(rows, [settings], out / "report.html")
+    command = _command(policies, agents, quick=quick)
+    write_scores(rows, [settings], command, out / "report.html")
     table = ranking(Standings(rows))
     if as_json:
         print_json({"ranking": table, "results": rows})

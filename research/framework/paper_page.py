@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_sched_env.errors import ConfigurationError
+from research.framework.captions import caption_line
 from research.framework.claims import AGREES, DIFFERS, UNDECIDED, Claim, Findings
 from research.framework.study import Study
 
@@ -69,6 +70,7 @@ def paragraph(study: Study, rows: list[dict[str, Any]], findings: Findings, run:
     versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
     lines += [
         f"![{study.title}]({study.name}.png)",
+        *([line] if (line := caption_line(study.name)) else []),
         "",
         f"`{run.command}` with {versions}; all rows: [{study.name}.csv]({study.name}.csv).",
         _end_mark(study.name),

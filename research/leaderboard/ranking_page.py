@@ -26,6 +26,11 @@ from research.leaderboard.standings import (
 
 FULL, UNFIT = "<!-- leaderboard -->", "<!-- leaderboard, not for the documentation -->"
 END = "<!-- end of leaderboard -->"
+_CAPTION = (
+    r"*What to see: which lines fall fastest to the right, that is whose gap to R\* closes as "
+    "clusters grow.*"
+)
+_FIGURE = ("![gap to R* by size](leaderboard.png)", _CAPTION)
 _TABLES = (
     "By size: score in % of R*, ± half a 95% interval; then, size by size, 99th percentiles and "
     "the share of requests that abandoned."
@@ -72,7 +77,7 @@ def page(
         publishable: whether it is the full leaderboard of every registered policy.
     """
     lines = [FULL if publishable else UNFIT, "## Ranking", "", settings, ""]
-    lines += [ranking_text(standings, versions), "", "![gap to R* by size](leaderboard.png)", ""]
+    lines += [ranking_text(standings, versions), "", *_FIGURE, ""]
     lines += _challenges(standings, differences, challengers)
     for instance in standings.instances:
         lines += [f"## `{instance}`", "", *table_lines(instance_table(standings, instance)), ""]

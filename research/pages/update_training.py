@@ -13,6 +13,11 @@ from research.agent_training.page import FIGURE, TABLE
 from research.agent_training.study import STUDIES
 
 ROOT = Path(__file__).parents[2]
+CAPTIONS = {
+    "variants": "*What to see: how far each way of training gets, and how soon; a line begins at "
+    "the score of the policy that training starts from.*",
+    "scale": "*What to see: whether more steps of training still add to the score at the end.*",
+}
 
 
 def main(results: str) -> None:
@@ -28,7 +33,7 @@ def main(results: str) -> None:
             continue
         table = (folder / TABLE).read_text(encoding="utf-8").splitlines()
         shutil.copyfile(folder / FIGURE, docs / f"training_{study}.png")
-        table += ["", f"![Evaluations during training](training_{study}.png)"]
+        table += ["", f"![Evaluations during training](training_{study}.png)", CAPTIONS[study]]
         page = _filled(
             page, f"table: python -m research train-study {study}", "end of table", table
         )

@@ -33,7 +33,7 @@ LAYERS = [
     {"policies"},
     {"evaluation"},
     {"bandits", "baselines", "sizing", "validation", "watching"},
-    {"adaptation"},
+    {"adaptation", "reports"},
     {"agents", "benchmarks", "serving"},
     {"commands"},
     {"cli"},
@@ -48,7 +48,7 @@ LATE = {("presets", "workloads")}
 RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}
 
 LEARNING = {"torch", "stable_baselines3", "sb3_contrib", "tensorboard"}
-PLOTTING = {"matplotlib", "plotly"}
+PLOTTING = {"matplotlib", "jinja2"}
 
 
 class Import(NamedTuple):

@@ -506,6 +506,6 @@ def test_planning_does_not_load_the_simulator() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = modules_after("import llm_sched_env")
-    heavy = {"torch", "stable_baselines3", "numba", "scipy", "matplotlib", "plotly", "rich"}
+    heavy = {"torch", "stable_baselines3", "numba", "scipy", "matplotlib", "jinja2", "rich"}
     assert "llm_sched_env" in loaded
     assert not heavy & loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import select
@@ -18,10 +19,12 @@ from rich.console import Console
 import llm_sched_env as lse
 from llm_sched_env.baselines.routing_rules import RoutingRule
 from llm_sched_env.envs.rendering import revenue_share
+from llm_sched_env.evaluation.preparation import prepared_run
 from llm_sched_env.planning.cluster import Cluster
-from llm_sched_env.watching.live_cluster import live_cluster
+from llm_sched_env.watching.live_cluster import live_cluster, live_run
 from llm_sched_env.watching.session import Session
 from llm_sched_env.watching.terminal_picture import terminal_picture
+from llm_sched_env.workloads.traces import load_traces
 
 
 class PlanAsItIs:
@@ -190,6 +193,79 @@ def test_every_size_fits_into_the_terminal(instance, n):
         assert max(map(len, lines)) <= width
         assert len(lines) <= height
         assert any(line.startswith("1 fcfs-immediate") for line in lines)
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """A recorded minute of two classes."""
+    rng = np.random.default_rng(2)
+    lines = ["arrival_seconds,class,prompt_tokens,output_tokens"]
+    for time_ in np.sort(rng.uniform(0.0, 60.0, 400)).tolist():
+        name = ("chat", "code")[rng.integers(2)]
+        lines.append(f"{time_:.3f},{name},{rng.integers(30, 2000)},{rng.integers(2, 300)}")
+    file = tmp_path / "minute.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--policies", "fcfs-immediate,round-robin", "--gpus", "2", "--seed", "4"),
+        ("--policy", "static-priority", "--priority", "code,chat", "--reserve", "code=2"),
+        ("--pricing", "separate", "--billing", "class-means", "--window", "5,50"),
+        ("--instance", "chat-deadlines", "--revenue", "goodput", "--horizon", "40"),
+        ("--plan-window", "0,20", "--window", "20,60"),
+        ("--zero-rows", "drop", "--rate", "4"),
+    ],
+)
+def test_the_end_of_a_watched_trace_is_that_of_its_replay(run, trace, options):
+    words = (trace, *options)
+    if "--policy" not in options and "--policies" not in options:
+        words = (*words, "--policies", "trunk-reservation,fcfs-immediate")
+    code, out, err = run("watch", *words, "--every", 30)
+    assert code == 0, err
+    replayed = json.loads(run("replay", *words, "--json")[1])
+    results = replayed.get("results", [replayed])
+    (last,) = [float(t) for t in re.findall(r"t = ([\d.]+) s   ended", out)]
+    assert last == pytest.approx(results[0]["horizon"], abs=0.06)
+    for result in results:
+        shown_last = re.findall(rf"^\d {result['policy']} .* ([\d.]+) of R\*", out, re.MULTILINE)[
+            -1
+        ]
+        assert float(shown_last) == pytest.approx(result["score"]["mean"], abs=5.1e-4)
+        left = re.findall(rf"^\d {result['policy']} .* ([\d,]+) left", out, re.MULTILINE)[-1]
+        abandoned = sum(c["abandoned_prefill"] + c["abandoned_decode"] for c in result["classes"])
+        assert int(left.replace(",", "")) == abandoned
+
+
+def test_a_trace_is_watched_faster_than_recorded(run, trace):
+    words = (trace, "--policy", "fcfs-immediate")
+    code, out, err = run("watch", *words, "--trace-speed", 2, "--speed", 8, "--every", 60)
+    assert code == 0, err
+    replayed = json.loads(run("replay", *words, "--speed", 2, "--json")[1])
+    (last,) = [float(t) for t in re.findall(r"t = ([\d.]+) s   ended", out)]
+    assert last == pytest.approx(replayed["horizon"], abs=0.06)
+    assert last < 31
+    code, _, err = run("watch", "--trace-speed", 2)
+    assert code == 2
+    assert "need one; name its files" in err
+
+
+def test_a_watched_trace_is_that_of_its_replay_to_the_last_digit(trace):
+    """Policies in Python, too, at intervals of their own."""
+    recorded = load_traces([trace])
+    for policy in ("trunk-reservation", PlanAsItIs(), FirstPossible()):
+        prepared = prepared_run(policy, "azure2023", 3, trace=recorded, warmup=0.0, seed=1)
+        live = live_run(prepared.name, prepared.runs, prepared.run)
+        for until in (7.3, 20.0, prepared.run.horizon):
+            live.advance(until)
+        result = lse.evaluate(policy, "azure2023", 3, trace=recorded, replications=1, seed=1)
+        watched = Session(
+            prepared.run.cluster, [live], prepared.run.horizon, 1.0, bound=prepared.bound()
+        )
+        assert watched.score(live) == pytest.approx(result.score.mean, rel=1e-12)
 
 
 def test_without_a_terminal_frames_are_printed(run):
