@@ -132,7 +132,7 @@ class PairedEvaluation:
         return control
 
     def _run_decisions(self, controller: Controller) -> EventControl | RoutingControl:
-        control: Any = decision_control(self._configuration, self._runs)
+        control = decision_control(self._configuration, self._runs)
         warmup = self._configuration.evaluation_warmup
         for k in range(self._runs):
             seed = replication_seed(self._seed, k)

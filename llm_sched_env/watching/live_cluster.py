@@ -75,7 +75,9 @@ def live_run(name: str, runs: CompiledRuns | PythonRuns, run: Run) -> LiveCluste
     with user_code(f"policy {name}"):
         runs.policy.reset(cluster.instance, cluster.plan, cluster.n_gpus, run.policy_rng(0))
     live = _LIVE[runs.control]
-    return live(name, runs.policy, live.control(runs.arguments, run), run.seed_of(0))
+    control = live.control(runs.arguments, run)
+    found: LiveCluster = live(name, runs.policy, control, run.seed_of(0))
+    return found
 
 
 class _UnderRule:

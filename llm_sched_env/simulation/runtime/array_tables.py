@@ -66,10 +66,10 @@ register_model(ArraysPointer)(models.OpaqueModel)
 
 
 @infer_getattr
-class _Attributes(AttributeTemplate):  # type: ignore[misc]
+class _Attributes(AttributeTemplate):
     key = ArraysPointer
 
-    def generic_resolve(self, kind: ArraysPointer, name: str) -> Any:
+    def generic_resolve(self, kind: Any, name: Any) -> Any:
         """The type of an attribute, None if there is none."""
         return kind.fields[name].kind if name in kind.fields else None
 
