@@ -132,7 +132,7 @@ class PairedEvaluation:
         return control
 
     def _run_decisions(self, controller: Controller) -> EventControl | RoutingControl:
-        control = decision_control(self._configuration, self._runs)
+        control: Any = decision_control(self._configuration, self._runs)
         warmup = self._configuration.evaluation_warmup
         for k in range(self._runs):
             seed = replication_seed(self._seed, k)
@@ -144,7 +144,8 @@ class PairedEvaluation:
                 control.end_at(k, self._configuration.evaluation_horizon)
             control.resume(control.empty_report())
         self._decide_to_the_end(control, controller)
-        return control
+        decided: EventControl | RoutingControl = control
+        return decided
 
     @staticmethod
     def _decide_to_the_end(control: Any, controller: Controller) -> None:

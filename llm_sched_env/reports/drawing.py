@@ -24,7 +24,7 @@ _MARKERS, _LINES = "osD^vPX*", ("-", "--", ":", "-.")
 _WIDTH, _HEIGHT, _DPI = 5.0, 3.2, 72
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llmsched",
     "font.size": 11.5,
@@ -104,7 +104,7 @@ class Drawing:
         self._style.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._style.__exit__(*error)
 
     def svg(self, description: str) -> str:

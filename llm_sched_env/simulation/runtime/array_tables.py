@@ -69,9 +69,9 @@ register_model(ArraysPointer)(models.OpaqueModel)
 class _Attributes(AttributeTemplate):
     key = ArraysPointer
 
-    def generic_resolve(self, kind: Any, name: Any) -> Any:
+    def generic_resolve(self, value: Any, attr: Any) -> Any:
         """The type of an attribute, None if there is none."""
-        return kind.fields[name].kind if name in kind.fields else None
+        return value.fields[attr].kind if attr in value.fields else None
 
 
 @lower_getattr_generic(ArraysPointer)
