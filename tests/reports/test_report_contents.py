@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env import reports
 from llm_sched_env.evaluation.latency_distribution import LEVELS, quantiles_of
 from llm_sched_env.evaluation.preparation import prepared_run
 from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.rolling_horizon import planned_simulation
 from llm_sched_env.reports.answers import comparison_answer
+from llm_sched_env.reports.drawing import N_COLOURS
 from llm_sched_env.reports.fairness import fairness_of, jain_index
 from llm_sched_env.reports.kv_in_use import kv_tokens_in_use
 from llm_sched_env.reports.latencies import deadlines
@@ -233,6 +237,44 @@ def test_fairness_is_jains_index_of_the_classes():
     result = lse.evaluate("trunk-reservation", "overload", 5, horizon=60.0, warmup=0.0)
     shares = [c.completed / (c.completed + c.abandoned_prefill + c.abandoned_decode) for c in result.classes]  # fmt: skip  # noqa: E501
     assert fairness_of(result) == pytest.approx(jain_index(shares))
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1: protanopia, deuteranopia, tritanopia.
+_ROWS = (
+    *((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216)),
+    *((-0.003882, -0.048116, 1.051998), (0.367322, 0.860646, -0.227968)),
+    *((0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    *((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602)),
+    (0.004733, 0.691367, 0.303900),
+)
+VISIONS = np.concatenate([np.eye(3), _ROWS]).reshape(4, 3, 3)
+
+
+def lab(rgb):
+    """CIE L*a*b* of linear colours, shape (..., 3)."""
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    t = np.clip(rgb, 0, 1) @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def test_colours_of_series_are_told_apart_by_everybody():
+    """Any two differ by 20 in L*a*b* at least, also to the colour-blind (2.3 is just seen)."""
+    css = (Path(reports.__file__).parent / "page" / "report.css").read_text()
+    themes = re.findall(r"--s0: .*", css)
+    assert len(themes) == 2
+    for theme in themes:
+        codes = re.findall(r"#([0-9a-f]{6})", theme)
+        assert len(codes) == N_COLOURS
+        given = np.array([[int(c[k : k + 2], 16) / 255 for k in (0, 2, 4)] for c in codes])
+        linear = np.where(given <= 0.04045, given / 12.92, ((given + 0.055) / 1.055) ** 2.4)
+        for vision in VISIONS:
+            seen = lab(linear @ vision.T)
+            apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+            assert apart[~np.eye(N_COLOURS, dtype=bool)].min() > 20
 
 
 def test_what_users_write_stays_text(tmp_path):
