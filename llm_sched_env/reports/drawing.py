@@ -11,6 +11,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 import zlib
+from contextlib import ExitStack
 from typing import Any
 
 from typing_extensions import Self
@@ -95,17 +96,19 @@ class Drawing:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        self._style = mpl.rc_context(_STYLE)
+        self._style = ExitStack()
         with mpl.rc_context(_STYLE):
             self._figure = Figure(figsize=(_WIDTH, _HEIGHT * height), layout="constrained")
             self.axes: Any = self._figure.subplots()
 
     def __enter__(self) -> Self:
-        self._style.__enter__()
+        import matplotlib as mpl
+
+        self._style.enter_context(mpl.rc_context(_STYLE))
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._style.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._style.close()
 
     def svg(self, description: str) -> str:
         """The drawing for a page; ``description`` is its text alternative."""

@@ -69,7 +69,7 @@ register_model(ArraysPointer)(models.OpaqueModel)
 class _Attributes(AttributeTemplate):
     key = ArraysPointer
 
-    def generic_resolve(self, value: Any, attr: Any) -> Any:
+    def generic_resolve(self, value: Any, attr: Any) -> Any:  # type: ignore[override]
         """The type of an attribute, None if there is none."""
         return value.fields[attr].kind if attr in value.fields else None
 
