@@ -33,14 +33,14 @@ N_FEATURES = 7
 
 
 @compiled
-def _per_slot(state: EngineState, gpu: int) -> float:
+def _per_slot(state: EngineState, gpu: int) -> Any:
     """Requests that are known to wait at a GPU or to be in service there, over its slots."""
     inside = known_waiting(state, gpu) + known_running(state, gpu)
     return inside / state.groups[state.gpus[gpu].group].batch_slots
 
 
 @compiled_apart
-def _merit(state: EngineState, gpu: int, by_match: bool, by_requests: bool) -> float:
+def _merit(state: EngineState, gpu: int, by_match: bool, by_requests: bool) -> Any:
     """What candidates are chosen by; the greatest come first."""
     if by_match:
         return state.signals[gpu].matched

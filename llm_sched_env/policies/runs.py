@@ -321,7 +321,8 @@ class PythonRuns:
                 report = control.empty_report()
                 control.resume(report)
             self._decide_to_the_end(control, report, found)
-        return control.batch.metrics(0)
+        metrics: Metrics = control.batch.metrics(0)
+        return metrics
 
     def _decide_to_the_end(self, control: Any, report: Any, found: Replications) -> None:
         """Ask the policy for actions until the episode ends."""

@@ -67,7 +67,8 @@ def live_cluster(policy: Any, cluster: Cluster, horizon: float, seed: int) -> Li
         resolved.reset(cluster.instance, cluster.plan, cluster.n_gpus, rng)
     live = _LIVE[runs.control]
     control = live.control(runs.arguments, cluster, horizon)
-    return live(name, resolved, control, streams)
+    watched: LiveCluster = live(name, resolved, control, streams)
+    return watched
 
 
 class _UnderRule:
