@@ -131,7 +131,7 @@ class PairedEvaluation:
             control.step(actions, report)
         return control
 
-    def _run_decisions(self, controller: Controller) -> EventControl | RoutingControl:
+    def _run_decisions(self, controller: Controller) -> Any:
         control: Any = decision_control(self._configuration, self._runs)
         warmup = self._configuration.evaluation_warmup
         for k in range(self._runs):
