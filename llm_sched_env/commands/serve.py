@@ -68,7 +68,9 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="llama3-8b, qwen3-4b, tiny, or a config.json.")
         ] = "llama3-8b",
         device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
-        workers: Annotated[int, typer.Option(help="Engines, each a GPU of the cluster.")] = 1,
+        workers: Annotated[
+            int, typer.Option(help="Engines, each a GPU in a process of its own.")
+        ] = 1,
         seconds: Annotated[float, typer.Option(help="Of real time, for each policy.")] = 60.0,
         clock: Annotated[
             str,
@@ -114,7 +116,7 @@ def register(app: typer.Typer) -> None:
                 folder = out if len(named) == 1 else out / label
                 served = _serve_one(server, name, pricing, folder)
                 if served.evaluation is None:
-                    raise KeyboardInterrupt
+                    raise served.error or KeyboardInterrupt
                 results.append(served.evaluation)
                 requests[label] = served
                 _print_replay(server, served, name)

@@ -30,18 +30,26 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """Real time."""
+    """Real time.
 
-    def __init__(self) -> None:
-        self.start()
+    Args:
+        origin: :func:`time.perf_counter` at time 0, which is one clock for all processes of a
+            machine; default: now.
+
+    Attributes:
+        origin: likewise.
+    """
+
+    def __init__(self, origin: float | None = None) -> None:
+        self.origin = time.perf_counter() if origin is None else origin
 
     def start(self) -> None:
         """As :meth:`Clock.start`."""
-        self._origin = time.perf_counter()
+        self.origin = time.perf_counter()
 
     def now(self) -> float:
         """As :meth:`Clock.now`."""
-        return time.perf_counter() - self._origin
+        return time.perf_counter() - self.origin
 
     def sleep(self, until: float) -> None:
         """As :meth:`Clock.sleep`."""

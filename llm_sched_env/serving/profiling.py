@@ -21,7 +21,7 @@ from llm_sched_env.model.iteration_law import MixedIteration, SoloIteration
 from llm_sched_env.serving.clocks import clock_of
 from llm_sched_env.serving.decoder import Decoder
 from llm_sched_env.serving.engine import Engine
-from llm_sched_env.serving.machines import require_device
+from llm_sched_env.serving.engine_settings import require_device
 from llm_sched_env.serving.profile_grid import Grid
 from llm_sched_env.serving.profile_loads import Loads
 from llm_sched_env.serving.profile_page import profile_page

@@ -12,7 +12,12 @@ from typing import Any
 
 from typing_extensions import Self
 
-from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
+from llm_sched_env.errors import (
+    ConfigurationError,
+    WorkerError,
+    checked_integer,
+    is_finite_number,
+)
 from llm_sched_env.evaluation.evaluate import evaluate
 from llm_sched_env.evaluation.results import Evaluation
 from llm_sched_env.model.hardware import Hardware
@@ -36,12 +41,14 @@ class Served:
 
     Attributes:
         evaluation: its result, as that of a simulated run; None if the run was stopped.
+        error: what stopped it; None after Ctrl-C, or if nothing did.
         run: request by request, until its end or stop.
         iterations: of each GPU.
         decisions: the scheduler's, in order.
     """
 
     evaluation: Evaluation | None
+    error: WorkerError | None
     run: ServedRun
     iterations: Sequence[Sequence[Iteration]]
     decisions: Decisions
@@ -61,7 +68,8 @@ class Server:
         trace: what arrives; default: what the instance generates. Patience is drawn for each
             request unless the trace has it.
         match_trace: as in :func:`llm_sched_env.evaluate`.
-        workers: engines, each a GPU of the cluster.
+        workers: engines, each a GPU of the cluster; several have a process each, so a script that
+            asks for them needs ``if __name__ == "__main__":`` around what it runs.
         seconds: how long a run lasts.
         seed: of weights, requests and patience.
         clock: ``wall``, or ``processor`` for one engine on a CPU that others use.
@@ -129,23 +137,28 @@ class Server:
             begun: called when all is loaded and the requests begin to come.
 
         Returns:
-            The run; after Ctrl-C what there is of it, without a result.
+            The run; after Ctrl-C, or if an engine's process ends, what there is of it, without a
+            result.
+
+        Raises:
+            WorkerError: if an engine fails before requests come.
         """
         self.machine.stream = None
         # Compiles or loads what the policy needs, so that nothing does in real time.
         self._evaluate(policy, LoggedMachine([[]] * self.workers, self._chunk_tokens), pricing)
-        evaluation = None
+        evaluation = error = None
         begun()
         try:
             with no_garbage_collection():
                 evaluation = self._evaluate(policy, self.machine, pricing)
-        except KeyboardInterrupt:
-            if self.machine.stream is None:
+        except (KeyboardInterrupt, WorkerError) as stopped:
+            if not self._has_begun:
                 raise
+            error = stopped if isinstance(stopped, WorkerError) else None
         self.machine.finish()
         iterations, events = self.machine.iterations, self.machine.events
         run = served_run(self.trace, iterations, events)
-        return Served(evaluation, run, iterations, Decisions.of(events))
+        return Served(evaluation, error, run, iterations, Decisions.of(events))
 
     def replayed(self, served: Served, policy: Any) -> int | None:
         """The first decision that differs when the scheduler sees the same iteration times again.
@@ -160,6 +173,10 @@ class Server:
         machine = LoggedMachine(served.iterations, self._chunk_tokens)
         self._evaluate(policy, machine, "bundled")
         return served.decisions.first_difference(Decisions.of(machine.events))
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.machine.stream is not None
 
     @property
     def _chunk_tokens(self) -> int:

@@ -133,21 +133,6 @@ def test_other_times_are_other_decisions(server) -> None:
     )
 
 
-def test_two_engines_with_a_router() -> None:
-    with Server("tiny", instance=short_instance(), seconds=SECONDS, workers=2) as pair:
-        served = pair.serve("gate-and-route")
-        assert set(served.decisions.gpu.tolist()) == {0, 1}
-        moved = 0
-        places: dict[int, int] = {}
-        for request, gpu in zip(served.decisions.request, served.decisions.gpu, strict=True):
-            moved += places.setdefault(request, gpu) != gpu
-        assert moved > 0
-        made = pair.machine.made()
-        for r in np.flatnonzero(served.run.outcome == COMPLETED):
-            assert len(made[r]) == served.run.output_tokens[r]
-        assert pair.replayed(served, "gate-and-route") is None
-
-
 class Broken:
     pads_chunks = False
 
