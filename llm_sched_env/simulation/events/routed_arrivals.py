@@ -50,6 +50,13 @@ def _serve(state: EngineState, log: np.ndarray, gpu: int, entry: int, time: floa
         start_patience(state, entry, time)
 
 
+@compiled_apart
+def _serve_at_start(state: EngineState, log: np.ndarray) -> None:
+    """Requests that are there when a run begins wait at GPUs for no event."""
+    for gpu in range(len(state.gpus)):
+        _serve(state, log, gpu, -1, state.clock[0].time)
+
+
 @compiled
 def run_to_arrival(
     state: EngineState,
@@ -73,9 +80,8 @@ def run_to_arrival(
     """
     clock = state.clock[0]
     at, entry, to_serve = np.int64(-1), np.int64(-1), False
-    if clock.events == 0:  # requests that were there at the start wait at GPUs
-        for other in range(len(state.gpus)):
-            _serve(state, log, other, -1, clock.time)
+    if clock.events == 0:
+        _serve_at_start(state, log)
     if gpu >= 0 and clock.unsent >= 0:
         at, entry, to_serve = np.int64(gpu), send_to(state, gpu, clock.unsent, clock.time), True
         clock.unsent = -1
