@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 SITE := $(VENV)/site
 
-.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups disaggregation reuse bandits sizing test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -112,7 +112,11 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(PYTEST)
 
-# The same with every array access of the compiled engine checked; several minutes more.
+# Spoilt input and interrupted commands, many more of them: docs/robustness.md. About an hour.
+fuzz: $(INSTALLED)
+	LLM_SCHED_FUZZ_CASES=10000 $(PYTEST) tests/fuzz
+
+# Every test with every array access of the compiled engine checked; several minutes more.
 test-bounds: $(INSTALLED)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=build/bounds-cache $(PYTEST)
 

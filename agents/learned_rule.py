@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_sched_env.errors import CheckpointError, LLMSchedError
+from llm_sched_env.agents.archives import UNREADABLE
+from llm_sched_env.errors import CheckpointError
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
@@ -97,7 +98,7 @@ class LearnedRule:
             _ = loaded.rule  # a file without the settings that a rule needs is none
         except FileNotFoundError:
             raise CheckpointError(f"rule {path}: no such file; check the path") from None
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, LLMSchedError) as error:
+        except (*UNREADABLE, AttributeError) as error:
             raise CheckpointError(
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
                 "expected a file that `python -m research train-rule` wrote"

@@ -80,12 +80,15 @@ def rank_shares(ranks: np.ndarray) -> np.ndarray:
 def as_actions(actions: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Actions as floats of the given shape; raises ConfigurationError."""
     try:
-        array = np.asarray(actions, dtype=np.float64)
+        array = np.asarray(actions)
     except (TypeError, ValueError):
-        raise ConfigurationError("action", actions, f"numbers of shape {shape}") from None
+        array = np.empty(0, object)
+    # Texts and complex numbers would be converted, too: to something else than was given.
+    if array.dtype.kind not in "biuf":
+        raise ConfigurationError("action", actions, f"numbers of shape {shape}")
     if array.shape != shape:
         raise ConfigurationError("action", array.shape, f"shape {shape}")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array, dtype=np.float64)
 
 
 def bad_action(actions: np.ndarray) -> ConfigurationError:

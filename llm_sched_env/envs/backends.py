@@ -28,13 +28,15 @@ def event_control(
     Raises:
         ConfigurationError: for a backend that is not there, or what it refuses.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigurationError("backend_options", options, "None or a dict")
     given = dict(options or {})
     if backend == SIMULATOR:
         if given:
             raise ConfigurationError("backend_options", given, "none: the simulator has none")
         return EventControl(configuration)
     known = {point.name: point for point in entry_points(group=BACKEND_GROUP)}
-    if backend not in known:
+    if not isinstance(backend, str) or backend not in known:
         raise ConfigurationError("backend", backend, one_of((SIMULATOR, *sorted(known))))
     try:
         make = known[backend].load()

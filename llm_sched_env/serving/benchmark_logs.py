@@ -9,6 +9,7 @@ origin) and ``errors``.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def _only_run(path: Path) -> dict[str, Any]:
     """The one object of a JSON file, or of one with a line a run."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TraceError(f"{path}: cannot be read ({error}); check the path") from error
     try:
         runs = [json.loads(text)]
@@ -124,10 +125,11 @@ def _lines(path: Path, text: str) -> list[Any]:
 
 
 def _numbers(path: Path, values: dict[str, Any], name: str) -> np.ndarray:
-    try:
-        found = np.array([np.nan if v is None else v for v in values[name]], np.float64)
-    except (TypeError, ValueError) as error:
-        raise TraceError(f"{path}: {name} has entries that are no numbers ({error})") from error
+    """An array of the file; NaN where there is no number."""
+    for value in values[name]:
+        if value is not None and not _is_number(value):
+            raise TraceError(f"{path}: {name} has entries that are no numbers (got {value!r:.60})")
+    found = np.array([np.nan if v is None else v for v in values[name]], np.float64)
     if not np.isfinite(found[~np.isnan(found)]).all() or (found < 0).any():
         raise TraceError(f"{path}: {name} has infinite or negative entries; expected numbers >= 0")
     return found
@@ -135,12 +137,19 @@ def _numbers(path: Path, values: dict[str, Any], name: str) -> np.ndarray:
 
 def _sums(path: Path, lists: list[Any]) -> np.ndarray:
     """Seconds from the first token of each request to its last."""
-    try:
-        sums = np.array([sum(own or []) for own in lists], np.float64)
-    except TypeError as error:
-        raise TraceError(
-            f"{path}: itls has entries that are no lists of seconds ({error})"
-        ) from error
+    for own in lists:
+        if own is not None and not (isinstance(own, list) and all(map(_is_number, own))):
+            raise TraceError(
+                f"{path}: itls has entries that are no lists of seconds (got {own!r:.60})"
+            )
+    sums = np.array([sum(own or []) for own in lists], np.float64)
     if not np.isfinite(sums).all() or (sums < 0).any():
         raise TraceError(f"{path}: itls has infinite or negative entries; expected seconds >= 0")
     return sums
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number of JSON that a float can hold; infinity and NaN are."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ def open_text(
         what: the file is, for messages.
         error: what a failure raises.
     """
+    if not _can_be_a_path(path):
+        raise error(f"{what} {str(path)!r}: got no path that can be, expected that of a file")
     try:
         with _open_bytes(path) as binary:
             if binary.peek(len(_UTF16_MARKS[0])).startswith(_UTF16_MARKS):
@@ -56,6 +59,13 @@ def open_text(
             f"{what} {path}: got no readable file ({failure.strerror or failure}), expected the "
             "path of one; check it"
         ) from None
+
+
+def _can_be_a_path(path: Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager

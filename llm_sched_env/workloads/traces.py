@@ -71,6 +71,8 @@ def load_traces(
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
+    if not isinstance(paths, Sequence) or not all(isinstance(p, (str, Path)) for p in paths):
+        raise ConfigurationError("trace", paths, "the path of a file, or a list of several")
     if not paths:
         raise TraceError("trace: got no file; give the path of at least one")
     if zero_rows not in ZERO_ROWS:

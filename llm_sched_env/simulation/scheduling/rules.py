@@ -8,7 +8,12 @@ from typing import ClassVar
 
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.model.priority_network import RankCorrection
-from llm_sched_env.simulation.scheduling.scorers import Scorers, checked_scorers, weights_of
+from llm_sched_env.simulation.scheduling.scorers import (
+    Scorers,
+    checked_pairs,
+    checked_scorers,
+    weights_of,
+)
 
 (
     OCCUPANCY_GATE,
@@ -158,13 +163,7 @@ class DispatchRule:
     refresh_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for field, value, table in (
-            ("gate", self.gate, GATES),
-            ("router", self.router, ROUTERS | ARRIVAL_ROUTERS),
-            ("pools", self.pools, POOLS),
-        ):
-            if value not in table:
-                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        self._check_names()
         self._check_dispatch_on_arrival()
         if self.router == "coupled" and self.pools == "static":
             raise ConfigurationError(
@@ -187,8 +186,6 @@ class DispatchRule:
                 'a router that has no ranks with this gate or with "prefill_first"',
                 'use gate="bid-price" and prefill_first=False: its ranks say what goes first',
             )
-        if not isinstance(self.drop_late, bool):
-            raise ConfigurationError("drop_late", self.drop_late, "True or False")
         if not (is_finite_number(self.credit_cap) and self.credit_cap >= 1.0):
             raise ConfigurationError("credit_cap", self.credit_cap, "a finite number >= 1")
         if self.correction is not None and self.router != "bid-price":
@@ -202,6 +199,20 @@ class DispatchRule:
             raise ConfigurationError("foresight", self.foresight, "a finite number > 0, or None")
         self._check_priority()
         self._check_scorers()
+
+    def _check_names(self) -> None:
+        """Gate, router and pools that exist, switches that are such, reserves as pairs."""
+        for field, value, table in (
+            ("gate", self.gate, GATES),
+            ("router", self.router, ROUTERS | ARRIVAL_ROUTERS),
+            ("pools", self.pools, POOLS),
+        ):
+            if not isinstance(value, str) or value not in table:
+                raise ConfigurationError(field, value, f"one of {', '.join(table)}")
+        for field in ("prefill_first", "drop_late"):
+            if not isinstance(getattr(self, field), bool):
+                raise ConfigurationError(field, getattr(self, field), "True or False")
+        object.__setattr__(self, "reserves", checked_pairs("reserves", self.reserves))
 
     def _check_scorers(self) -> None:
         """Scorers as tuples, and signals, of the routers that have them."""
@@ -269,11 +280,12 @@ class DispatchRule:
 
     def _check_priority(self) -> None:
         """A static priority and its reserves as tuples, so that rules are hashable."""
-        reserves = tuple((str(name), slots) for name, slots in dict(self.reserves).items())
-        object.__setattr__(self, "reserves", reserves)
         if self.priority is not None:
+            several = isinstance(self.priority, (list, tuple))
+            if not several or not all(isinstance(name, str) for name in self.priority):
+                raise ConfigurationError("priority", self.priority, "None or a list of class names")
             object.__setattr__(self, "priority", tuple(self.priority))
-        for name, slots in reserves:
+        for name, slots in dict(self.reserves).items():
             if not is_finite_number(slots):
                 raise ConfigurationError(f"reserve of {name!r}", slots, "a finite number >= 0")
         if self.gate != "static-priority" and (self.priority is not None or self.reserves):

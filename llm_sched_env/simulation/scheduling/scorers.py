@@ -31,13 +31,28 @@ DEFAULT_SCORERS = (("precise-prefix-cache", 2.0), ("queue-depth", 1.0), ("kv-uti
 Scorers = Mapping[str, float] | tuple[tuple[str, float], ...]
 
 
+def checked_pairs(field: str, given: Scorers) -> tuple[tuple[str, float], ...]:
+    """A table of numbers by name as pairs, so that who has it can be hashed.
+
+    Raises:
+        ConfigurationError: for what is no such table; numbers are not looked at.
+    """
+    try:
+        pairs = tuple(dict(given).items())
+    except (TypeError, ValueError):
+        pairs = ((None, None),)  # type: ignore[assignment]
+    if not all(isinstance(name, str) for name, _ in pairs):
+        raise ConfigurationError(field, given, "a table of numbers by name")
+    return pairs
+
+
 def checked_scorers(router: str, given: Scorers) -> tuple[tuple[str, float], ...]:
     """Scorers as pairs, those of the default where the router ``weighted`` has none.
 
     Raises:
         ConfigurationError: for another router, a name that does not exist or weights < 0.
     """
-    scorers = tuple((str(name), weight) for name, weight in dict(given).items())
+    scorers = checked_pairs("scorers", given)
     if router != "weighted":
         if scorers:
             raise ConfigurationError("scorers", scorers, f"none with the router {router}")
