@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from llm_sched_env.calibration.iteration_log import LOG_HEADER
+from llm_sched_env.calibration.iteration_log import LOG_HEADER, IterationLog
 from llm_sched_env.calibration.log_calibration import LogCalibration, calibrate_logs
 from llm_sched_env.calibration.log_figure import write_log_figure
 from llm_sched_env.errors import checked_integer
@@ -56,26 +56,29 @@ class Profile:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """Time of the solo and of the mixed iterations, over what the law says of them.
+        """Those of the loads alone: the grid has none of the scheduler's work in between.
 
-        Of the loads alone: the grid has none of the scheduler's work between its iterations. The
-        fit leaves stragglers out; where others use the machine they are many, and a run has them.
+        The fit leaves stragglers out; where others use the machine they are many, and a run has
+        them.
         """
         log = self.calibration.log
-        log = log.picked(np.arange(len(log)) >= len(self.grid))
+        return self.factors_of(log.picked(np.arange(len(log)) >= len(self.grid)))
+
+    def factors_of(self, log: IterationLog) -> tuple[float, float]:
+        """Time of the solo and of the mixed iterations, over what the law says of them."""
         law = self.calibration.fit.seconds(log)
         solo, mixed = (float(log.seconds[m].sum() / law[m].sum()) for m in (~log.mixed, log.mixed))
         return solo, mixed
 
-    def hardware_file(self) -> HardwareFile:
-        """The fitted hardware and where it is from."""
+    def hardware_file(self, factors: tuple[float, float] | None = None) -> HardwareFile:
+        """The fitted hardware, with its law times the factors (default those of the loads)."""
         fitted = self.calibration.hardware_file(
             device=self.device, model=self.shape.name, engine="llm-sched-env serving"
         )
         hardware = fitted.hardware
         assert hardware.solo is not None
         assert hardware.mixed is not None
-        solo, mixed = self.factors
+        solo, mixed = self.factors if factors is None else factors
         scaled = Hardware.kv_aware(
             _scaled(hardware.solo, solo),
             _scaled(hardware.mixed, mixed),
