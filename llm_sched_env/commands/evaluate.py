@@ -163,7 +163,7 @@ def _write(
 
     labelled = [(result.policy, result) for result in results]
     by_label = dict(zip([label for label, _ in labelled], policies, strict=True))
-    times = {"horizon": results[0].horizon, "warmup": results[0].warmup}
+    times: dict[str, Any] = {"horizon": results[0].horizon, "warmup": results[0].warmup}
 
     def prepare(label: str, *_: Any) -> PreparedRun:
         return prepared_run(by_label[label], **served, **times)

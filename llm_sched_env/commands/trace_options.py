@@ -136,8 +136,8 @@ def reads_traces(
 
 def _renamed(parameter: inspect.Parameter, option: str) -> inspect.Parameter:
     """The parameter under the name that its option is called."""
-    kind, given = get_args(parameter.annotation)
-    renamed = Annotated[kind, typer.Option(option, help=given.help)]
+    _, given = get_args(parameter.annotation)
+    renamed = Annotated[float, typer.Option(option, help=given.help)]
     name = option.removeprefix("--").replace("-", "_")
     return parameter.replace(name=name, annotation=renamed)
 

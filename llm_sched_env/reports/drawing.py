@@ -7,13 +7,14 @@ that the page can hide it.
 
 from __future__ import annotations
 
-import io
 import re
 import xml.etree.ElementTree as ET
 import zlib
 from typing import Any
 
 from typing_extensions import Self
+
+from llm_sched_env.files.atomic import figure_bytes
 
 N_COLOURS = 8
 """Series with their own colour; further ones repeat them, with other markers and lines."""
@@ -24,7 +25,7 @@ _MARKERS, _LINES = "osD^vPX*", ("-", "--", ":", "-.")
 _WIDTH, _HEIGHT, _DPI = 5.0, 3.2, 72
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llmsched",
     "font.size": 11.5,
@@ -95,7 +96,7 @@ class Drawing:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        self._style = mpl.rc_context(_STYLE)
+        self._style: Any = mpl.rc_context(_STYLE)
         with mpl.rc_context(_STYLE):
             self._figure = Figure(figsize=(_WIDTH, _HEIGHT * height), layout="constrained")
             self.axes: Any = self._figure.subplots()
@@ -111,10 +112,9 @@ class Drawing:
         """The drawing for a page; ``description`` is its text alternative."""
         import matplotlib as mpl
 
-        file = io.BytesIO()
         with mpl.rc_context(_STYLE):
-            self._figure.savefig(file, format="svg", dpi=_DPI, metadata={"Date": None})
-        return _for_page(file.getvalue(), description)
+            svg = figure_bytes(self._figure, "svg", dpi=_DPI, metadata={"Date": None})
+        return _for_page(svg, description)
 
 
 def _for_page(svg: bytes, description: str) -> str:

@@ -74,7 +74,7 @@ def class_section(found: Detailed) -> Section:
 def _outcomes(found: Detailed, result: Evaluation) -> Chart:
     """What became of the requests of each class, with names in the caption."""
     if result.deadlines is not None:
-        names = ("good", *REASONS)
+        names: tuple[str, ...] = ("good", *REASONS)
         shares = [
             [math.nan if c.deadlines is None else c.deadlines.share(name) for c in result.classes]
             for name in names

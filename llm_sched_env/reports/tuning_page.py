@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from llm_sched_env.evaluation.versions import versions
-from llm_sched_env.reports.charts import Chart, Level, Points, scatter
+from llm_sched_env.reports.charts import Level, Points, scatter
 from llm_sched_env.reports.comparison_page import versions_text
-from llm_sched_env.reports.page import Cell, Report, Section, Table, write_report
+from llm_sched_env.reports.page import Cell, Chart, Report, Section, Table, write_report
 from llm_sched_env.reports.results_table import number, percent
 from llm_sched_env.reports.sized_runs import case_sections
 from llm_sched_env.sizing.tune import Tuned, Tuning
