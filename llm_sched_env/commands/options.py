@@ -76,8 +76,17 @@ def remember_command(program: str, words: Sequence[str]) -> None:
 
 
 def given_command() -> str:
-    """What was typed, as a shell takes it."""
-    return shlex.join(_GIVEN.get())
+    """What was typed, as a shell takes it; the folder of ``--out`` is DIR.
+
+    A report says how it was made, and is the same wherever it lies.
+    """
+    words = list(_GIVEN.get())
+    for k, word in enumerate(words):
+        if k > 0 and words[k - 1] == "--out":
+            words[k] = "DIR"
+        elif word.startswith("--out="):
+            words[k] = "--out=DIR"
+    return shlex.join(words)
 
 
 def print_note(text: str) -> None:

@@ -113,9 +113,14 @@ def save_figure(figure: Any, path: Path, **options: Any) -> None:
         path: of the file.
         **options: of its ``savefig``.
     """
+    write_whole(path, figure_bytes(figure, path.suffix[1:], **options))
+
+
+def figure_bytes(figure: Any, form: str, **options: Any) -> bytes:
+    """A figure of Matplotlib as what a file of a format, such as ``svg``, would hold."""
     image = io.BytesIO()
-    figure.savefig(image, format=path.suffix[1:], **options)
-    write_whole(path, image.getvalue())
+    figure.savefig(image, format=form, **options)
+    return image.getvalue()
 
 
 def make_folder(path: Path) -> None:

@@ -7,7 +7,6 @@ that the page can hide it.
 
 from __future__ import annotations
 
-import io
 import re
 import xml.etree.ElementTree as ET
 import zlib
@@ -15,6 +14,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from typing_extensions import Self
+
+from llm_sched_env.files.atomic import figure_bytes
 
 N_COLOURS = 8
 """Series with their own colour; further ones repeat them, with other markers and lines."""
@@ -114,10 +115,9 @@ class Drawing:
         """The drawing for a page; ``description`` is its text alternative."""
         import matplotlib as mpl
 
-        file = io.BytesIO()
         with mpl.rc_context(_STYLE):
-            self._figure.savefig(file, format="svg", dpi=_DPI, metadata={"Date": None})
-        return _for_page(file.getvalue(), description)
+            svg = figure_bytes(self._figure, "svg", dpi=_DPI, metadata={"Date": None})
+        return _for_page(svg, description)
 
 
 def _for_page(svg: bytes, description: str) -> str:

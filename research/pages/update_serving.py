@@ -83,8 +83,12 @@ def _measured(run: int, clock: str) -> dict[str, Any]:
     last = min(SECONDS, served.run.last_event)
     result = validate(served.run, engine, 1, policy, horizon=last, prices=given.prices, seed=run)
     # The same at the speed that the machine had in the run: what is left is the model's.
-    own, slower = _at_speed_of_run(found, served.iterations[0])
-    own = dataclasses.replace(engine, solo=own.solo, mixed=own.mixed)
+    fitted, slower = _at_speed_of_run(found, served.iterations[0])
+    sizes = (engine.chunk_tokens, engine.batch_slots)
+    how = {name: getattr(engine, name) for name in ("kv_tokens", "starts", "padded_chunks")}
+    assert fitted.solo is not None
+    assert fitted.mixed is not None
+    own = Hardware.kv_aware(fitted.solo, fitted.mixed, *sizes, **how)
     at_own_speed = validate(served.run, own, 1, policy, horizon=last, prices=given.prices, seed=run)
     row: dict[str, Any] = {
         "clock": clock,

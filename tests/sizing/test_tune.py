@@ -190,6 +190,7 @@ def test_command(run, tmp_path):
     assert "--max-num-seqs" in text
     assert "settings, compared on shares" in text
     files = {"answer.md", "chosen.toml", "flags.sh", "rows.csv", "front.png", "cells"}
+    files |= {"report.html"}
     assert {path.name for path in out.iterdir()} == files
     found = json.loads(run(*asked, "--json")[1])
     chosen = lse.Instance.load(out / "chosen.toml")
