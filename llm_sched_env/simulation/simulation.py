@@ -14,6 +14,7 @@ from llm_sched_env.model.slot_ranks import SlotRanks
 from llm_sched_env.simulation.engine import advance, draw_requests, start
 from llm_sched_env.simulation.events.metrics import Metrics, read_metrics, reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
+from llm_sched_env.simulation.runtime.compile_notice import announce_compilation
 from llm_sched_env.simulation.runtime.row_claims import MOST_ROWS
 from llm_sched_env.simulation.runtime.row_threads import RowThreads
 from llm_sched_env.simulation.scheduling.rule_parameters import (
@@ -33,6 +34,8 @@ from llm_sched_env.simulation.state.workload import (
     bills_own_tokens,
     workload_tables,
 )
+
+announce_compilation()
 
 
 class SimulationBatch:
