@@ -12,6 +12,7 @@ import llm_sched_env as lse
 
 # Documented, but not loaded by ``import llm_sched_env``.
 FURTHER = (
+    "llm_sched_env.baselines.routing_rules:RoutingRule",
     "llm_sched_env.bandits:Assumptions",
     "llm_sched_env.bandits:Certificate",
     "llm_sched_env.bandits:DiscountedUCB",
@@ -27,6 +28,8 @@ FURTHER = (
     "llm_sched_env.envs.event_vector_env:LLMSchedEventVectorEnv",
     "llm_sched_env.envs.interval_env:LLMSchedEnv",
     "llm_sched_env.envs.observation:feature_slices",
+    "llm_sched_env.envs.routing_env:LLMSchedRoutingEnv",
+    "llm_sched_env.envs.routing_vector_env:LLMSchedRoutingVectorEnv",
     "llm_sched_env.envs.vector_env:LLMSchedVectorEnv",
     "llm_sched_env.errors:ConfigurationError",
     "llm_sched_env.evaluation.comparison:compare",
