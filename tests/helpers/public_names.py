@@ -16,7 +16,7 @@ import llm_sched_env as lse
 
 FILE = Path(__file__).parents[1] / "packaging" / "public_names.txt"
 GROUPS = ("llm_sched_env.policies", "llm_sched_env.checkpoints", "llm_sched_env.backends")
-ENVIRONMENTS = ("LLMSched-v0", "LLMSchedEvent-v0")
+ENVIRONMENTS = ("LLMSched-v0", "LLMSchedEvent-v0", "LLMSchedRouting-v0")
 
 
 def public_names() -> list[str]:
