@@ -44,6 +44,9 @@ def corrected_rule(network: RankCorrection, foresight: float = FORESIGHT) -> Dis
     return dataclasses.replace(FORESIGHT_ALONE, correction=network, foresight=foresight)
 
 
+_UNREADABLE: tuple[type[Exception], ...] = (*UNREADABLE, AttributeError)
+
+
 @dataclass(frozen=True)
 class LearnedRule:
     """A network with its history.
@@ -98,7 +101,7 @@ class LearnedRule:
             _ = loaded.rule  # a file without the settings that a rule needs is none
         except FileNotFoundError:
             raise CheckpointError(f"rule {path}: no such file; check the path") from None
-        except (*UNREADABLE, AttributeError) as error:
+        except _UNREADABLE as error:
             raise CheckpointError(
                 f"rule {path}: got no rule of this package ({' '.join(str(error).split())}), "
                 "expected a file that `python -m research train-rule` wrote"
