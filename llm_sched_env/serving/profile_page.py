@@ -44,6 +44,8 @@ def profile_page(
         *_error_lines(calibration),
         "![Measured iterations beside the law](fit.png)",
         "",
+        "*What to see: how near measured iterations lie to the law; far above are stragglers.*",
+        "",
         *(f"- {note}" for note in (*notes, *calibration.notes())),
     ]
     return "\n".join(lines).rstrip() + "\n"

@@ -122,7 +122,8 @@ def test_held_out_runs_chose_nothing(trained):
     assert SELECTION_SEED != HELD_OUT_SEED
     configuration = trained.configuration
     runs = 2 * configuration.evaluation_runs
-    rule = one_by_one(load_policy_of(trained), configuration, HELD_OUT_SEED, runs)
+    given = ("overload", configuration, HELD_OUT_SEED, runs)
+    rule = one_by_one(load_policy_of(trained), *given)
     assert trained.held_out["score"] == pytest.approx(np.mean(rule), abs=1e-6)
 
 

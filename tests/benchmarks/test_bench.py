@@ -69,6 +69,7 @@ def test_a_pinned_thread_is_released_also_after_an_error():
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.extended
 def test_all_simulators_count_the_same_events():
     """Events per second compare only if an event is the same thing everywhere."""
     plan = lse.plan(BASE)
@@ -133,6 +134,7 @@ def test_memory_is_that_of_a_process_of_its_own():
         assert 1e7 < grown < 1e9
 
 
+@pytest.mark.extended
 def test_the_bench_writes_its_tables(run, tmp_path):
     pytest.importorskip("matplotlib")
     options = ["--gpus", "3,5", "--runs", "2", "--seconds", "0.01", "--scaling", "3"]

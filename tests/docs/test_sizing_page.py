@@ -33,6 +33,7 @@ def traces(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_answers(run, traces, line):
     code, out, err = run(*shlex.split(line))

@@ -171,7 +171,7 @@ def test_a_trace_is_replayed_under_event_control() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"control": "events"}, "interval or event"),
+        ({"control": "events"}, "interval, event or routing"),
         ({"control": "event", "gate": "token-bucket"}, "router, pools, wake_interval"),
         ({"control": "event", "interval": 1.0}, "router, pools, wake_interval"),
         ({"control": "event", "router": "coupled"}, "static pools"),

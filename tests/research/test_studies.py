@@ -123,7 +123,8 @@ def folder(tmp_path_factory):
 def test_a_quick_run_of_every_study(study, folder):
     pytest.importorskip("matplotlib")
     findings = StudyRun(study, folder, quick=True).run(Executor(1))
-    assert findings.claims
+    # What a study claims under a condition only, it may not claim of so short runs.
+    assert findings.claims or findings.table
     for claim in findings.claims:
         assert claim.outcome in {"agrees", "differs", "undecided"}
         assert np.isfinite(claim.estimate.mean)

@@ -127,8 +127,9 @@ def test_one_table_one_figure(study, tmp_path):
 def test_the_cells_of_both_studies():
     variants = cells("variants", quick=False, seed=0)
     at_20 = {cell.variant for cell in variants if cell.configuration.n_gpus == 20}
-    assert {cell.variant for cell in variants} == {v.name for v in VARIANTS}
-    assert at_20 == {v.name for v in VARIANTS} - {"event"}
+    names = {v.name for v in VARIANTS} - {"routing"}
+    assert {cell.variant for cell in variants} == names
+    assert at_20 == names - {"event"}
     assert len({cell.configuration.total_steps for cell in variants}) == 1
     scale = cells("scale", quick=False, seed=3, scale_variant="per-class")
     sizes = {(c.configuration.instance["name"], c.configuration.n_gpus) for c in scale}

@@ -30,6 +30,9 @@ from llm_sched_env.serving.shared_caches import (  # noqa: E402
     take_cache,
 )
 
+# One at a time: they count what is in the shared memory of the machine.
+pytestmark = pytest.mark.xdist_group("shared memory")
+
 SECONDS = 4.0  # others may want the processors, too
 
 
@@ -44,7 +47,7 @@ def patient_instance() -> Instance:
 def pair():
     with Server("tiny", instance=patient_instance(), seconds=SECONDS, workers=2) as made:
         yield made
-    assert not multiprocessing.active_children()
+    assert engines() == []
 
 
 def tokens_alone(server: Server, request: int) -> list[int]:
@@ -60,6 +63,12 @@ def tokens_alone(server: Server, request: int) -> list[int]:
     while not engine.iterate()[1]:
         pass
     return engine.made[request]
+
+
+def engines() -> list[str]:
+    """Names of the processes of engines that run, among those that other tests may have."""
+    names = [process.name for process in multiprocessing.active_children()]
+    return [name for name in names if name.startswith("engine ")]
 
 
 def shared_memory() -> list[str]:
@@ -132,7 +141,7 @@ def test_a_killed_engine_ends_the_run_and_the_next_run_has_new_ones(pair) -> Non
     assert "\n" not in said
     assert len(served.run) > 0
     assert pair.machine.made() == {}
-    assert not multiprocessing.active_children()
+    assert engines() == []
     assert shared_memory() == []
     again = pair.serve("fcfs-immediate")
     assert again.evaluation is not None
@@ -147,7 +156,7 @@ def test_an_engine_that_fails_says_why(pair) -> None:
     with pytest.raises(WorkerError, match=r"^engine 0: KeyError\(0\)$") as caught:
         machine.wait(30.0)
     assert "in the process of engine 0" in str(caught.value.__cause__)
-    assert not multiprocessing.active_children()
+    assert engines() == []
 
 
 def test_engines_end_when_their_router_forgets_them() -> None:

@@ -21,6 +21,9 @@ from llm_sched_env.calibration.iteration_log import read_iteration_logs
 from llm_sched_env.validation.served_files import read_served_run
 from llm_sched_env.validation.served_run import COMPLETED
 
+# One at a time: they count what is in the shared memory of the machine.
+pytestmark = pytest.mark.xdist_group("shared memory")
+
 if not Path("/proc/self/stat").is_file():
     pytest.skip("looks for processes in /proc", allow_module_level=True)
 
