@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from typing_extensions import Unpack
 
 from llm_sched_env.envs.backends import event_control
-from llm_sched_env.envs.cluster_env import ClusterEnv
-from llm_sched_env.envs.decision_space import DecisionSpace, action_names
+from llm_sched_env.envs.decision_env import DecisionEnv
+from llm_sched_env.envs.decision_space import action_names
 from llm_sched_env.envs.event_configuration import EventArguments, EventConfiguration
 from llm_sched_env.envs.event_control import EventControl
 
 
-class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
+class LLMSchedEventEnv(DecisionEnv[EventControl]):
     """Admission and routing of LLM requests, one by one, at the events of a cluster.
 
     ## Description
@@ -106,29 +105,8 @@ class LLMSchedEventEnv(ClusterEnv[Any, EventControl]):
     ) -> None:
         configuration = EventConfiguration.validated(n_gpus=n_gpus, **arguments)
         super().__init__(event_control(backend, configuration, backend_options), render_mode)
-        self._decision_space = DecisionSpace(self.control.n_actions)
-        self.action_space = self._decision_space
 
     @property
     def action_names(self) -> list[str]:
         """What each action does."""
         return action_names(self.control.cluster.instance)
-
-    def action_masks(self) -> np.ndarray:
-        """Which actions are possible now; bool, shape (1 + 3I,), a fresh array."""
-        masks: np.ndarray = self.control.action_masks()[0]
-        return masks
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; ``options`` may hold ``start`` or ``state``."""
-        observation, info = super().reset(seed=seed, options=options)
-        self._decision_space.possible = info["action_mask"].copy()
-        return observation, info
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take the action, go to the next decision; raises EpisodeError where no episode runs."""
-        result = super().step(action)
-        self._decision_space.possible = result[4]["action_mask"].copy()
-        return result

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from typing_extensions import Unpack
 
-from llm_sched_env.envs.cluster_env import ClusterEnv
-from llm_sched_env.envs.decision_space import DecisionSpace
+from llm_sched_env.envs.decision_env import DecisionEnv
 from llm_sched_env.envs.routing_configuration import RoutingArguments, RoutingConfiguration
 from llm_sched_env.envs.routing_control import RoutingControl
 from llm_sched_env.envs.routing_space import routing_action_names
 
 
-class LLMSchedRoutingEnv(ClusterEnv[Any, RoutingControl]):
+class LLMSchedRoutingEnv(DecisionEnv[RoutingControl]):
     """Routing of LLM requests to GPUs as they arrive, by prefix caches and by load.
 
     ## Description
@@ -103,30 +99,9 @@ class LLMSchedRoutingEnv(ClusterEnv[Any, RoutingControl]):
     ) -> None:
         configuration = RoutingConfiguration.validated(n_gpus=n_gpus, **arguments)
         super().__init__(RoutingControl(configuration), render_mode)
-        self._decision_space = DecisionSpace(self.control.n_actions)
-        self.action_space = self._decision_space
 
     @property
     def action_names(self) -> list[str]:
         """What each action does."""
         candidates = self.control.configuration.candidates
         return routing_action_names(self.control.cluster.instance, candidates)
-
-    def action_masks(self) -> np.ndarray:
-        """Which actions are possible now; bool, shape (A,), a fresh array."""
-        masks: np.ndarray = self.control.action_masks()[0]
-        return masks
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; ``options`` may hold ``start`` or ``state``."""
-        observation, info = super().reset(seed=seed, options=options)
-        self._decision_space.possible = info["action_mask"].copy()
-        return observation, info
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Send the request, go to the next; raises EpisodeError where no episode runs."""
-        result = super().step(action)
-        self._decision_space.possible = result[4]["action_mask"].copy()
-        return result
