@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 RESULTS ?= results
-STEPS ?= 250000
+STEPS ?= 130000
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 INSTALLED := $(VENV)/installed
@@ -35,7 +35,7 @@ docs: $(SITE)
 docs-serve: $(SITE)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
-# Trains one PPO agent per instance, then compares; the Azure replay joins in where its files are
+# Compares rules, trains PPO from scratch at two sizes, then compares all; the Azure replay joins in where its files are
 # found ($$LLM_SCHED_DATA, data/ or ../shared/data) or named with TRACES="FILE FILE".
 compare: $(INSTALLED)
 	$(BIN)/python -m llm_sched_env.commands.quick_comparison \
@@ -98,8 +98,9 @@ bandits: $(INSTALLED)
 sizing: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_sizing --measure
 
-# Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
+# PPO from scratch, every way of training, PPO at increasing scale: docs/training.md. About 80 minutes of one CPU.
 training: $(INSTALLED)
+	$(BIN)/python -m research train-study scratch --out $(RESULTS)/training/scratch
 	$(BIN)/python -m research train-study variants --out $(RESULTS)/training/variants
 	$(BIN)/python -m research train-study scale --out $(RESULTS)/training/scale
 	$(BIN)/python -m research.pages.update_training $(RESULTS)/training

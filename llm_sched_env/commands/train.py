@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
         variant: Annotated[
-            str | None, typer.Option(help="What is learned and how: see docs/training.md [trunk].")
+            str | None, typer.Option(help="What is learned and how: see docs/training.md [ppo-residual].")
         ] = None,
         resume: Annotated[
             bool, typer.Option(help="Continue the run in --out up to --steps.")
@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
                     f"The folder {str(out)!r} (`--out`) has an agent already; "
                     "continue its training with `--resume`, or choose another folder."
                 )
-            configuration = find_variant(variant or "trunk").configuration(
+            configuration = find_variant(variant or "ppo-residual").configuration(
                 resolve_instance("overload" if instance is None else instance).to_dict(),
                 n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
                 pricing="bundled" if pricing is None else pricing,

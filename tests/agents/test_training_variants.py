@@ -60,7 +60,7 @@ def small(name, **more):
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 
-QUICK = {"trunk", "recurrent", "event", "routing", "sac"}
+QUICK = {"ppo-residual", "recurrent", "event", "routing", "sac"}
 
 
 def each(names):
@@ -85,7 +85,7 @@ def test_every_variant_trains_ships_and_acts(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", each(["trunk", "recurrent", "per-class", "event", "sac", "tqc", "ars"])
+    "name", each(["ppo-residual", "recurrent", "per-class", "event", "sac", "tqc", "ars"])
 )
 def test_the_learner_of_a_checkpoint_is_the_one_that_was_saved(name, tmp_path):
     """Networks, optimisers, counts: each tensor to the last bit, in a fresh model."""
@@ -212,7 +212,7 @@ def test_discounted_sums_are_those_of_the_definition():
 
 
 def test_demonstrations_of_the_rule_are_the_centre_of_its_residual():
-    shown = demonstrate(small("trunk", imitate="trunk-reservation", imitation_steps=40))
+    shown = demonstrate(small("ppo-residual", imitate="trunk-reservation", imitation_steps=40))
     assert shown.actions.shape == (10, 4, 4)
     np.testing.assert_allclose(shown.actions, 0.0, atol=1e-7)
     assert shown.seconds == pytest.approx(1.0)
@@ -221,7 +221,7 @@ def test_demonstrations_of_the_rule_are_the_centre_of_its_residual():
 
 def test_only_policies_of_the_same_actions_can_be_cloned():
     for configuration in (
-        small("raw", imitate="token-bucket"),
+        small("ppo", imitate="token-bucket"),
         small("plan", imitate="fluid-mpc"),
         small("event", imitate="fluid-mpc"),
     ):
@@ -267,7 +267,7 @@ def test_the_discount_at_events_goes_by_the_measured_time_between_decisions():
     assert 0.005 < configuration.interval < 1.0
     half_lives = configuration.half_life / configuration.interval
     assert configuration.discount**half_lives == pytest.approx(0.5)
-    assert with_measured_interval(small("trunk")) == small("trunk")
+    assert with_measured_interval(small("ppo-residual")) == small("ppo-residual")
 
 
 def test_a_router_is_cloned_from_the_rule_and_its_discount_measured(tmp_path):

@@ -22,9 +22,10 @@ OWN_TESTS = {
     ("calibration.md", "python"): "calibration/test_calibration.py",
     ("calibration.md", "sh"): "calibration/test_calibration.py",
     ("event_control.md", "python"): "envs/test_event_env.py",
+    ("libraries.md", "python"): "envs/test_libraries.py",
+    ("libraries.md", "sh"): "envs/test_libraries.py",
     ("model.md", "toml"): "docs/test_readme.py",
     ("routing.md", "python"): "envs/test_routing_env.py",
-    ("scaling_out.md", "python"): "envs/test_rllib.py",
     ("service_levels.md", "python"): "evaluation/test_slo_attainment.py",
     ("serving.md", "python"): "serving/test_serving_backend.py",
     ("sizing.md", "python"): "docs/test_sizing_page.py",
@@ -44,7 +45,7 @@ PARSED_ONLY = {
     "validation.md",
 }
 # What is no command of this package: installing it, other engines, clusters of machines.
-FOREIGN = ("make ", "pip ", "ray ", "vllm ", "  --", "python -m sglang", "#")
+FOREIGN = ("python examples/", "make ", "pip ", "ray ", "vllm ", "  --", "python -m sglang", "#")
 
 
 def pages():
@@ -116,7 +117,9 @@ def test_no_block_is_of_a_kind_that_nothing_runs():
         ("disaggregation.md", "toml"),
         ("groups.md", "toml"),
         ("reuse.md", "toml"),
-        ("model.md", "toml"),
+        ("libraries.md", "python"): "envs/test_libraries.py",
+    ("libraries.md", "sh"): "envs/test_libraries.py",
+    ("model.md", "toml"),
     }
 
 
