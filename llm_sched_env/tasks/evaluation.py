@@ -162,15 +162,14 @@ def run_task(
         "replications", held_out.replications if replications is None else replications
     )
     seed = checked_integer("seed", held_out.seed if seed is None else seed, 0)
-    runs = executor.in_order(partial(_replication, task.name, policy, seed), range(count))
+    runs = executor.in_order(partial(_replication, task, policy, seed), range(count))
     name = runs[0][0]
     bound = task_bounds(task, count, seed)
     return TaskRuns(task.name, name, tuple(r for _, r in runs), tuple(bound.tolist()))
 
 
-def _replication(name: str, policy: Any, seed: int, k: int) -> tuple[str, float]:
+def _replication(task: Task, policy: Any, seed: int, k: int) -> tuple[str, float]:
     """Name and revenue rate of a policy in run k; runs in a worker."""
-    task = named_task(name)
     label, resolved = _resolved(task, policy)
     arguments = task.run_arguments(seed)
     prepared = prepared_run(resolved, **arguments)
