@@ -110,7 +110,7 @@ class DelayedControl(IntervalControl):
         where = np.arange(self.batch.n_clusters)[rows]
         places = self._steps[where] % self._places
         self._observations[places, where] = observations[where]
-        self._counts[places, where] = self._counts_of(self.batch.states.classes[where])
+        self._counts[places, where] = self._counts_of(self.batch.states.classes)[where]
 
     def _shown_places(self, rows: np.ndarray) -> np.ndarray:
         """Where the observation lies that these rows show."""
