@@ -26,6 +26,16 @@ RANKS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Arguments of tasks at intervals: the agent ranks classes and keeps slots free for the best."""
+DEADLINES: Mapping[str, Any] = MappingProxyType(
+    {
+        **RANKS,
+        "instance": "deadlines-bursts",
+        "n_gpus": 5,
+        "revenue": "goodput",
+        "drop_late": True,
+    }
+)
+"""... where good answers alone are paid for, and who cannot be in time is dropped."""
 SERVING = (
     "fcfs-immediate",
     "fcfs-and-route",
@@ -93,12 +103,12 @@ def _tasks() -> tuple[Task, ...]:
             "Either class comes at four times its quiet rate for half a minute now and then, by "
             "chance. The agent has to notice a burst, and to prepare for one that may come.",
             INTERVAL,
-            {**RANKS, "instance": "bursts", "n_gpus": 20},
+            {**RANKS, "instance": "bursts", "n_gpus": 5},
             SERVING,
             RULES + MPC,
             ("learned",),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0),
+            held_out=HeldOut(horizon=1200.0, replications=32),
         ),
         Task(
             "AzureReplay",
@@ -119,7 +129,6 @@ def _tasks() -> tuple[Task, ...]:
                 # Then the second half asks for 1.1 times what can be served.
                 speed=2.6247,
             ),
-            bound=HINDSIGHT,
             held_out=HeldOut(horizon=None, warmup=0.0),
         ),
         Task(
@@ -129,17 +138,11 @@ def _tasks() -> tuple[Task, ...]:
             "either. Who cannot be in time is dropped. Highest net value first is too late for "
             "chat, earliest deadline first starves batch work: the best mix depends on the moment.",
             INTERVAL,
-            {
-                **RANKS,
-                "instance": "deadlines-bursts",
-                "n_gpus": 20,
-                "revenue": "goodput",
-                "drop_late": True,
-            },
+            dict(DEADLINES),
             (*SERVING, "earliest-deadline-first"),
             (*RULES, "slo-reserve", *MPC),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0),
+            held_out=HeldOut(horizon=1200.0, replications=32),
         ),
         Task(
             "MixedFleet",
@@ -207,7 +210,7 @@ def _tasks() -> tuple[Task, ...]:
             "between half and twice what is named. The agent has to find out how fast its GPUs "
             "are, and what that means for the classes.",
             INTERVAL,
-            {**RANKS, "instance": "dolly15k", "n_gpus": 20},
+            {**RANKS, "instance": "dolly15k", "n_gpus": 5},
             SERVING,
             RULES + MPC,
             ("learned",),
@@ -216,17 +219,18 @@ def _tasks() -> tuple[Task, ...]:
         ),
         Task(
             "DelayedObservations",
-            "bursts that are seen ten seconds late",
-            "Bursts as above with eight classes, where the agent is shown the cluster as it was "
-            "ten seconds ago: it has to act on what it remembers and expects.",
+            "deadlines and bursts that are seen ten seconds late",
+            "The task Deadlines, where the agent is shown the cluster as it was ten seconds ago: "
+            "it has to act on what it remembers and expects. The dispatcher, and compiled rules, "
+            "are inside the cluster and see it as it is.",
             INTERVAL,
-            {**RANKS, "instance": "bursts-dolly", "n_gpus": 20},
-            SERVING,
-            RULES + MPC,
-            ("learned",),
+            dict(DEADLINES),
+            (*SERVING, "earliest-deadline-first"),
+            (*RULES, "slo-reserve", *MPC),
+            (),
             DelayedObservations(intervals=10),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0),
+            held_out=HeldOut(horizon=1200.0, replications=32),
         ),
     )
 
