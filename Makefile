@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 SITE := $(VENV)/site
 
-.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard tasks paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -63,6 +63,12 @@ leaderboard: $(INSTALLED)
 	$(BIN)/python -m research leaderboard --out $(RESULTS)/leaderboard $(if $(AGENTS),--agents $(AGENTS)) \
 		$(if $(POLICIES),--policies $(POLICIES))
 	$(BIN)/python -m research.pages.update_leaderboard $(RESULTS)/leaderboard
+
+# Headroom of the tasks and who closes it: docs/tasks.md, docs/results/tasks.md. Resumes what was
+# stopped; ENTER="my_package.my_module:MyPolicy,TASK=agent.zip" enters in addition.
+tasks: $(INSTALLED)
+	$(BIN)/python -m research tasks --out $(RESULTS)/tasks $(if $(ENTER),--enter $(ENTER))
+	$(BIN)/python -m research.pages.update_tasks $(RESULTS)/tasks
 
 # Every statement of the paper that can be computed, at full size: docs/results/paper.md, docs/results/paper/.
 paper: $(INSTALLED)

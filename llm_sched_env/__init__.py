@@ -167,3 +167,24 @@ if "LLMSchedRouting-v0" not in registry:
         entry_point="llm_sched_env.envs.routing_env:LLMSchedRoutingEnv",
         vector_entry_point="llm_sched_env.envs.routing_vector_env:LLMSchedRoutingVectorEnv",
     )
+
+for _task in (
+    "Overload5",
+    "Overload200",
+    "Bursts",
+    "AzureReplay",
+    "Deadlines",
+    "MixedFleet",
+    "Disaggregated",
+    "SessionRouting",
+    "MooncakeRouting",
+    "HiddenHardware",
+    "DelayedObservations",
+):
+    if f"LLMSched/{_task}-v0" not in registry:
+        register(
+            id=f"LLMSched/{_task}-v0",
+            entry_point="llm_sched_env.tasks.environments:make_task",
+            vector_entry_point="llm_sched_env.tasks.environments:make_vector_task",
+            kwargs={"name": _task},
+        )

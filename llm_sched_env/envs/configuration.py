@@ -64,6 +64,8 @@ class IntervalArguments(TypedDict, total=False):
         start: ``empty`` (default) or ``plan``, near the fluid optimum.
         slos: service-level objectives as in :func:`llm_sched_env.plan`, for example
             ``["tpot@price=3000"]``; the plan is the one with them, the bound stays R*.
+        drop_late: whether the dispatcher rejects who cannot have a first token in time, as
+            :class:`llm_sched_env.DispatchRule` says; default False.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -77,6 +79,7 @@ class IntervalArguments(TypedDict, total=False):
     controls: str | Sequence[str]
     start: str
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]]
+    drop_late: bool
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
+    drop_late: bool = False
 
     @classmethod
     def validated(
@@ -108,6 +112,7 @@ class IntervalConfiguration:
         controls: str | Sequence[str] = "all",
         start: str = "empty",
         slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        drop_late: bool = False,
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
@@ -135,6 +140,7 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
+            drop_late=drop_late,
         )
         _ = configuration.rule
         return configuration
@@ -142,7 +148,8 @@ class IntervalConfiguration:
     @property
     def rule(self) -> DispatchRule:
         """The compiled dispatcher that works inside an interval."""
-        return DispatchRule(_GATES[self.gate, self.pools], _ROUTERS[self.router], self.pools)
+        gate, router = _GATES[self.gate, self.pools], _ROUTERS[self.router]
+        return DispatchRule(gate, router, self.pools, drop_late=self.drop_late)
 
     @property
     def steps(self) -> int:
@@ -169,7 +176,7 @@ class IntervalConfiguration:
         return action
 
 
-CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
+CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls", "drop_late")
 """Arguments that say what an action means: what a policy may ask for."""
 
 

@@ -32,7 +32,7 @@ LAYERS = [
     {"calibration", "envs"},
     {"policies"},
     {"evaluation"},
-    {"bandits", "baselines", "sizing", "validation", "watching"},
+    {"bandits", "baselines", "sizing", "tasks", "validation", "watching"},
     {"adaptation", "reports"},
     {"agents", "benchmarks", "serving"},
     {"commands"},

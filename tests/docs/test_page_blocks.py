@@ -40,6 +40,7 @@ PARSED_ONLY = {
     "reuse.md",
     "serving.md",
     "results/leaderboard.md",
+    "results/tasks.md",
     "scaling_out.md",
     "training.md",
     "validation.md",
