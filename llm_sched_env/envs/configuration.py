@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
+from llm_sched_env.envs.costs import Costs
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
@@ -64,6 +65,10 @@ class IntervalArguments(TypedDict, total=False):
         start: ``empty`` (default) or ``plan``, near the fluid optimum.
         slos: service-level objectives as in :func:`llm_sched_env.plan`, for example
             ``["tpot@price=3000"]``; the plan is the one with them, the bound stays R*.
+        costs: names of costs in ``info["costs"]``, of :data:`.COST_NAMES` or import paths of
+            service levels; default: those of ``budgets``, none without.
+        budgets: by name, the greatest sum of a cost over an episode that a constrained agent is
+            allowed; it changes neither rewards nor observations.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -77,6 +82,8 @@ class IntervalArguments(TypedDict, total=False):
     controls: str | Sequence[str]
     start: str
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]]
+    costs: Sequence[str]
+    budgets: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
+    costs: Costs | None
 
     @classmethod
     def validated(
@@ -108,6 +116,8 @@ class IntervalConfiguration:
         controls: str | Sequence[str] = "all",
         start: str = "empty",
         slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        costs: Sequence[str] = (),
+        budgets: Mapping[str, float] | None = None,
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
@@ -135,6 +145,7 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
+            costs=Costs.checked(costs, budgets, cluster),
         )
         _ = configuration.rule
         return configuration
@@ -148,6 +159,11 @@ class IntervalConfiguration:
     def steps(self) -> int:
         """Intervals in an episode; the last may reach past the horizon."""
         return int(np.ceil(self.horizon / self.interval - 1e-9))
+
+    @property
+    def episode_seconds(self) -> float:
+        """Seconds of a whole episode."""
+        return self.steps * self.interval
 
     @property
     def controlled(self) -> np.ndarray:
