@@ -16,7 +16,7 @@ SITE := $(VENV)/site
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[agents,report,serving,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[agents,offline,report,serving,test]"
 	touch $@
 
 $(LINTERS): $(INSTALLED)

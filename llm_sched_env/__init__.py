@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llm_sched_env.model.link import Link
     from llm_sched_env.planning import (
         TPOT,
+        Abandonment,
         DecodeFairness,
         FluidPath,
         FluidPlan,
@@ -50,6 +51,7 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Abandonment": "llm_sched_env.planning",
     "ArrivalModulation": "llm_sched_env.model.arrival_rates",
     "ArrivalProfile": "llm_sched_env.model.arrival_rates",
     "Deadlines": "llm_sched_env.model.deadlines",
@@ -88,6 +90,7 @@ _HOMES = {
 
 __all__ = [
     "TPOT",
+    "Abandonment",
     "ArrivalModulation",
     "ArrivalProfile",
     "Deadlines",

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
+from llm_sched_env.envs.costs import Costs
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
@@ -66,6 +67,10 @@ class IntervalArguments(TypedDict, total=False):
             ``["tpot@price=3000"]``; the plan is the one with them, the bound stays R*.
         drop_late: whether the dispatcher rejects who cannot have a first token in time, as
             :class:`llm_sched_env.DispatchRule` says; default False.
+        costs: names of costs in ``info["costs"]``, of :data:`.COST_NAMES` or import paths of
+            service levels; default: those of ``budgets``, none without.
+        budgets: by name, the greatest sum of a cost over an episode that a constrained agent is
+            allowed; it changes neither rewards nor observations.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -80,6 +85,8 @@ class IntervalArguments(TypedDict, total=False):
     start: str
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]]
     drop_late: bool
+    costs: Sequence[str]
+    budgets: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
+    costs: Costs | None
     drop_late: bool = False
 
     @classmethod
@@ -113,6 +121,8 @@ class IntervalConfiguration:
         start: str = "empty",
         slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
         drop_late: bool = False,
+        costs: Sequence[str] = (),
+        budgets: Mapping[str, float] | None = None,
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
@@ -141,6 +151,7 @@ class IntervalConfiguration:
             controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
             drop_late=drop_late,
+            costs=Costs.checked(costs, budgets, cluster),
         )
         _ = configuration.rule
         return configuration
@@ -155,6 +166,11 @@ class IntervalConfiguration:
     def steps(self) -> int:
         """Intervals in an episode; the last may reach past the horizon."""
         return int(np.ceil(self.horizon / self.interval - 1e-9))
+
+    @property
+    def episode_seconds(self) -> float:
+        """Seconds of a whole episode."""
+        return self.steps * self.interval
 
     @property
     def controlled(self) -> np.ndarray:

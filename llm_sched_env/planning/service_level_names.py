@@ -9,6 +9,7 @@ from typing import Any
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.service_levels import (
     TPOT,
+    Abandonment,
     DecodeFairness,
     PrefillFairness,
     ServiceLevel,
@@ -17,9 +18,9 @@ from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.plugins.user_code import import_attribute, user_code
 
 SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
-    level.name: level for level in (PrefillFairness, DecodeFairness, TPOT)
+    level.name: level for level in (PrefillFairness, DecodeFairness, TPOT, Abandonment)
 }
-"""The indicators of the paper by name."""
+"""The indicators of the paper, and the share of requests that give up, by name."""
 
 _FORMS = "NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma"
 
@@ -63,7 +64,7 @@ def _service_level(given: Any) -> ServiceLevel:
         return named_service_level(given)
     if isinstance(given, Mapping) and "name" in given:
         settings = {key: value for key, value in given.items() if key != "name"}
-        return _made(_kind(given["name"]), settings)
+        return _made(service_level_kind(given["name"]), settings)
     raise ConfigurationError(
         "service levels",
         given,
@@ -81,7 +82,7 @@ def named_service_level(text: str) -> ServiceLevel:
         ConfigurationError: for another name, key or number.
     """
     name, _, settings = text.partition("@")
-    kind = _kind(name)
+    kind = service_level_kind(name)
     pairs = [setting.split("=") for setting in settings.split(",")]
     try:
         numbers = {key: float(number) for key, number in pairs}
@@ -92,7 +93,7 @@ def named_service_level(text: str) -> ServiceLevel:
     return _made(kind, numbers)
 
 
-def _kind(name: Any) -> type[ServiceLevel]:
+def service_level_kind(name: Any) -> type[ServiceLevel]:
     """The class of service levels with a name or at an import path."""
     name = renamed_choice("service level", name, {"token-time": "tpot"})
     if name in SERVICE_LEVELS:

@@ -33,7 +33,7 @@ LAYERS = [
     {"policies"},
     {"evaluation"},
     {"bandits", "baselines", "sizing", "tasks", "validation", "watching"},
-    {"adaptation", "reports"},
+    {"adaptation", "offline", "reports"},
     {"agents", "benchmarks", "serving"},
     {"commands"},
     {"cli"},

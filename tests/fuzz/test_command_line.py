@@ -38,6 +38,7 @@ LONG = {
     "adapt",
     "bench",
     "compare",
+    "dataset",
     "optimum",
     "profile",
     "serve",
