@@ -153,7 +153,9 @@ def slot_reserves(
         kept = 1.0 + bids[i] / prices.decode[i] if prices.decode[i] > 0 else 0.0
         m = 1.0 / prices.seconds[i] if prices.decode[i] > 0 else 0.0
         total = a + s + m
-        z = (total - np.sqrt(total * total - 4.0 * a * s)) / (2.0 * s) if s > 0 else 1.0
+        # Under the root is (a - s)^2 if m = 0; rounding could make it negative.
+        root = np.sqrt(max(0.0, total * total - 4.0 * a * s))
+        z = (total - root) / (2.0 * s) if s > 0 else 1.0
         free = reserve + np.log(kept) / np.log(z) if kept > 0 and 0 < z < 1 else slots
         reserves[i] = min(free, slots)
     return reserves

@@ -8,13 +8,11 @@ import numpy as np
 
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.simulation.engine import advance_to_decisions
-from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
-from llm_sched_env.simulation.events.event_loop import FINISHED, NEEDS_CAPACITY
 from llm_sched_env.simulation.scheduling.rules import EventDispatch
-from llm_sched_env.simulation.simulation import SimulationBatch
+from llm_sched_env.simulation.stepped_batch import SteppedBatch
 
 
-class DecisionBatch(SimulationBatch):
+class DecisionBatch(SteppedBatch):
     """N clusters that run from decision to decision.
 
     Args:
@@ -50,9 +48,9 @@ class DecisionBatch(SimulationBatch):
             shape (N,), a fresh array.
         """
 
-        def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
+        def act(actions: np.ndarray, claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
             advance_to_decisions(
-                clusters,
+                self.clusters,
                 self.arrivals,
                 self._logs,
                 actions,
@@ -65,12 +63,4 @@ class DecisionBatch(SimulationBatch):
                 rows,
             )
 
-        while True:
-            clusters = self.clusters
-            self._threads.run(work, 0, self.n_clusters)
-            stopped = self._status == NEEDS_CAPACITY
-            if not stopped.any():
-                finished: np.ndarray = self._status == FINISHED
-                return finished
-            actions = np.where(stopped, RUN_ON, STAND_STILL)
-            self._grow()
+        return self._step(act, actions)

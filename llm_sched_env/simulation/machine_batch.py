@@ -46,6 +46,7 @@ class MachineDriver:
         self.told: list[np.ndarray] = []
         self._begun = False
         self._ended: Ended | None = None
+        self._last_end = -math.inf  # of those applied
         self._expected: Ended | None = None
         self._running = [False] * self._batch.n_gpus
         self._sent: list[list[Sent]] = [[] for _ in self._running]
@@ -70,11 +71,13 @@ class MachineDriver:
                 self._ended = self._machine.wait(wake)
             if self._ended is None:
                 return wake
-            # Strictly after what was applied before: a replay finds the same order.
-            time = max(self._ended.time, math.nextafter(self.time, math.inf))
+            # Strictly after what was applied before, also if it is heard of late: a replay finds
+            # the same order.
+            time = max(self._ended.time, math.nextafter(max(self.time, self._last_end), math.inf))
             if time > wake:
                 return wake
             ended, self._ended = self._ended, None
+            self._last_end = time
             self._machine.applied(ended, time)
             self._running[ended.gpu] = False
             if machine_engine.end_iteration(self._batch.clusters, ended.gpu, time):
@@ -134,15 +137,8 @@ class MachineDriver:
             raise RuntimeError(f"the machine ended {told}, the scheduler's clock {found}")
 
 
-class MachineSimulationBatch(SimulationBatch):
-    """One cluster under a compiled rule, on a machine.
-
-    Args:
-        *arguments: of :class:`SimulationBatch`.
-        machine: runs the iterations.
-        **options: of :class:`SimulationBatch`; one cluster, a recorded stream and hardware with
-            ``starts = "boundary"``.
-    """
+class _OnMachine(SimulationBatch):
+    """One cluster whose iterations a machine runs."""
 
     def __init__(self, *arguments: Any, machine: Machine, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "log_events": _LOG_EVENTS})
@@ -159,6 +155,17 @@ class MachineSimulationBatch(SimulationBatch):
         _require_empty(occupancy)
         super().start(k, seed, controls, occupancy)
         self.driver.reset()
+
+
+class MachineSimulationBatch(_OnMachine):
+    """One cluster under a compiled rule, on a machine.
+
+    Args:
+        *arguments: of :class:`SimulationBatch`.
+        machine: runs the iterations.
+        **options: of :class:`SimulationBatch`; one cluster, a recorded stream and hardware with
+            ``starts = "boundary"``.
+    """
 
     def advance(self, until: np.ndarray, first: int, last: int, *, set_controls: bool) -> None:
         """Serve until a time; as :meth:`SimulationBatch.advance`."""
@@ -178,7 +185,7 @@ class MachineSimulationBatch(SimulationBatch):
         return _joined(self.driver.told)
 
 
-class MachineDecisionBatch(DecisionBatch):
+class MachineDecisionBatch(_OnMachine, DecisionBatch):
     """One cluster that an agent schedules event by event, on a machine.
 
     Args:
@@ -186,22 +193,6 @@ class MachineDecisionBatch(DecisionBatch):
         machine: runs the iterations.
         **options: of :class:`DecisionBatch`, as for :class:`MachineSimulationBatch`.
     """
-
-    def __init__(self, *arguments: Any, machine: Machine, **options: Any) -> None:
-        super().__init__(*arguments, **{**options, "log_events": _LOG_EVENTS})
-        self.driver = MachineDriver(self, machine)
-
-    def start(
-        self,
-        k: int,
-        seed: np.random.SeedSequence,
-        controls: np.ndarray,
-        occupancy: np.ndarray | None = None,
-    ) -> None:
-        """As :meth:`SimulationBatch.start`, but always empty."""
-        _require_empty(occupancy)
-        super().start(k, seed, controls, occupancy)
-        self.driver.reset()
 
     def serve(self, stream: RequestStream, machine: Machine) -> None:
         """Other requests and another machine; :meth:`start` comes next."""

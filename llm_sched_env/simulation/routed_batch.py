@@ -8,16 +8,14 @@ import numpy as np
 
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.simulation.engine import advance_to_arrivals
-from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
-from llm_sched_env.simulation.events.event_loop import FINISHED, NEEDS_CAPACITY
 from llm_sched_env.simulation.scheduling.rules import RoutedDispatch
-from llm_sched_env.simulation.simulation import SimulationBatch
 from llm_sched_env.simulation.state import allocation
 from llm_sched_env.simulation.state.layout import EngineState, RequestStream
 from llm_sched_env.simulation.state.request_slots import RequestSlots
+from llm_sched_env.simulation.stepped_batch import SteppedBatch
 
 
-class RoutedBatch(SimulationBatch):
+class RoutedBatch(SteppedBatch):
     """N clusters that run from arrival to arrival.
 
     Args:
@@ -88,9 +86,9 @@ class RoutedBatch(SimulationBatch):
             shape (N,), a fresh array.
         """
 
-        def work(claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
+        def act(gpus: np.ndarray, claims: np.ndarray, ticket: int, part: int, rows: int) -> None:
             advance_to_arrivals(
-                clusters,
+                self.clusters,
                 self.arrivals,
                 self._logs,
                 gpus,
@@ -102,15 +100,7 @@ class RoutedBatch(SimulationBatch):
                 rows,
             )
 
-        while True:
-            clusters = self.clusters
-            self._threads.run(work, 0, self.n_clusters)
-            stopped = self._status == NEEDS_CAPACITY
-            if not stopped.any():
-                finished: np.ndarray = self._status == FINISHED
-                return finished
-            gpus = np.where(stopped, RUN_ON, STAND_STILL)
-            self._grow()
+        return self._step(act, gpus)
 
 
 _NOBODY = RequestStream(

@@ -101,7 +101,6 @@ def test_asking_whether_a_file_can_be_written_leaves_it(tmp_path):
 @pytest.mark.parametrize("name", ["results.csv", "table.md", "figure.png", "report.html"])
 def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_file(run, tmp_path, monkeypatch, name):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("plotly")
     out = tmp_path / "results"
     out.mkdir()
     (out / name).write_bytes(b"old")

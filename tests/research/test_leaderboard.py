@@ -47,7 +47,6 @@ THREE = f"TRUNK-reservation,token-bucket,{OUTSIDE}"
 def tiny(monkeypatch):
     """A leaderboard of two instances and two sizes that takes a second."""
     pytest.importorskip("matplotlib")
-    pytest.importorskip("plotly")
     runs = dict.fromkeys((2, 6), 3)
     monkeypatch.setattr(grid, "PRESETS", ("overload",))
     monkeypatch.setattr(grid, "CLASSES", (3,))

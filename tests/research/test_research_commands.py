@@ -29,7 +29,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ):
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("matplotlib")
-    pytest.importorskip("plotly")
     monkeypatch.chdir(tmp_path)
     code, out, err = run_research(*arguments)
     assert code == 2

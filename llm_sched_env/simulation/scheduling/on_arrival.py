@@ -21,6 +21,7 @@ from llm_sched_env.simulation.events.waiting import join_queue, sort_by_prompt
 from llm_sched_env.simulation.runtime.compiled import compiled, compiled_apart
 from llm_sched_env.simulation.scheduling.reuse_routers import (
     gpu_by_reuse,
+    may_prefill,
     remember_sent,
     session_gpu,
 )
@@ -54,15 +55,10 @@ def _draw_gpu(state: EngineState) -> int:
 
 
 @compiled
-def _may_prefill(state: EngineState, gpu: int) -> bool:
-    return state.groups[state.gpus[gpu].group].prefills != 0
-
-
-@compiled
 def _draw_prefiller(state: EngineState) -> int:
     """A random GPU of those that may prefill."""
     gpu = _draw_gpu(state)
-    while not _may_prefill(state, gpu):
+    while not may_prefill(state, gpu):
         gpu = _draw_gpu(state)
     return gpu
 
@@ -70,7 +66,7 @@ def _draw_prefiller(state: EngineState) -> int:
 @compiled
 def _next_prefiller(state: EngineState, gpu: int) -> int:
     """The first GPU from one on, in a circle, that may prefill; there is one."""
-    while not _may_prefill(state, gpu):
+    while not may_prefill(state, gpu):
         gpu = (gpu + 1) % len(state.gpus)
     return gpu
 
@@ -94,7 +90,7 @@ def _least_loaded(state: EngineState) -> int:
     best, least = -1, np.inf
     for step in range(n):
         gpu = (first + step) % n
-        if not _may_prefill(state, gpu):
+        if not may_prefill(state, gpu):
             continue
         load = state.backlogs[gpu].seconds if by_work else _requests_per_slot(state, gpu)
         if best < 0 or load < least:

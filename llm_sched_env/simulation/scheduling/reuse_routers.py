@@ -50,7 +50,8 @@ _TIE = 1e-9
 
 
 @compiled
-def _may_prefill(state: EngineState, gpu: int) -> bool:
+def may_prefill(state: EngineState, gpu: int) -> bool:
+    """Whether a GPU takes prefills, by the role of its group."""
     return state.groups[state.gpus[gpu].group].prefills != 0
 
 
@@ -99,7 +100,7 @@ def _cold_rank(state: EngineState, gpu: int) -> int:
     """How many GPUs got their last cold request before this one; never is before all others."""
     rank = 0
     for other in range(len(state.gpus)):
-        if _may_prefill(state, other) and other != gpu:
+        if may_prefill(state, other) and other != gpu:
             own, its = state.signals[gpu].last_cold, state.signals[other].last_cold
             if its < own or (its == own and other < gpu):
                 rank += 1
@@ -145,7 +146,7 @@ def _measure_all(state: EngineState, request: int) -> tuple[float, float, float,
     precise = weights[PRECISE_PREFIX_CACHE] > 0.0 or weights[NO_HIT_LRU] > 0.0
     least_match, most_match, least_wait, most_wait, most_active = np.inf, 0.0, np.inf, 0.0, 0.0
     for gpu in range(len(state.gpus)):
-        if not _may_prefill(state, gpu):
+        if not may_prefill(state, gpu):
             continue
         signal = state.signals[gpu]
         signal.matched = _known_match(state, gpu, request) if precise else 0
@@ -163,7 +164,7 @@ def _measure_all(state: EngineState, request: int) -> tuple[float, float, float,
 def _is_cold(state: EngineState) -> bool:
     """Whether no GPU matches the request that was measured."""
     for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu):
+        if may_prefill(state, gpu):
             signal = state.signals[gpu]
             if signal.matched > 0.0 or signal.remembered > 0.0:
                 return False
@@ -186,7 +187,7 @@ def _score_all(state: EngineState, request: int) -> None:
     least_match, most_match, least_wait, most_wait, most_active = _measure_all(state, request)
     cold = weights[NO_HIT_LRU] > 0.0 and _is_cold(state)
     for gpu in range(len(state.gpus)):
-        if not _may_prefill(state, gpu):
+        if not may_prefill(state, gpu):
             continue
         signal, waiting = state.signals[gpu], np.float64(known_waiting(state, gpu))
         active = np.float64(_active(state, gpu))
@@ -238,7 +239,7 @@ def match_all(state: EngineState, request: int, time: float) -> float:
     """
     longest, prompt = 0.0, state.reuse[request].prompt_blocks
     for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu):
+        if may_prefill(state, gpu):
             signal = state.signals[gpu]
             remembered = _remembered_match(state, gpu, request)
             signal.matched = max(_known_match(state, gpu, request), remembered)
@@ -272,7 +273,7 @@ def _bid_all(state: EngineState, request: int, time: float) -> None:
     longest, found = match_all(state, request, time), _matched_share(state)
     others = 0.0 if state.settings[0].router == EARLIEST_FINISH_ROUTER else 1.0
     for gpu in range(len(state.gpus)):
-        if not _may_prefill(state, gpu):
+        if not may_prefill(state, gpu):
             continue
         signal = state.signals[gpu]
         left = state.requests[request].prompt_tokens - tokens_of(state, request, signal.matched)
@@ -290,18 +291,18 @@ def _random_best(state: EngineState) -> int:
     """A random one of the GPUs with the greatest score."""
     best, count = -np.inf, 0
     for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu):
+        if may_prefill(state, gpu):
             best = max(best, state.signals[gpu].score)
     least = best - _TIE * max(1.0, abs(best))
     for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu) and state.signals[gpu].score >= least:
+        if may_prefill(state, gpu) and state.signals[gpu].score >= least:
             count += 1
     clock, place = state.clock[0], np.int64(0)
     if count > 1:
         place = random_below(state.keys[ROUTING], clock.routing_draws, count)
         clock.routing_draws += 1
     for gpu in range(len(state.gpus)):
-        if _may_prefill(state, gpu) and state.signals[gpu].score >= least:
+        if may_prefill(state, gpu) and state.signals[gpu].score >= least:
             if place == 0:
                 return gpu
             place -= 1
