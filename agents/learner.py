@@ -17,6 +17,7 @@ from sb3_contrib import ARS
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from llm_sched_env.agents.archives import UNREADABLE, arrays_content, read_arrays
+from llm_sched_env.agents.resumption import random_states
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.files.atomic import write_whole
 
@@ -33,8 +34,8 @@ def learner_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
     """The state of a model that learns.
 
     Names are ``NETWORK:PARAMETER``, ``OPTIMISER:K:MOMENT`` for its parameter k,
-    ``variable:NAME``, ``count:NAME``, and ``recent:returns`` and ``recent:lengths`` of the
-    episodes that the training score is a mean over.
+    ``variable:NAME``, ``count:NAME``, ``recent:returns`` and ``recent:lengths`` of the
+    episodes that the training score is a mean over, and ``random:GENERATOR``.
     """
     found: dict[str, np.ndarray] = {}
     for owner, state in model.get_parameters().items():
@@ -50,7 +51,7 @@ def learner_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
     episodes = list(model.ep_info_buffer or ())
     found["recent:returns"] = np.array([episode["r"] for episode in episodes])
     found["recent:lengths"] = np.array([episode["l"] for episode in episodes])
-    return found
+    return found | random_states()
 
 
 def restore_learner(model: BaseAlgorithm, arrays: Arrays, steps: int) -> None:
@@ -64,7 +65,7 @@ def restore_learner(model: BaseAlgorithm, arrays: Arrays, steps: int) -> None:
     Raises:
         CheckpointError: for arrays of another model.
     """
-    rest = dict(arrays)
+    rest = {name: array for name, array in arrays.items() if not name.startswith("random:")}
     filled: Any = {
         owner: _optimizer_state(owner, state, _attribute(model, owner), rest)
         if _is_optimizer(model, owner)

@@ -20,6 +20,11 @@ from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import clone
 from llm_sched_env.agents.learner import restore_learner, restore_replay
 from llm_sched_env.agents.normaliser import restore_normaliser
+from llm_sched_env.agents.resumption import (
+    begin_episode,
+    episodes_begun,
+    restore_random_states,
+)
 from llm_sched_env.agents.trained_policy import TrainedPolicy
 from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
 from llm_sched_env.agents.training_record import REPLAY_NAME, EvaluateReportSave, TrainingRecord
@@ -41,7 +46,9 @@ def train(
     Args:
         configuration: all knobs; a resumed run keeps its own and takes ``total_steps`` only.
         out: folder of the run.
-        resume: continue from ``out/agent.zip``; the environments start new episodes.
+        resume: continue from ``out/agent.zip``. PPO whose checkpoints fall on ends of episodes, as
+            they do by default, ends with the weights of a training without a stop; otherwise the
+            environments start new episodes.
         on_update: called after each update with steps, seconds, the raw score of the episodes
             that ended lately, and the last evaluation's ``difference`` to the first reference
             with its ``half_width``.
@@ -67,10 +74,15 @@ def train(
     model = make_model(configuration, venv, out)
     if saved is not None:
         _restore(saved, model, normaliser, out)
+        begun = episodes_begun(configuration, saved.learner, saved.steps)
+        if begun is not None:
+            begin_episode(model, venv, normaliser, configuration.seed, begun)
     elif configuration.imitate:
         clone(model, normaliser, configuration)
     callback = EvaluateReportSave(configuration, normaliser, path, record, on_update)
     remaining = configuration.total_steps - steps_done
+    if saved is not None and saved.learner is not None:
+        restore_random_states(saved.learner)
     if remaining > 0:
         model.learn(remaining, callback=callback, reset_num_timesteps=saved is None)
     else:

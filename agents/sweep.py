@@ -64,8 +64,9 @@ def training_runs(
     Args:
         configurations: no two of them may differ in ``total_steps`` only.
         out: gets the folders.
-        part_steps: after so many steps an agent comes back and is kept. Another number gives
-            other agents, since the environments start new episodes with each part.
+        part_steps: after so many steps an agent comes back and is kept. Another number can give
+            other agents: a part ends with an evaluation, whose weights may be those that are
+            kept, and where it ends within episodes the next one starts new ones.
 
     Raises:
         ConfigurationError: for a run that is there twice.

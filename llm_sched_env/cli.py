@@ -36,7 +36,7 @@ from llm_sched_env.commands import (
     validate,
     watch,
 )
-from llm_sched_env.commands.options import remember_command
+from llm_sched_env.commands.options import interruption_text, remember_command
 from llm_sched_env.errors import LLMSchedError
 from llm_sched_env.evaluation.versions import version_line
 from llm_sched_env.plugins.user_code import user_error_line
@@ -48,6 +48,7 @@ except ImportError:
     from click.exceptions import ClickException  # type: ignore[import-not-found, no-redef, assignment, unused-ignore]
 
 DEBUG = "--debug"
+INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=False,
@@ -115,6 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(commands: typer.Typer, program: str, arguments: list[str] | None = None) -> NoReturn:
     """Run a command line: whatever a user can cause is one line on stderr and exit code 2.
 
+    Ctrl-C is one line, too, with exit code 130.
+
     Args:
         commands: of the program.
         program: its name.
@@ -128,7 +131,7 @@ def run(commands: typer.Typer, program: str, arguments: list[str] | None = None)
         code = commands(given, standalone_mode=False)
         sys.stdout.flush()  # a full disk may show only now
     except (typer.Abort, KeyboardInterrupt):
-        _fail(program, "interrupted", code=130)
+        code = INTERRUPTED
     except BrokenPipeError:
         _forget_output()
         sys.exit(1)
@@ -138,6 +141,8 @@ def run(commands: typer.Typer, program: str, arguments: list[str] | None = None)
         if debug:
             traceback.print_exc()
         _fail(program, line)
+    if code == INTERRUPTED:  # some releases of Typer return it, others raise
+        _fail(program, interruption_text(), code)
     sys.exit(code or 0)
 
 

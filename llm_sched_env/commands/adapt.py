@@ -27,6 +27,7 @@ from llm_sched_env.commands.options import (
     print_note,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_whole
@@ -91,6 +92,7 @@ def register(app: typer.Typer) -> None:
         )
         executor.connect()
         folder = output_folder(out)
+        will_be_kept("finished simulations", folder / "cells")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
             task = progress.add_task("simulations", total=adaptation.evaluations)

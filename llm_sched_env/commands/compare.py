@@ -34,6 +34,7 @@ from llm_sched_env.commands.options import (
     print_table,
     require_extra,
     trace_paths,
+    will_be_kept,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.evaluation.comparison import (
@@ -116,6 +117,7 @@ def register(app: typer.Typer) -> None:
         check_runs(workloads, competitors)
         executor.connect()
         folder = output_folder(out)
+        will_be_kept("finished evaluations", folder / "cells")
         settings: dict[str, Any] = {
             "pricing": pricing,
             "revenue": revenue,

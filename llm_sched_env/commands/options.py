@@ -65,6 +65,7 @@ ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 _HEADER_WIDTH = 7
 
 _GIVEN: ContextVar[tuple[str, ...]] = ContextVar("the command that runs", default=())
+_KEPT: ContextVar[tuple[str, Path, str] | None] = ContextVar("what Ctrl-C leaves", default=None)
 
 messages = Console(stderr=True, highlight=False)
 """Progress and notes: stdout is for results."""
@@ -73,6 +74,26 @@ messages = Console(stderr=True, highlight=False)
 def remember_command(program: str, words: Sequence[str]) -> None:
     """Keep what was typed, for reports that say how they were made."""
     _GIVEN.set((*program.split(), *words))
+    _KEPT.set(None)
+
+
+def will_be_kept(what: str, place: Path, how: str = "the same command resumes") -> None:
+    """Say what of this command's work outlives an interruption.
+
+    Args:
+        what: in the plural.
+        place: a file or folder that is made with the first of it.
+        how: to go on.
+    """
+    _KEPT.set((what, place, how))
+
+
+def interruption_text() -> str:
+    """What is left of the command that was interrupted, and how it goes on."""
+    if (kept := _KEPT.get()) is not None and kept[1].exists():
+        what, place, how = kept
+        return f"interrupted; {what} are kept in {place}, {how}"
+    return "interrupted; the same command starts anew"
 
 
 def given_command() -> str:

@@ -18,11 +18,13 @@ from llm_sched_env.commands.options import (
     SeedOption,
     given_command,
     has_extra,
+    output_folder,
     print_json,
     print_lines,
     print_note,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.commands.several_policies import (
     PoliciesOption,
@@ -33,7 +35,6 @@ from llm_sched_env.commands.several_policies import (
 from llm_sched_env.commands.trace_options import KeepInstanceOption, TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.preparation import prepared_run
-from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 from llm_sched_env.simulation.state.layout import DECODE_START
@@ -95,7 +96,7 @@ def register(app: typer.Typer) -> None:
                 raise ConfigurationError(
                     "--validate with the policy", name, f"compiled rules ({label} is none)"
                 )
-        make_folder(out)
+        output_folder(out)
         from llm_sched_env.serving.serve import Server
 
         server = Server(
@@ -114,6 +115,8 @@ def register(app: typer.Typer) -> None:
         with server, _stopped_by_signals():
             for name, label, _ in named:
                 folder = out if len(named) == 1 else out / label
+                file = folder / "requests.csv"
+                will_be_kept("requests served so far", file, "another run starts anew")
                 served = _serve_one(server, name, pricing, folder)
                 if served.evaluation is None:
                     raise served.error or KeyboardInterrupt

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from llm_sched_env.commands.options import messages, names
+from llm_sched_env.commands.options import messages, names, will_be_kept
 from llm_sched_env.commands.trace_options import TraceReading
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.executor import Executor
@@ -210,6 +210,8 @@ def sized_workload(
 def case_runs(executor: Executor, out: Path | None, what: str) -> Iterator[CaseRuns]:
     """Where cases run, with their progress on stderr; with a folder finished ones are kept."""
     executor.connect()
+    if out is not None:
+        will_be_kept("finished runs", out / "cells")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=messages, transient=True) as progress:
         task = progress.add_task(what)

@@ -22,6 +22,7 @@ from llm_sched_env.commands.options import (
     print_json,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.evaluation.executor import Executor
@@ -81,7 +82,7 @@ def register(app: typer.Typer) -> None:
         runs = training_runs(configurations, out, checked_integer("--part-steps", part_steps))
         finished = sum(run.next_target() is None for run in runs)
         executor.connect()
-        output_folder(out)
+        will_be_kept("finished parts", output_folder(out))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=messages) as progress:
             task = progress.add_task("runs", total=len(runs), completed=finished)

@@ -18,6 +18,7 @@ from llm_sched_env.commands.options import (
     print_json,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.presets import resolve_instance
@@ -85,6 +86,8 @@ def register(app: typer.Typer) -> None:
             )
             configuration = with_measured_interval(configuration)
         folder = output_folder(out)
+        how = "`--resume` goes on from there"
+        will_be_kept("weights and curves", existing, how)
         columns = (
             TextColumn(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs"),
             BarColumn(),

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import platform
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ _REMEDIES = {
 def whole_file(path: Path, error: type[LLMSchedError] = FileError) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of ``path`` when the block has ended.
 
-    After an error in the block the old file, or none, is there, and no other. A link
+    After an error in the block the old file, or none, is there, and no other; after a kill there
+    is ``NAME.HOST-PROCESS.part`` beside it, which the next one to write the file removes. A link
     stays a link. Devices and pipes cannot be replaced and are written to directly.
 
     Args:
@@ -53,7 +55,8 @@ def whole_file(path: Path, error: type[LLMSchedError] = FileError) -> Iterator[B
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        _remove_parts_of_the_dead(target)
+        part = target.with_name(f"{target.name}{_mark()}{os.getpid()}.part")
         try:
             with part.open("wb") as file:
                 yield file
@@ -66,6 +69,34 @@ def whole_file(path: Path, error: type[LLMSchedError] = FileError) -> Iterator[B
         reason = failure.strerror or str(failure)
         remedy = _REMEDIES.get(failure.errno or 0, "check the path")
         raise error(f"{path}: cannot be written ({reason}); {remedy}") from failure
+
+
+def _mark() -> str:
+    """What is between the name of a file and the number of the process that writes it."""
+    return f".{platform.node()}-"
+
+
+def _remove_parts_of_the_dead(target: Path) -> None:
+    """Remove what processes of this machine began to write for a file before they were killed."""
+    if os.name != "posix":  # elsewhere nobody can be asked whether he lives
+        return
+    begins, ends = f"{target.name}{_mark()}", ".part"
+    with suppress(FileNotFoundError, PermissionError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(begins) and entry.name.endswith(ends):
+                number = entry.name[len(begins) : -len(ends)]
+                if number.isdecimal() and not _is_alive(int(number)):
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def require_writable(path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-# Labels of ticks that are closer than this share of an axis would run into each other.
-_LEAST_GAP = 0.085
+# Labels of ticks would run into each other with less between them; shares of a short axis.
+_GAP, _CHARACTER = 0.03, 0.028
 _LEAST_TAIL = 1e-3
 # Ticks of an axis of seconds that is wider than so many decades, in each of them.
 _STEPS = (
@@ -31,11 +31,20 @@ def size_axis(axes: Any, sizes: Sequence[float]) -> None:
     labelled: list[float] = []
     # The ends first: they say how far it goes.
     for size in [least, most, *sizes[1:-1]]:
-        if all(abs(math.log(size / other)) > _LEAST_GAP * span for other in labelled):
+        if all(abs(math.log(size / other)) > _room(size, other) * span for other in labelled):
             labelled.append(size)
-    axes.set_xticks(sorted(labelled), [f"{size:.4g}" for size in sorted(labelled)])
+    axes.set_xticks(sorted(labelled), [_label(size) for size in sorted(labelled)])
     axes.set_xticks([size for size in sizes if size not in labelled], minor=True)
     axes.xaxis.set_minor_formatter(lambda *_: "")
+
+
+def _label(size: float) -> str:
+    return f"{size:.4g}"
+
+
+def _room(size: float, other: float) -> float:
+    """The share of an axis between two ticks whose labels stand beside each other."""
+    return _GAP + _CHARACTER * (len(_label(size)) + len(_label(other))) / 2.0
 
 
 def share_axis(axis: Any) -> None:

@@ -21,6 +21,8 @@ from llm_sched_env.reports.axes import (
 from llm_sched_env.reports.drawing import FAINT, INK, Drawing, colour, line, marker, of_series
 from llm_sched_env.reports.page import Chart
 
+# A bound that is further beyond what was tried would leave no room for that.
+_FURTHEST = 4.0
 # The fastest requests may be arbitrarily fast: axes of seconds begin with the next ones.
 _MOST_SEEN = 0.96
 
@@ -89,7 +91,9 @@ def curves_over_sizes(
         for curve in curves:
             _draw_curve(axes, curve, points=True)
         _draw_levels(axes, levels)
-        size_axis(axes, sorted({float(x) for curve in curves for x in curve.x}))
+        tried = sorted({float(x) for curve in curves for x in curve.x})
+        uprights = [level.at for level in levels if level.upright]
+        size_axis(axes, sorted({*tried, *(at for at in uprights if at <= _FURTHEST * tried[-1])}))
         axes.set_xlabel(x_label)
         if seconds:
             seconds_axis(axes.yaxis)

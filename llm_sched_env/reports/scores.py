@@ -29,8 +29,10 @@ def score_section(rows: Rows) -> Section:
     ]
     lead = (
         "Revenue as a share of R*, the most that any scheduler can earn in the long run on a "
-        "cluster of any size. Shading, or a bar, is a 95% interval over replications."
+        "cluster of any size."
     )
+    if _has_intervals(rows):
+        lead += " Shading, or a bar, is a 95% interval over replications."
     return Section("Scores", lead, charts, list(enumerate(labels)) if len(labels) > 1 else [])
 
 
@@ -63,10 +65,14 @@ def _by_policy(title: str, rows: Rows, labels: list[str]) -> Chart:
             columns[name] = [*at[:place], _number(row[name]), *at[place + 1 :]]
         k = labels.index(row["policy"])
         dots.append(Dots(k, row["policy"], *columns.values()))
-    caption = (
-        "What to see: how far each policy stays from the dashed bound; bars are 95% intervals."
-    )
+    caption = "What to see: how far each policy stays from the dashed bound"
+    caption += "; bars are 95% intervals." if _has_intervals(rows) else "."
     return dots_by_row(title, names, dots, caption, levels=[Level(1.0, "bound R*", upright=True)])
+
+
+def _has_intervals(rows: Rows) -> bool:
+    """Whether any score has one: a single run has not."""
+    return any(math.isfinite(_number(row["score_low"])) for row in rows)
 
 
 def _number(value: Any) -> float:

@@ -103,7 +103,7 @@ def write_max_rate(
     cluster = (f"{found.n_gpus} {found.kind.name}", found.rows)
     sections = [_policies([cluster], levels, by_rate=True)]
     if found.best is not None:
-        factor = found.best.rate / workload.rate
+        factor = found.best.rate / workload.counted_rate
         sections += _chosen(workload.at_rate(factor), found.kind, found.best, seed)
     facts = [*_facts(command, seed), ("Asked for", found.asked)]
     title = f"The highest rate of {found.n_gpus} {found.kind.name}"

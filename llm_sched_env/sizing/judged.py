@@ -190,7 +190,7 @@ def _judged(
     asked = [first, tokens] if requirement.of_each_latency else [good]
     verdict = verdict_of(asked, requirement.share(workload.rate))
     seconds = workload.counted_seconds
-    rate = float(counted.sum()) / seconds
+    rate = workload.counted_rate
     growth = float(np.mean([r.waiting[2] - r.waiting[0] for r in results])) * len(results)
     behind = growth / (rate * seconds * 2.0 / 3.0)
     if stable and behind > _MOST_BEHIND:

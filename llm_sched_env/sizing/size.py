@@ -344,9 +344,9 @@ def max_rate(
         kind=kind,
         n_gpus=n_gpus,
         asked=requirement.text(workload.limits),
-        bound=most * workload.rate,
+        bound=most * workload.counted_rate,
         best=found,
-        missed=high * workload.rate,
+        missed=high * workload.counted_rate,
         rows=tuple(row for _, of_rate in sorted(rows.items()) for row in of_rate),
     )
 

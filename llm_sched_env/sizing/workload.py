@@ -77,6 +77,11 @@ class Workload:
         """Seconds in which those arrive, of all samples."""
         return sum(sample.duration - self.warmup for sample in self.samples)
 
+    @property
+    def counted_rate(self) -> float:
+        """Mean arrivals per second among those: what a judged row has as its rate."""
+        return self.n_counted / self.counted_seconds
+
     def drain_seconds(self, sample: Trace) -> float:
         """How long a run goes on after the last arrival.
 

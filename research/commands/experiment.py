@@ -21,6 +21,7 @@ from llm_sched_env.commands.options import (
     print_note,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.errors import checked_integer
 from llm_sched_env.evaluation.executor import Executor
@@ -70,7 +71,7 @@ def register(app: typer.Typer) -> None:
         for run in runs:
             run.require_place()
         executor.connect()
-        output_folder(folder)
+        will_be_kept("finished parts", output_folder(folder) / "cells")
         found = {run.study.name: _run(run, executor, show=not as_json) for run in runs}
         if as_json:
             print_json({name: [claim.to_dict() for claim in f.claims] for name, f in found.items()})

@@ -23,6 +23,7 @@ from llm_sched_env.commands.options import (
     print_note,
     print_table,
     require_extra,
+    will_be_kept,
 )
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.executor import Executor
@@ -97,7 +98,7 @@ def run_leaderboard(
     run = LeaderboardRun(competing, out, _command(policies, agents, quick=quick), quick)
     run.require_place()
     executor.connect()
-    output_folder(out)
+    will_be_kept("finished parts", output_folder(out) / "cells")
     missing = run.missing()
     minutes = sum(map(run.leaderboard.cost, missing)) / 60.0
     print_note(

@@ -19,6 +19,7 @@ from llm_sched_env.commands.options import (
     print_json,
     trace_paths,
     warn_former_option,
+    will_be_kept,
 )
 from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
@@ -91,7 +92,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train a rule by evolution; a run that was stopped resumes when started again."""
         from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
-        from research.rule_training.trainer import train_rule
+        from research.rule_training.trainer import STATE_NAME, train_rule
 
         executor = Executor(jobs, backend, ray_address)
         recorded = reading.load_if_given(trace_paths(trace))
@@ -118,6 +119,7 @@ def register(app: typer.Typer) -> None:
             network = LearnedRule.load(shipped if shipped.exists() else initial).network
         executor.connect()
         folder = output_folder(out)
+        will_be_kept("the generations up to the last validation", folder / STATE_NAME)
         columns = (
             TextColumn(
                 "{task.completed:,.0f}/{task.total:,.0f} generations, gain {task.fields[gain]}"

@@ -16,6 +16,7 @@ from llm_sched_env.commands.options import (
     print_json,
     print_note,
     require_extra,
+    will_be_kept,
 )
 
 
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
             write, table = write_seeds_page, seeds_table
         wanted = cells(study, quick=quick, seed=seed, scale_variant=variant)
         folder = output_folder(out)
+        will_be_kept("finished trainings and parts of others", folder)
         with_figure = find_spec("matplotlib") is not None
         columns = (
             TextColumn("{task.description}"),

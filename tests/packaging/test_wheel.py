@@ -2,7 +2,8 @@
 oldest versions that are allowed, and with the newest.
 
 Packages come from the registry that pip is set up for; without one these tests are skipped. The
-engine runs uncompiled there: what is tried is what is installed.
+engine runs uncompiled there, which tries what is installed and how it is called; with the oldest
+versions it is compiled, too, in minutes, and gives the same scores.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ for policy in ("gate-and-route", "trunk-reservation", "learned"):
     score = lse.evaluate(policy, "base", n_gpus=2, horizon=4.0, warmup=1.0, replications=2).score
     assert 0.0 <= score.mean < 3.0, score
 print("works", sys.version_info[:2], np.__version__, gym.__version__)
+"""
+SCORES = """
+import llm_sched_env as lse
+print(*(lse.evaluate(policy, "base", n_gpus=2, horizon=9.0, warmup=3.0, replications=2).scores
+        for policy in ("gate-and-route", "trunk-reservation")))
 """
 
 
@@ -88,21 +94,37 @@ def test_both_hold_what_the_package_needs(built) -> None:
     assert any(member.endswith("/LICENSE") for member in members)
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS)
-def test_the_wheel_alone_works(built, combination, tmp_path) -> None:
+COMPILED = {**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, "OMP_NUM_THREADS": "1"}
+INTERPRETED = {**COMPILED, "NUMBA_DISABLE_JIT": "1"}
+
+
+def installed(built: Path, combination: str, folder: Path) -> Path:
+    """The Python of a new environment that has the wheel."""
     version, pins = COMBINATIONS[combination]
     python = shutil.which(f"python{version}")
     if python is None or run(python, "--version").returncode:
         pytest.skip(f"there is no Python {version}")
-    assert run(python, "-m", "venv", tmp_path / "venv").returncode == 0
-    installed = tmp_path / "venv" / "bin" / "python"
+    assert run(python, "-m", "venv", folder / "venv").returncode == 0
+    found = folder / "venv" / "bin" / "python"
     (wheel,) = built.glob("*.whl")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    pip = run(installed, "-m", "pip", "install", "--quiet", wheel, *pins, env=environment)
+    pip = run(found, "-m", "pip", "install", "--quiet", wheel, *pins, env=COMPILED)
     assert pip.returncode == 0, pip.stderr[-2000:]
-    environment["NUMBA_DISABLE_JIT"] = "1"
-    done = run(installed, "-c", PROGRAM, cwd=tmp_path, env=environment)
+    return found
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_the_wheel_alone_works(built, combination, tmp_path) -> None:
+    python = installed(built, combination, tmp_path)
+    done = run(python, "-c", PROGRAM, cwd=tmp_path, env=INTERPRETED)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "works" in done.stdout
-    help_ = run(tmp_path / "venv" / "bin" / "llmsched", "--version", env=environment)
-    assert help_.returncode == 0, help_.stderr
+    told = run(python.with_name("llmsched"), "--version", env=INTERPRETED)
+    assert told.returncode == 0, told.stderr
+
+
+def test_the_oldest_versions_compile_the_engine(built, tmp_path) -> None:
+    python = installed(built, "3.10, oldest", tmp_path)
+    found = [run(python, "-c", SCORES, cwd=tmp_path, env=env) for env in (INTERPRETED, COMPILED)]
+    assert [done.returncode for done in found] == [0, 0], found[-1].stderr[-2000:]
+    assert "compiling the engine" in found[1].stderr
+    assert found[0].stdout == found[1].stdout

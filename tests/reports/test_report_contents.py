@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from pathlib import Path
@@ -18,7 +19,8 @@ from llm_sched_env.model.deadlines import Deadlines
 from llm_sched_env.policies.registry import resolve_policy
 from llm_sched_env.policies.rolling_horizon import planned_simulation
 from llm_sched_env.reports.answers import comparison_answer
-from llm_sched_env.reports.drawing import N_COLOURS
+from llm_sched_env.reports.axes import size_axis
+from llm_sched_env.reports.drawing import N_COLOURS, Drawing
 from llm_sched_env.reports.fairness import fairness_of, jain_index
 from llm_sched_env.reports.kv_in_use import kv_tokens_in_use
 from llm_sched_env.reports.latencies import deadlines
@@ -287,3 +289,31 @@ def test_what_users_write_stays_text(tmp_path):
     assert "<img" not in text
     assert text.count("</script>") == 1
     assert "&lt;img" in text
+
+
+@pytest.mark.parametrize("level", ["", "asked for"])
+@pytest.mark.parametrize(
+    "tried",
+    [
+        (8.027, 11.35, 13.5, 14.72, 15.37, 15.71, 15.88, 16.05, 32.11),
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+        (0.0125, 0.013, 0.0151, 0.0172),
+        (5,),
+    ],
+)
+def test_labels_of_sizes_and_rates_stand_beside_each_other(tried, level):
+    """Also on an axis that the name of a level has made shorter."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with Drawing() as drawing:
+        axes = drawing.axes
+        axes.plot(tried, [0.5] * len(tried))
+        axes.annotate(level, (1.0, 0.5), xycoords=axes.get_yaxis_transform(), fontsize=10)
+        size_axis(axes, tried)
+        canvas = FigureCanvasAgg(axes.figure)
+        canvas.draw()
+        boxes = [label.get_window_extent(canvas.get_renderer()) for label in axes.get_xticklabels()]
+    assert len(boxes) >= min(3, len(tried))
+    edges = sorted((box.x0, box.x1) for box in boxes)
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(edges))

@@ -227,6 +227,9 @@ def test_command_of_a_cluster(run):
     assert code == 0
     found = json.loads(text)
     assert 0 < found["rate"] < found["missed"] <= found["bound"]
+    # In the unit of the rows: arrivals that count, per second after the warm-up.
+    tried = [row["rate"] for row in found["rows"] if row["rate"] > found["rate"]]
+    assert found["missed"] == pytest.approx(min([*tried, found["bound"]]))
 
 
 @pytest.mark.parametrize(
