@@ -1,8 +1,8 @@
 """PPO in one file, against the plain vector interface of Gymnasium: change what you like.
 
-No framework, only PyTorch: networks, advantages, the clipped loss and an evaluation against rules on
-the same requests. It learns from scratch, on priorities and reserves of free slots. Needs the extra
-``agents``. Run it with ``python examples/single_file_ppo.py [STEPS]``.
+No framework, only PyTorch: networks, advantages, the clipped loss and an evaluation against rules
+on the same requests. It learns from scratch, on priorities and reserves of free slots. Needs the
+extra ``agents``. Run it with ``python examples/single_file_ppo.py [STEPS]``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class ActorCritic(nn.Module):
         ) / total
         self.mean, self.count = self.mean + shift * n / total, total
 
-    def forward(self, observations: torch.Tensor) -> tuple[torch.distributions.Normal, torch.Tensor]:
+    def forward(
+        self, observations: torch.Tensor
+    ) -> tuple[torch.distributions.Normal, torch.Tensor]:
         """The distribution of actions, and values."""
         x = ((observations - self.mean) / (self.variance + 1e-8).sqrt()).clamp(-10, 10)
         return torch.distributions.Normal(self.actor(x), self.log_std.exp()), self.critic(x)[..., 0]
@@ -128,9 +130,7 @@ def rollout(
 
 def update(network: ActorCritic, optimizer: torch.optim.Optimizer, played: Any) -> None:
     """Climb the clipped objective."""
-    advantage = advantages(
-        played["reward"], played["value"], played["following"], played["ended"]
-    )
+    advantage = advantages(played["reward"], played["value"], played["following"], played["ended"])
     flat = {name: tensor.flatten(0, 1) for name, tensor in played.items()}
     flat |= {"advantage": advantage.flatten(), "target": (advantage + played["value"]).flatten()}
     for _ in range(EPOCHS):

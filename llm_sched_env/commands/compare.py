@@ -80,7 +80,9 @@ def register(app: typer.Typer) -> None:
         ] = DEFAULT_POLICIES,
         agents: Annotated[
             str | None,
-            typer.Option(help="Checkpoints, comma-separated: PATH, INSTANCE=PATH, INSTANCE:N=PATH."),
+            typer.Option(
+                help="Checkpoints, comma-separated: PATH, INSTANCE=PATH, INSTANCE:N=PATH."
+            ),
         ] = None,
         trace: TraceOption = None,
         trace_gpus: Annotated[

@@ -42,7 +42,8 @@ def register(app: typer.Typer) -> None:
         pricing: Annotated[str | None, typer.Option(help="bundled or separate [bundled].")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of the training [0].")] = None,
         variant: Annotated[
-            str | None, typer.Option(help="What is learned and how: see docs/training.md [ppo-residual].")
+            str | None,
+            typer.Option(help="What is learned and how: see docs/training.md [ppo-residual]."),
         ] = None,
         resume: Annotated[
             bool, typer.Option(help="Continue the run in --out up to --steps.")

@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option(help="A few thousand steps each: whether everything runs.")
         ] = False,
         variant: Annotated[str, typer.Option(help="What `scale` trains.")] = "ppo-residual",
-        seed: Annotated[int, typer.Option(help="Seed of every training; of the first, where there are several.")] = 0,
+        seed: Annotated[
+            int, typer.Option(help="Seed of every training; of the first, where there are several.")
+        ] = 0,
         as_json: JsonOption = False,
     ) -> None:
         """Train and compare; what is finished stays, what was killed goes on (extra `agents`)."""

@@ -118,9 +118,7 @@ def test_no_block_is_of_a_kind_that_nothing_runs():
         ("disaggregation.md", "toml"),
         ("groups.md", "toml"),
         ("reuse.md", "toml"),
-        ("libraries.md", "python"): "envs/test_libraries.py",
-    ("libraries.md", "sh"): "envs/test_libraries.py",
-    ("model.md", "toml"),
+        ("model.md", "toml"),
     }
 
 

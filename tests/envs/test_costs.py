@@ -39,7 +39,7 @@ class MixedShare(lse.ServiceLevel):
 class Half:
     """Admits half of each class, whatever the plan is."""
 
-    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}
+    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
 
     def reset(self, instance, plan, n_gpus, rng):
         self.action = np.full(2 * instance.n_classes + 1, 0.5, np.float32)
@@ -51,7 +51,7 @@ class Half:
 class First:
     """The last possible action: decodes go before prefills, both before a wait."""
 
-    environment = {"control": "event", "pools": "dynamic"}
+    environment = {"control": "event", "pools": "dynamic"}  # noqa: RUF012
 
     def reset(self, instance, plan, n_gpus, rng):
         pass

@@ -1,4 +1,4 @@
-"""The recipes of docs/libraries.md train with the libraries that they name; RLlib's has its own test."""
+"""The recipes of docs/libraries.md train with their libraries; RLlib's has a test of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_torchrl_learns_on_the_native_vector_form(capsys) -> None:
     pytest.importorskip("torchrl")
     names: dict = {}
     exec(compile(block_with("torchrl"), "docs/libraries.md", "exec"), names)
-    means = [float(mean) for mean in re.findall(r"^(\S+) of R", capsys.readouterr().out, re.M)]
+    said = capsys.readouterr().out
+    means = [float(mean) for mean in re.findall(r"^(\S+) of R", said, re.MULTILINE)]
     assert len(means) == 3
     assert all(0.2 < mean < 1.5 for mean in means)
     # Every cluster had several episodes of 20 steps, each cut at its horizon.

@@ -38,7 +38,7 @@ print(value, len(begun))
 def processes(tmp_path: Path):
     (tmp_path / "small.py").write_text(MODULE)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
     def start() -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SCRIPT]

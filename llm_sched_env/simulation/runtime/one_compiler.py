@@ -44,7 +44,7 @@ def _is_cached(dispatcher: Any, cache_file: Any, signature: Any) -> bool:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Hold a lock, where files can be written and locked; the system frees it at a process's end."""
+    """Hold a lock, where files can be locked; the system frees that of a process that ends."""
     lock = FileLock(path)
     with suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
