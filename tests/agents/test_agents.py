@@ -33,6 +33,10 @@ from llm_sched_env.errors import CheckpointError, ConfigurationError
 FAST = {"horizon": 120.0, "warmup": 30.0, "replications": 2}
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("trained agent")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return train(small(), tmp_path_factory.mktemp("run"))

@@ -22,6 +22,10 @@ from llm_sched_env.agents.ppo import train
 from llm_sched_env.errors import CheckpointError
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("checkpoint files")
+
+
 @pytest.fixture(scope="module")
 def members(tmp_path_factory):
     path = train(small(100), tmp_path_factory.mktemp("run"))

@@ -79,6 +79,7 @@ def test_finished_runs_are_left_alone(whole):
     assert [run.checkpoint.stat().st_mtime_ns for run in again] == before
 
 
+@pytest.mark.extended
 def test_a_run_that_was_killed_before_its_last_evaluation_is_finished(tmp_path):
     run = swept([small(100)], tmp_path)[0]
     whole = Checkpoint.load(run.checkpoint)

@@ -34,6 +34,10 @@ def one_by_one(policy, instance, configuration, seed, runs):
     ).scores
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("evaluated training")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     # Exploration and steps that lead away from the rule; the last weights are looked at.
@@ -73,6 +77,7 @@ def test_all_runs_at_events_earn_what_evaluate_gives_one_by_one(tmp_path):
     )
 
 
+@pytest.mark.extended
 def test_all_runs_of_a_router_earn_what_evaluate_gives_one_by_one(tmp_path):
     """On conversations, which are drawn for each run; beside compiled routers on the same."""
     configuration = variant("routing").configuration(

@@ -60,11 +60,11 @@ def small(name, **more):
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 
-QUICK = {"ppo-residual", "recurrent", "event", "routing", "sac"}
+QUICK = {"ppo-residual", "event", "routing"}
 
 
 def each(names):
-    """Parameters of which ``make test`` runs one of each kind of algorithm."""
+    """Parameters of which ``make test`` runs one for each environment."""
     return [pytest.param(n, marks=() if n in QUICK else pytest.mark.extended) for n in names]
 
 
@@ -287,6 +287,7 @@ def test_a_router_is_cloned_from_the_rule_and_its_discount_measured(tmp_path):
     assert (acted == shown.actions.ravel()).mean() > 0.9
 
 
+@pytest.mark.extended
 def test_a_resumed_sac_keeps_its_transitions(tmp_path):
     train(small("sac", total_steps=200), tmp_path)
     assert (tmp_path / "replay.npz").exists()

@@ -125,6 +125,7 @@ def test_a_cluster_near_the_plan_is_full_at_once():
     assert EngineCluster(BASE, plan, 50, 0).simulation.metrics().inside.tolist() == [0, 0]
 
 
+@pytest.mark.extended
 def test_memory_is_that_of_a_process_of_its_own():
     small, large = (measure_memory(BASE, n) for n in (10, 20_000))
     assert large.events > 100 * small.events
@@ -169,6 +170,7 @@ def test_the_bench_in_json_has_every_number(run):
     assert data["memory"] is None
 
 
+@pytest.mark.extended
 def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypatch):
     measured = vector_speed.measure_vector(BASE, runs=2, seconds=0.02, num_envs=16, n_gpus=2)
     rows = {row.environment: row for row in measured}

@@ -15,6 +15,10 @@ from llm_sched_env.serving.serve import Server
 SECONDS = 2.0
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("agents on an engine")
+
+
 @pytest.fixture(scope="module")
 def server():
     with Server("tiny", instance=short_instance(), seconds=SECONDS, clock="processor") as made:

@@ -159,6 +159,7 @@ def test_an_engine_that_fails_says_why(pair) -> None:
     assert engines() == []
 
 
+@pytest.mark.extended
 def test_engines_end_when_their_router_forgets_them() -> None:
     """Nothing waits for them at the end of a program that never closed them."""
     from llm_sched_env.serving.engine_process import EngineProcess
