@@ -37,7 +37,7 @@ _COUNTS = (
 )
 # What seeds NumPy and Torch has 32 bits, and a resumed run adds its steps.
 _GREATEST_SEED = 2**31 - 1
-_TEXTS = ("gate", "router", "pools", "start", "load", "scheduler")
+_TEXTS = ("task", "gate", "router", "pools", "start", "load", "scheduler")
 _NUMBERS = (
     "residual_scale",
     "learning_rate",
@@ -70,6 +70,7 @@ class TrainingConfiguration:
     """
 
     instance: dict[str, Any]  # plain data of an Instance, so that a checkpoint is self-contained
+    task: str = ""  # the registered task whose environment this is; "": none
     n_gpus: int = 20
     pricing: str = "bundled"
     total_steps: int = 250_000  # environment steps over all parallel environments
@@ -80,6 +81,7 @@ class TrainingConfiguration:
     gate: str = "net-value"
     router: str = "net-value"  # with event-driven control: "agent"
     pools: str = "dynamic"
+    drop_late: bool = False
     controls: tuple[str, ...] = ("priority", "reserve")
     # Routing: how many GPUs by match and by load, what the load is, and how fresh signals are.
     candidates: int = 4
@@ -167,8 +169,9 @@ class TrainingConfiguration:
                     "the name of a registered policy",
                     "register it in the entry-point group llm_sched_env.policies",
                 )
-        if not isinstance(self.tensorboard, bool):
-            raise ConfigurationError("tensorboard", self.tensorboard, "True or False")
+        for name in ("drop_late", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(name, getattr(self, name), "True or False")
 
     def _check_network(self) -> None:
         units = self.hidden_units
@@ -220,6 +223,10 @@ class TrainingConfiguration:
             raise ConfigurationError(
                 "`imitate` needs one of the algorithms ppo and maskable-ppo, and frame_stack=1."
             )
+        if self.task and (at_events or self.reward_reference == "group"):
+            raise ConfigurationError(
+                "task", self.task, 'none with control="event" or "routing", or a group\'s rewards'
+            )
         if self.reward_reference == "group" and (
             self.group_size < 2 or self.n_envs % self.group_size
         ):
@@ -254,6 +261,7 @@ class TrainingConfiguration:
             "pools": self.pools,
             "controls": list(self.controls),
             "interval": self.interval,
+            **({"drop_late": True} if self.drop_late else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:

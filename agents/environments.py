@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecFrameStack,
@@ -20,7 +21,9 @@ from llm_sched_env.envs.sb3 import (
     LLMSchedEventSB3VecEnv,
     LLMSchedRoutingSB3VecEnv,
     LLMSchedSB3VecEnv,
+    SB3VecEnv,
 )
+from llm_sched_env.tasks.environments import make_vector_task
 
 
 def make_environment(configuration: TrainingConfiguration) -> VecEnv:
@@ -51,7 +54,11 @@ def normaliser_of(venv: VecEnv) -> VecNormalize:
     return found
 
 
-def _intervals(configuration: TrainingConfiguration) -> LLMSchedSB3VecEnv:
+def _intervals(configuration: TrainingConfiguration) -> SB3VecEnv:
+    if configuration.task:
+        return SB3VecEnv(
+            make_vector_task(configuration.task, configuration.n_envs, AutoresetMode.SAME_STEP)
+        )
     grouped = configuration.reward_reference == "group"
     return LLMSchedSB3VecEnv(
         configuration.n_envs,

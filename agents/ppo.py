@@ -25,8 +25,9 @@ from llm_sched_env.agents.resumption import (
     episodes_begun,
     restore_random_states,
 )
+from llm_sched_env.agents.task_training import evaluation_of
 from llm_sched_env.agents.trained_policy import TrainedPolicy
-from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
+from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED
 from llm_sched_env.agents.training_record import REPLAY_NAME, EvaluateReportSave, TrainingRecord
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.files.atomic import make_folder
@@ -112,7 +113,7 @@ def held_out(checkpoint: Checkpoint) -> Row:
     """Compare the selected weights with the references, on fresh requests."""
     configuration = checkpoint.configuration
     runs = 2 * configuration.evaluation_runs
-    evaluation = PairedEvaluation(configuration, HELD_OUT_SEED, runs)
+    evaluation = evaluation_of(configuration, HELD_OUT_SEED, runs)
     fluid_plan = evaluation.plan
     controller = TrainedPolicy(checkpoint).controller(
         fluid_plan.given, fluid_plan, configuration.n_gpus

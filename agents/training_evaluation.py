@@ -76,11 +76,7 @@ class PairedEvaluation:
 
     def row(self, controller: Controller) -> Row:
         """The agent's score and its differences to the references."""
-        scores = self.scores(controller)
-        row = _ends("score", scores)
-        for name, reference in self.references().items():
-            row |= _ends(f"minus {name}", scores - reference)
-        return row
+        return row_of_scores(self.scores(controller), self.references())
 
     def references(self) -> dict[str, np.ndarray]:
         """Scores of the references by name, each of shape (K,); computed once."""
@@ -160,6 +156,19 @@ class PairedEvaluation:
     def _end_warmup(self, control: IntervalControl | EventControl | RoutingControl) -> None:
         for k in range(self._runs):
             control.reset_metrics(k, pay_earlier_arrivals=self._measured.pays_earlier_arrivals)
+
+
+def row_of_scores(scores: np.ndarray, references: dict[str, np.ndarray]) -> Row:
+    """A row of :class:`PairedEvaluation`.
+
+    Args:
+        scores: of the agent, shape (K,).
+        references: scores on the same requests by name, each of shape (K,).
+    """
+    row = _ends("score", scores)
+    for name, reference in references.items():
+        row |= _ends(f"minus {name}", scores - reference)
+    return row
 
 
 def difference(row: Row, reference: str) -> tuple[float, float]:

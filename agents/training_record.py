@@ -20,7 +20,8 @@ from llm_sched_env.agents.controller import Controller
 from llm_sched_env.agents.learner import learner_arrays, save_replay
 from llm_sched_env.agents.normaliser import normaliser_statistics, observation_moments
 from llm_sched_env.agents.residual_actions import action_center
-from llm_sched_env.agents.training_evaluation import SELECTION_SEED, PairedEvaluation, difference
+from llm_sched_env.agents.task_training import evaluation_of
+from llm_sched_env.agents.training_evaluation import SELECTION_SEED, difference
 
 REPLAY_NAME = "replay.npz"
 
@@ -70,7 +71,7 @@ class EvaluateReportSave(BaseCallback):
         self._venv = venv
         self._path = path
         self._on_update = on_update
-        self._evaluation = PairedEvaluation(configuration, SELECTION_SEED)
+        self._evaluation = evaluation_of(configuration, SELECTION_SEED)
         self._center: np.ndarray | None = None
         if configuration.control == "interval":
             run = interval_configuration(configuration)

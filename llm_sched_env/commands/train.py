@@ -22,6 +22,9 @@ from llm_sched_env.commands.options import (
 )
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.tasks import evaluate_task
+
+DEFAULT_VARIANT = "ppo-residual"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +35,9 @@ def register(app: typer.Typer) -> None:
     )
     def train(
         out: Annotated[Path, typer.Option(help="Folder of the run; the agent is agent.zip in it.")],
+        task: Annotated[
+            str | None, typer.Option(help="A registered task, in place of an instance.")
+        ] = None,
         instance: Annotated[
             str | None, typer.Option(help="Preset name or instance file [overload].")
         ] = None,
@@ -60,13 +66,16 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.imitation import with_measured_interval
         from llm_sched_env.agents.ppo import CHECKPOINT_NAME
         from llm_sched_env.agents.ppo import train as run
+        from llm_sched_env.agents.task_training import task_configuration
         from llm_sched_env.agents.training_variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
-        chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
+        own = {"instance": instance, "gpus": gpus, "pricing": pricing}
+        chosen = {"task": task, **own, "seed": seed}
         chosen |= {"tensorboard": tensorboard or None, "variant": variant}
         if resume:
-            _require_unset(chosen)
+            kept = "a resumed run keeps its settings, only `--steps` may change."
+            _require_unset(chosen, "--resume", kept)
             configuration = dataclasses.replace(
                 Checkpoint.load(existing).configuration,
                 total_steps=checked_integer("--steps", steps),
@@ -77,32 +86,40 @@ def register(app: typer.Typer) -> None:
                     f"The folder {str(out)!r} (`--out`) has an agent already; "
                     "continue its training with `--resume`, or choose another folder."
                 )
-            configuration = find_variant(variant or "ppo-residual").configuration(
-                resolve_instance("overload" if instance is None else instance).to_dict(),
-                n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
-                pricing="bundled" if pricing is None else pricing,
-                total_steps=checked_integer("--steps", steps),
-                seed=0 if seed is None else seed,
-                tensorboard=tensorboard,
-            )
+            given = {
+                "total_steps": checked_integer("--steps", steps),
+                "tensorboard": tensorboard,
+                "seed": 0 if seed is None else seed,
+            }
+            if task is not None:
+                _require_unset(own, "--task", "a task has its own.")
+                configuration = task_configuration(task, variant or DEFAULT_VARIANT, **given)
+            else:
+                configuration = find_variant(variant or DEFAULT_VARIANT).configuration(
+                    resolve_instance("overload" if instance is None else instance).to_dict(),
+                    n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
+                    pricing="bundled" if pricing is None else pricing,
+                    **given,
+                )
             configuration = with_measured_interval(configuration)
         folder = output_folder(out)
         how = "`--resume` goes on from there"
         will_be_kept("weights and curves", existing, how)
+        workload = configuration.task or configuration.instance["name"]
         columns = (
-            TextColumn(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs"),
+            TextColumn(f"{workload}, {configuration.n_gpus} GPUs"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, score {task.fields[score]}"),
             TextColumn("{task.fields[difference]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=messages) as progress:
-            task = progress.add_task("", total=steps, score="-", difference="")
+            bar = progress.add_task("", total=steps, score="-", difference="")
 
             def show(row: dict[str, float]) -> None:
                 score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
                 progress.update(
-                    task,
+                    bar,
                     completed=min(row["steps"], steps),
                     score=score,
                     difference=_difference_text(row, configuration.references),
@@ -121,12 +138,16 @@ def register(app: typer.Typer) -> None:
             "curve": [str(file) for file in written],
             "versions": saved.versions,
         }
+        if configuration.task:
+            result["task"] = evaluate_task(configuration.task, str(path)).to_dict()
         if as_json:
             print_json(result)
         else:
             print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
             print(f"kept: the weights after {saved.weights_steps:,} steps, the best evaluation")
             _print_held_out(saved.held_out, configuration.references)
+            if configuration.task:
+                _print_task(result["task"])
 
 
 def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
@@ -147,12 +168,27 @@ def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
     print_table(("on new requests", "% of R*"), lines)
 
 
-def _require_unset(chosen: dict[str, Any]) -> None:
-    """A resumed run keeps its own settings: naming others would do nothing."""
+def _print_task(result: dict[str, Any]) -> None:
+    """The selected weights on the held-out runs of their task."""
+    share, closed = result["share"], result["closed"]
+    lines = [
+        ("share of the bound", _interval(share)),
+        (f"best rule, {result['best_rule']}", _interval(result["best_rule_share"])),
+        ("headroom closed", _interval(closed)),
+    ]
+    print_table((f"held-out runs of {result['task']}", "%"), lines)
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    low, high = estimate["ci95"]
+    return f"{100 * estimate['mean']:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _require_unset(chosen: dict[str, Any], option: str, reason: str) -> None:
+    """Options that another one decides: naming them would do nothing."""
     given = [name for name, value in chosen.items() if value is not None]
     if given:
         raise ConfigurationError(
-            "`--resume` cannot be combined with "
-            f"{', '.join(f'`--{name}`' for name in given)}: a resumed run keeps its settings, only "
-            "`--steps` may change."
+            f"`{option}` cannot be combined with "
+            f"{', '.join(f'`--{name}`' for name in given)}: {reason}"
         )
