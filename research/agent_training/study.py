@@ -37,10 +37,10 @@ _VARIANT_GPUS = (5, 20)
 _SCALE_INSTANCES = ("base", "overload", "dolly15k")
 # About the same number of simulated GPU-seconds, where a cluster is more than a few GPUs.
 _SCALE_STEPS = {5: 64_000, 20: 64_000, 50: 48_000, 200: 24_000, 500: 12_800}
-# From scratch, and around a rule for comparison: several seeds, on one instance.
-_SCRATCH_VARIANTS = ("ppo", "ppo-rates", "ppo-residual")
+# From scratch at every size; on other controls and around a rule, for comparison, at small ones.
+_SCRATCH_VARIANTS = {"ppo": 500, "ppo-rates": 20, "ppo-residual": 20}
 _SCRATCH_INSTANCE = "overload"
-_SCRATCH_STEPS = {5: 128_000, 20: 128_000, 50: 128_000, 200: 64_000, 500: 64_000}
+_SCRATCH_STEPS = {5: 128_000, 20: 128_000, 50: 96_000, 200: 48_000, 500: 32_000}
 _SCRATCH_SEEDS = 5
 _SCRATCH_EVALUATIONS = 10
 _QUICK_STEPS = 6_400
@@ -115,8 +115,9 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "ppo-resid
         return [
             _seeded(way, n, steps, quick=quick, seed=seed + k)
             for n, steps in _SCRATCH_STEPS.items()
-            for way in _SCRATCH_VARIANTS
+            for way, largest in _SCRATCH_VARIANTS.items()
             for k in range(_SCRATCH_SEEDS)
+            if n <= largest
         ]
     else:
         raise ConfigurationError("study", study, one_of(STUDIES))

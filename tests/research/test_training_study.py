@@ -179,7 +179,7 @@ def test_the_cells_of_the_studies():
     assert {cell.variant for cell in scale} == {"per-class"}
     scratch = cells("scratch", quick=False, seed=1)
     kinds = {(c.variant, c.configuration.n_gpus, c.configuration.seed) for c in scratch}
-    assert len(kinds) == len(scratch) == 3 * 5 * 5
+    assert len(kinds) == len(scratch) == (5 + 2 * 2) * 5
     assert {c.configuration.seed for c in scratch} == {1, 2, 3, 4, 5}
     for study in (variants, scale, scratch):
         assert len({cell.name for cell in study}) == len(study)
