@@ -56,8 +56,8 @@ RULES = (
     "gate-immediate",
     "prioritize-and-route",
 )
-MPC = ("fluid-mpc", "fluid-mpc-estimated")
-"""Rules that plan anew every second."""
+MPC = ("fluid-mpc-estimated",)
+"""A rule that plans anew every second, at milliseconds a decision: where traffic is not known."""
 SPLIT_SERVING = tuple(name for name in SERVING if name not in {"fcfs-immediate", "static-priority"})
 """Of serving systems, those that move a request from the GPU of its prefill."""
 ROUTERS = (
@@ -69,6 +69,8 @@ ROUTERS = (
     "weighted:prefix-affinity=2,queue-depth=1,kv-utilization=1",
 )
 REUSE_RULES = ("gate-and-route", "trunk-reservation", "earliest-finish", "reuse-bid")
+AGENTS = "llm_sched_env.agents.task_agents"
+"""Where the agents are that ship for the tasks."""
 
 
 def _tasks() -> tuple[Task, ...]:
@@ -82,8 +84,8 @@ def _tasks() -> tuple[Task, ...]:
             INTERVAL,
             {**RANKS, "instance": "overload", "n_gpus": 5},
             SERVING,
-            RULES + MPC,
-            ("learned",),
+            RULES,
+            ("learned", f"{AGENTS}:overload"),
         ),
         Task(
             "Overload200",
@@ -93,7 +95,7 @@ def _tasks() -> tuple[Task, ...]:
             INTERVAL,
             {**RANKS, "instance": "overload", "n_gpus": 200},
             SERVING,
-            RULES + MPC,
+            RULES,
             ("learned",),
             held_out=HeldOut(horizon=700.0, replications=8),
         ),
@@ -106,7 +108,7 @@ def _tasks() -> tuple[Task, ...]:
             {**RANKS, "instance": "bursts", "n_gpus": 5},
             SERVING,
             RULES + MPC,
-            ("learned",),
+            ("learned", f"{AGENTS}:bursts"),
             bound=HINDSIGHT,
             held_out=HeldOut(horizon=1200.0, replications=32),
         ),
@@ -120,7 +122,7 @@ def _tasks() -> tuple[Task, ...]:
             {**RANKS, "n_gpus": 5},
             SERVING,
             RULES + MPC,
-            ("learned",),
+            ("learned", f"{AGENTS}:azure_replay"),
             Replay(
                 "AzureLLMInferenceTrace",
                 ("AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv"),
@@ -140,7 +142,8 @@ def _tasks() -> tuple[Task, ...]:
             INTERVAL,
             dict(DEADLINES),
             (*SERVING, "earliest-deadline-first"),
-            (*RULES, "slo-reserve", *MPC),
+            (*RULES, "slo-reserve"),
+            ("learned", f"{AGENTS}:deadlines"),
             bound=HINDSIGHT,
             held_out=HeldOut(horizon=1200.0, replications=32),
         ),
@@ -181,6 +184,7 @@ def _tasks() -> tuple[Task, ...]:
             {"instance": sessions(), "n_gpus": 8, "revenue": "goodput", "horizon": 200.0},
             ROUTERS,
             REUSE_RULES,
+            (f"{AGENTS}:session_routing",),
             held_out=HeldOut(horizon=500.0, warmup=100.0, replications=8),
         ),
         Task(
@@ -193,7 +197,7 @@ def _tasks() -> tuple[Task, ...]:
             {"n_gpus": 8, "revenue": "goodput", "horizon": 200.0},
             ROUTERS,
             REUSE_RULES,
-            (),
+            (f"{AGENTS}:mooncake_routing",),
             Replay(
                 "mooncake_conversation_trace",
                 ("mooncake_conversation_trace.jsonl",),
@@ -226,7 +230,7 @@ def _tasks() -> tuple[Task, ...]:
             INTERVAL,
             dict(DEADLINES),
             (*SERVING, "earliest-deadline-first"),
-            (*RULES, "slo-reserve", *MPC),
+            (*RULES, "slo-reserve"),
             (),
             DelayedObservations(intervals=10),
             bound=HINDSIGHT,

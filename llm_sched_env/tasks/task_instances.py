@@ -25,7 +25,7 @@ def sessions() -> Instance:
                 "chat",
                 prompt_tokens=1500.0,
                 output_tokens=250.0,
-                arrival_rate=2.2,
+                arrival_rate=2.9,
                 patience_rate=_PATIENCE_RATE,
                 deadlines=Deadlines(ttft_seconds=1.0),
                 sessions=Sessions(turns=6.0, think_seconds=40.0, added_tokens=300.0),
@@ -34,7 +34,7 @@ def sessions() -> Instance:
                 "documents",
                 prompt_tokens=9000.0,
                 output_tokens=150.0,
-                arrival_rate=0.6,
+                arrival_rate=0.78,
                 patience_rate=_PATIENCE_RATE,
                 deadlines=Deadlines(ttft_seconds=3.0),
                 shared_prefix=SharedPrefix(tokens=8192, variants=120, exponent=0.8),
@@ -46,9 +46,9 @@ def sessions() -> Instance:
 
 
 def mooncake_cluster() -> Instance:
-    """What Mooncake's conversations are replayed on: one class, whose first token is due in 2 s."""
+    """What Mooncake's conversations are replayed on: one class, whose first token is due in 8 s."""
     own = RequestClass(
-        "trace", 1.0, 1.0, 1.0, _PATIENCE_RATE, deadlines=Deadlines(ttft_seconds=2.0)
+        "trace", 1.0, 1.0, 1.0, _PATIENCE_RATE, deadlines=Deadlines(ttft_seconds=8.0)
     )
     return Instance("mooncake", (own,), _with_cache(), PAPER_PRICES)
 
