@@ -93,8 +93,9 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -
             (way.name, "overload", n, _VARIANT_STEPS)
             for n in _VARIANT_GPUS
             for way in VARIANTS
-            # Routing is another task, for instances with prefix caches.
-            if way.fields.get("control", "interval") != "routing"
+            # Routing is another task, for instances with prefix caches; constraints need budgets.
+            if "constraint" not in way.fields
+            and way.fields.get("control", "interval") != "routing"
             and (way.fields.get("control") != "event" or n <= _EVENT_GPUS)
         ]
     elif study == "scale":

@@ -127,7 +127,7 @@ def test_one_table_one_figure(study, tmp_path):
 def test_the_cells_of_both_studies():
     variants = cells("variants", quick=False, seed=0)
     at_20 = {cell.variant for cell in variants if cell.configuration.n_gpus == 20}
-    names = {v.name for v in VARIANTS} - {"routing"}
+    names = {v.name for v in VARIANTS} - {"routing", "ppo-lagrangian"}
     assert {cell.variant for cell in variants} == names
     assert at_20 == names - {"event"}
     assert len({cell.configuration.total_steps for cell in variants}) == 1
