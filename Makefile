@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 SITE := $(VENV)/site
 
-.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard tasks paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare constraints datasets docs docs-serve readme model-figure cluster-picture leaderboard tasks paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -95,6 +95,14 @@ disaggregation: $(INSTALLED)
 # Routers on GPUs with prefix caches: docs/reuse.md. Needs the Mooncake trace in $$LLM_SCHED_DATA.
 reuse: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_reuse --measure
+
+# Budgets for the time per token: docs/constraints.md. About 15 minutes of one CPU.
+constraints: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_constraints $(RESULTS)/constraints
+
+# Offline learning on recorded data: docs/datasets.md. About 10 minutes of one CPU.
+datasets: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_datasets $(RESULTS)/datasets
 
 # Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
 bandits: $(INSTALLED)

@@ -29,9 +29,8 @@ def _write_table(checkpoint: Checkpoint, path: Path) -> None:
     """One row per number of steps: the training score, and the evaluation where one was made."""
     rows: dict[float, Row] = {}
     for row in checkpoint.curve:
-        rows.setdefault(row["steps"], {}).update(
-            {"steps": row["steps"], "seconds": row["seconds"], "training_score": row["score"]}
-        )
+        told = {"training_score" if name == "score" else name: row[name] for name in row}
+        rows.setdefault(row["steps"], {}).update(told)
     for row in checkpoint.evaluations:
         rows.setdefault(row["steps"], {}).update(row)
     columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
@@ -18,6 +19,7 @@ from llm_sched_env.agents.checkpoint import Checkpoint, Row
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import clone
+from llm_sched_env.agents.lagrangian import lagrangian_of
 from llm_sched_env.agents.learner import restore_learner, restore_replay
 from llm_sched_env.agents.normaliser import restore_normaliser
 from llm_sched_env.agents.resumption import (
@@ -104,6 +106,14 @@ def _restore(saved: Checkpoint, model: BaseAlgorithm, normaliser: VecNormalize, 
         )
     restore_normaliser(normaliser, saved.normaliser)
     restore_learner(model, saved.learner, saved.steps)
+    if (told := lagrangian_of(normaliser)) is not None and saved.curve:
+        last = saved.curve[-1]
+        told.restore(
+            *(
+                np.array([last[f"{n} {name}"] for name in told.names])
+                for n in ("integral", "multiplier")
+            )
+        )
     replay = out / REPLAY_NAME
     if keeps_replay(saved.configuration) and replay.exists():
         restore_replay(model, replay)

@@ -56,6 +56,7 @@ _ROUTING = {
     "references": ("reuse-bid", "earliest-finish", "weighted"),
     "evaluation_every": 50,
 }
+_TOKEN_BUCKET = {"gate": "token-bucket", "router": "prefill-aware", "controls": ("admission",)}
 VARIANTS = (
     Variant(
         "ppo-residual",
@@ -80,7 +81,7 @@ VARIANTS = (
     Variant(
         "token-bucket",
         "PPO around the token bucket's admission rates; dynamic pools",
-        {"gate": "token-bucket", "router": "prefill-aware", "controls": ("admission",)},
+        _TOKEN_BUCKET,
     ),
     Variant(
         "imitation",
@@ -135,6 +136,12 @@ VARIANTS = (
         "per-class-crn",
         "per-class with common-random-numbers",
         {"network": "per-class", "reward_reference": "center"},
+    ),
+    Variant(
+        "ppo-lagrangian",
+        "token-bucket that keeps budgets of costs: their multipliers follow the observed costs",
+        # Multipliers change when episodes end: with every rollout.
+        {**_TOKEN_BUCKET, "constraint": "lagrangian", "horizon": 100.0, "evaluation_every": 10},
     ),
     Variant(
         "event",

@@ -51,6 +51,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="What is learned and how: see docs/training.md [ppo-residual]."),
         ] = None,
+        budget: Annotated[
+            list[str] | None,
+            typer.Option(help="NAME=NUMBER, a cost's budget for ppo-lagrangian; repeatable."),
+        ] = None,
         resume: Annotated[
             bool, typer.Option(help="Continue the run in --out up to --steps.")
         ] = False,
@@ -70,7 +74,7 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.training_variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
-        own = {"instance": instance, "gpus": gpus, "pricing": pricing}
+        own = {"instance": instance, "gpus": gpus, "pricing": pricing, "budget": budget or None}
         chosen = {"task": task, **own, "seed": seed}
         chosen |= {"tensorboard": tensorboard or None, "variant": variant}
         if resume:
@@ -99,6 +103,7 @@ def register(app: typer.Typer) -> None:
                     resolve_instance("overload" if instance is None else instance).to_dict(),
                     n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
                     pricing="bundled" if pricing is None else pricing,
+                    **({"budgets": _budgets(budget)} if budget else {}),
                     **given,
                 )
             configuration = with_measured_interval(configuration)
@@ -145,7 +150,7 @@ def register(app: typer.Typer) -> None:
         else:
             print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
             print(f"kept: the weights after {saved.weights_steps:,} steps, the best evaluation")
-            _print_held_out(saved.held_out, configuration.references)
+            _print_held_out(saved.held_out, configuration.references, configuration.budgets)
             if configuration.task:
                 _print_task(result["task"])
 
@@ -157,7 +162,21 @@ def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:
     return f"{references[0]} {100 * row['difference']:+.2f}±{100 * row['half_width']:.2f}%"
 
 
-def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
+def _budgets(given: Sequence[str]) -> dict[str, float]:
+    """Budgets by name, from NAME=NUMBER each."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise ConfigurationError("--budget", text, "NAME=NUMBER, such as tpot=0.024") from None
+    return found
+
+
+def _print_held_out(
+    row: dict[str, float], references: Sequence[str], budgets: dict[str, float]
+) -> None:
     """The selected weights, on fresh requests."""
     from llm_sched_env.agents.training_evaluation import difference
 
@@ -166,6 +185,13 @@ def _print_held_out(row: dict[str, float], references: Sequence[str]) -> None:
         mean, half_width = difference(row, name)
         lines.append((f"beyond {name}", f"{100 * mean:+.2f} ± {100 * half_width:.2f}"))
     print_table(("on new requests", "% of R*"), lines)
+    costs = [
+        (name, f"{row[f'cost {name}']:.4g} ± {row[f'cost {name} high'] - row[f'cost {name}']:.2g}")
+        for name in budgets
+    ]
+    if costs:
+        kept = [(*line, f"{budgets[line[0]]:g}") for line in costs]
+        print_table(("cost", "of an episode", "budget"), kept)
 
 
 def _print_task(result: dict[str, Any]) -> None:

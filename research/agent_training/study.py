@@ -100,9 +100,11 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "ppo-resid
             (way.name, "overload", n, _VARIANT_STEPS)
             for n in _VARIANT_GPUS
             for way in VARIANTS
-            # Routing is another task, for instances with prefix caches; `scratch` has the rates.
-            if way.fields.get("control", "interval") != "routing"
+            # Routing is another task, for instances with prefix caches; constraints need budgets;
+            # `scratch` has the rates.
+            if "constraint" not in way.fields
             and way.name != "ppo-rates"
+            and way.fields.get("control", "interval") != "routing"
             and (way.fields.get("control") != "event" or n <= _EVENT_GPUS)
         ]
     elif study == "scale":

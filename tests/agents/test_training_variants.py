@@ -57,6 +57,8 @@ ENVIRONMENT = {
 
 
 def small(name, **more):
+    if name == "ppo-lagrangian":
+        more = {"budgets": {"tpot": 0.0245}, **more}
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 

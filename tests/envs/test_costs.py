@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ class MixedShare(lse.ServiceLevel):
 class Half:
     """Admits half of each class, whatever the plan is."""
 
-    environment = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}  # noqa: RUF012
+    environment: ClassVar = {"gate": "token-bucket", "router": "solo-first", "pools": "dynamic"}
 
     def reset(self, instance, plan, n_gpus, rng):
         self.action = np.full(2 * instance.n_classes + 1, 0.5, np.float32)
@@ -51,7 +53,7 @@ class Half:
 class First:
     """The last possible action: decodes go before prefills, both before a wait."""
 
-    environment = {"control": "event", "pools": "dynamic"}  # noqa: RUF012
+    environment: ClassVar = {"control": "event", "pools": "dynamic"}
 
     def reset(self, instance, plan, n_gpus, rng):
         pass

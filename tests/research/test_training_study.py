@@ -167,7 +167,7 @@ def test_trainings_that_differ_in_seeds_are_one_row(study, tmp_path) -> None:
 def test_the_cells_of_the_studies():
     variants = cells("variants", quick=False, seed=0)
     at_20 = {cell.variant for cell in variants if cell.configuration.n_gpus == 20}
-    names = {v.name for v in VARIANTS} - {"routing", "ppo-rates"}
+    names = {v.name for v in VARIANTS} - {"routing", "ppo-rates", "ppo-lagrangian"}
     assert {cell.variant for cell in variants} == names
     assert at_20 == names - {"event"}
     assert len({cell.configuration.total_steps for cell in variants}) == 1

@@ -57,7 +57,7 @@ def test_one_compiles_and_the_other_loads(processes) -> None:
     indexes = {process.stdout.readline().strip() for process in processes}
     (index,) = indexes
     lock = FileLock(f"{index}.lock")
-    Path(index).parent.mkdir(parents=True)
+    Path(index).parent.mkdir(parents=True, exist_ok=True)
     with lock:  # as if a third process were at it
         for process in processes:
             process.stdin.write("\n")
