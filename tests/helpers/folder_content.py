@@ -17,6 +17,7 @@ CLOCKS = {
     "simulation_seconds",
     "cpu_seconds",
     "decision_milliseconds",
+    "events_per_second",
 }
 
 
