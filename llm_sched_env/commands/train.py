@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +23,9 @@ from llm_sched_env.commands.options import (
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.tasks import evaluate_task
+
+if TYPE_CHECKING:
+    from llm_sched_env.agents.configuration import TrainingConfiguration
 
 DEFAULT_VARIANT = "ppo-residual"
 
@@ -65,94 +68,114 @@ def register(app: typer.Typer) -> None:
         require_extra("agents", "torch", "stable_baselines3", "sb3_contrib")
         if tensorboard:
             require_extra("tensorboard", "tensorboard")
-        from llm_sched_env.agents.checkpoint import Checkpoint
-        from llm_sched_env.agents.curve_files import write_curve
-        from llm_sched_env.agents.imitation import with_measured_interval
-        from llm_sched_env.agents.ppo import CHECKPOINT_NAME
-        from llm_sched_env.agents.ppo import train as run
-        from llm_sched_env.agents.task_training import task_configuration
-        from llm_sched_env.agents.training_variants import variant as find_variant
-
-        existing = out / CHECKPOINT_NAME
         own = {"instance": instance, "gpus": gpus, "pricing": pricing, "budget": budget or None}
-        chosen = {"task": task, **own, "seed": seed}
-        chosen |= {"tensorboard": tensorboard or None, "variant": variant}
-        if resume:
-            kept = "a resumed run keeps its settings, only `--steps` may change."
-            _require_unset(chosen, "--resume", kept)
-            configuration = dataclasses.replace(
-                Checkpoint.load(existing).configuration,
-                total_steps=checked_integer("--steps", steps),
-            )
-        else:
-            if existing.exists():
-                raise ConfigurationError(
-                    f"The folder {str(out)!r} (`--out`) has an agent already; "
-                    "continue its training with `--resume`, or choose another folder."
-                )
-            given = {
-                "total_steps": checked_integer("--steps", steps),
-                "tensorboard": tensorboard,
-                "seed": 0 if seed is None else seed,
-            }
-            if task is not None:
-                _require_unset(own, "--task", "a task has its own.")
-                configuration = task_configuration(task, variant or DEFAULT_VARIANT, **given)
-            else:
-                configuration = find_variant(variant or DEFAULT_VARIANT).configuration(
-                    resolve_instance("overload" if instance is None else instance).to_dict(),
-                    n_gpus=20 if gpus is None else checked_integer("--gpus", gpus),
-                    pricing="bundled" if pricing is None else pricing,
-                    **({"budgets": _budgets(budget)} if budget else {}),
-                    **given,
-                )
-            configuration = with_measured_interval(configuration)
-        folder = output_folder(out)
-        how = "`--resume` goes on from there"
-        will_be_kept("weights and curves", existing, how)
-        workload = configuration.task or configuration.instance["name"]
-        columns = (
-            TextColumn(f"{workload}, {configuration.n_gpus} GPUs"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, score {task.fields[score]}"),
-            TextColumn("{task.fields[difference]}"),
-            TimeRemainingColumn(),
+        chosen = {"task": task, **own, "seed": seed, "variant": variant}
+        chosen["tensorboard"] = tensorboard or None
+        checked_integer("--steps", steps)
+        configuration = _resumed(out, chosen, steps) if resume else _new(out, own, chosen, steps)
+        path = _train(configuration, out, steps, resume=resume)
+        _tell(path, as_json=as_json)
+
+
+def _resumed(out: Path, chosen: dict[str, Any], steps: int) -> TrainingConfiguration:
+    """The configuration of the run in a folder, up to so many steps."""
+    from llm_sched_env.agents.checkpoint import Checkpoint
+    from llm_sched_env.agents.ppo import CHECKPOINT_NAME
+
+    kept = "a resumed run keeps its settings, only `--steps` may change."
+    _require_unset(chosen, "--resume", kept)
+    saved = Checkpoint.load(out / CHECKPOINT_NAME)
+    return dataclasses.replace(saved.configuration, total_steps=steps)
+
+
+def _new(
+    out: Path, own: dict[str, Any], chosen: dict[str, Any], steps: int
+) -> TrainingConfiguration:
+    """The configuration of the options, ``own`` those that a task decides."""
+    from llm_sched_env.agents.imitation import with_measured_interval
+    from llm_sched_env.agents.ppo import CHECKPOINT_NAME
+    from llm_sched_env.agents.task_training import task_configuration
+    from llm_sched_env.agents.training_variants import variant as find_variant
+
+    if (out / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(
+            f"The folder {str(out)!r} (`--out`) has an agent already; "
+            "continue its training with `--resume`, or choose another folder."
         )
-        with Progress(*columns, console=messages) as progress:
-            bar = progress.add_task("", total=steps, score="-", difference="")
+    variant, given = chosen["variant"] or DEFAULT_VARIANT, {"total_steps": steps}
+    given["tensorboard"] = bool(chosen["tensorboard"])
+    given["seed"] = chosen["seed"] or 0
+    if chosen["task"] is not None:
+        _require_unset(own, "--task", "a task has its own.")
+        return task_configuration(chosen["task"], variant, **given)
+    if own["budget"]:
+        given["budgets"] = _budgets(own["budget"])
+    configuration = find_variant(variant).configuration(
+        resolve_instance(own["instance"] or "overload").to_dict(),
+        n_gpus=20 if own["gpus"] is None else checked_integer("--gpus", own["gpus"]),
+        pricing="bundled" if own["pricing"] is None else own["pricing"],
+        **given,
+    )
+    return with_measured_interval(configuration)
 
-            def show(row: dict[str, float]) -> None:
-                score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
-                progress.update(
-                    bar,
-                    completed=min(row["steps"], steps),
-                    score=score,
-                    difference=_difference_text(row, configuration.references),
-                )
 
-            path = run(configuration, folder, resume=resume, on_update=show)
-        saved = Checkpoint.load(path)
-        written = write_curve(saved, folder)
-        result = {
-            "checkpoint": str(path),
-            "steps": saved.steps,
-            "seconds": saved.seconds,
-            "score": saved.held_out["score"],
-            "held_out": saved.held_out,
-            "weights_steps": saved.weights_steps,
-            "curve": [str(file) for file in written],
-            "versions": saved.versions,
-        }
-        if configuration.task:
-            result["task"] = evaluate_task(configuration.task, str(path)).to_dict()
-        if as_json:
-            print_json(result)
-        else:
-            print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
-            print(f"kept: the weights after {saved.weights_steps:,} steps, the best evaluation")
-            _print_held_out(saved.held_out, configuration.references, configuration.budgets)
-            if configuration.task:
-                _print_task(result["task"])
+def _train(configuration: TrainingConfiguration, out: Path, steps: int, *, resume: bool) -> Path:
+    """Train with a progress bar; returns the path of the checkpoint."""
+    from llm_sched_env.agents.ppo import CHECKPOINT_NAME, train
+
+    folder = output_folder(out)
+    how = "`--resume` goes on from there"
+    will_be_kept("weights and curves", out / CHECKPOINT_NAME, how)
+    workload = configuration.task or configuration.instance["name"]
+    columns = (
+        TextColumn(f"{workload}, {configuration.n_gpus} GPUs"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, score {task.fields[score]}"),
+        TextColumn("{task.fields[difference]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages) as progress:
+        bar = progress.add_task("", total=steps, score="-", difference="")
+
+        def show(row: dict[str, float]) -> None:
+            score = "-" if math.isnan(row["score"]) else f"{row['score']:.4f}"
+            progress.update(
+                bar,
+                completed=min(row["steps"], steps),
+                score=score,
+                difference=_difference_text(row, configuration.references),
+            )
+
+        return train(configuration, folder, resume=resume, on_update=show)
+
+
+def _tell(path: Path, *, as_json: bool) -> None:
+    """What became of a training, and its curve."""
+    from llm_sched_env.agents.checkpoint import Checkpoint
+    from llm_sched_env.agents.curve_files import write_curve
+
+    saved = Checkpoint.load(path)
+    configuration = saved.configuration
+    result = {
+        "checkpoint": str(path),
+        "steps": saved.steps,
+        "seconds": saved.seconds,
+        "score": saved.held_out["score"],
+        "held_out": saved.held_out,
+        "weights_steps": saved.weights_steps,
+        "curve": [str(file) for file in write_curve(saved, path.parent)],
+        "versions": saved.versions,
+    }
+    if configuration.task:
+        result["task"] = evaluate_task(configuration.task, str(path)).to_dict()
+    if as_json:
+        print_json(result)
+        return
+    print(f"{path}: {saved.steps:,} steps in {saved.seconds:.0f} s")
+    print(f"kept: the weights after {saved.weights_steps:,} steps, the best evaluation")
+    _print_held_out(saved.held_out, configuration.references, configuration.budgets)
+    if configuration.task:
+        _print_task(result["task"])
 
 
 def _difference_text(row: dict[str, float], references: Sequence[str]) -> str:

@@ -190,8 +190,8 @@ class Abandonment(ServiceLevel):
 
     Example:
         >>> from llm_sched_env.planning import plan
-        >>> kept = plan("overload", slos=[Abandonment(limit=0.3)])
-        >>> kept.slos["abandonment"].value <= 0.3 + 1e-9
+        >>> kept = plan("overload", slos=[Abandonment(limit=0.4)])
+        >>> kept.slos["abandonment"].value <= 0.4 + 1e-9
         True
     """
 

@@ -167,6 +167,7 @@ def test_a_run_that_is_there_twice_or_no_checkpoint_is_one_line(tmp_path):
     assert run.checkpoint.read_text() == "hello"
 
 
+@pytest.mark.extended
 def test_the_command_trains_every_combination_once(run, tmp_path):
     arguments = ("sweep", "--instance", "base,overload", "--gpus", 2, "--seeds", "3")
     arguments += ("--steps", 1, "--jobs", 1, "--out", tmp_path, "--json")

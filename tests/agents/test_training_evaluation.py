@@ -104,6 +104,7 @@ def test_intervals_are_those_of_the_paired_t_test(trained):
         assert measured == pytest.approx(tuple(expected))
 
 
+@pytest.mark.extended
 def test_evaluating_does_not_change_the_training(tmp_path, trained):
     seldom = small(learning_rate=0.01, evaluation_every=1000)
     other = Checkpoint.load(train(seldom, tmp_path))
@@ -122,6 +123,7 @@ def test_the_first_evaluation_is_the_rule_itself(trained):
     assert row["minus gate-and-route"] > 0.1
 
 
+@pytest.mark.extended
 def test_held_out_runs_chose_nothing(trained):
     """Other requests than those of the curve, twice as many runs, of the weights that are kept."""
     assert SELECTION_SEED != HELD_OUT_SEED

@@ -27,6 +27,7 @@ from llm_sched_env.agents.imitation import (
 from llm_sched_env.agents.learner import learner_arrays, restore_learner, restore_replay
 from llm_sched_env.agents.ppo import train
 from llm_sched_env.agents.residual_actions import centered_action, residual_action
+from llm_sched_env.agents.resumption import restore_random_states
 from llm_sched_env.agents.training_variants import VARIANTS, variant
 from llm_sched_env.envs.sb3 import LLMSchedSB3VecEnv
 from llm_sched_env.errors import ConfigurationError
@@ -62,11 +63,11 @@ def small(name, **more):
     return variant(name).configuration(OVERLOAD, **{**SMALL, **more})
 
 
-QUICK = {"ppo-residual", "event", "routing"}
+QUICK = {"ppo-residual", "routing"}
 
 
 def each(names):
-    """Parameters of which ``make test`` runs one for each environment."""
+    """Parameters of which ``make test`` runs those with most of their own."""
     return [pytest.param(n, marks=() if n in QUICK else pytest.mark.extended) for n in names]
 
 
@@ -95,6 +96,7 @@ def test_the_learner_of_a_checkpoint_is_the_one_that_was_saved(name, tmp_path):
     model = make_model(saved.configuration, make_environment(saved.configuration), tmp_path)
     restore_learner(model, saved.learner, saved.steps)
     assert model.num_timesteps == saved.steps
+    restore_random_states(saved.learner)
     again = learner_arrays(model)
     assert again.keys() == saved.learner.keys()
     for key, array in again.items():
@@ -249,6 +251,7 @@ def test_a_clone_acts_like_the_rule_and_knows_what_it_earns(tmp_path):
     assert values.mean() == pytest.approx(worth, rel=0.1)
 
 
+@pytest.mark.extended
 def test_a_clone_at_events_chooses_the_rule_s_actions(tmp_path):
     configuration = small("event", imitation_steps=8_000)
     venv = make_environment(configuration)
@@ -272,6 +275,7 @@ def test_the_discount_at_events_goes_by_the_measured_time_between_decisions():
     assert with_measured_interval(small("ppo-residual")) == small("ppo-residual")
 
 
+@pytest.mark.extended
 def test_a_router_is_cloned_from_the_rule_and_its_discount_measured(tmp_path):
     configuration = with_measured_interval(small("routing", imitation_steps=6_000))
     rate = 2 * sum(c["arrival_rate"] for c in OVERLOAD["classes"])

@@ -106,6 +106,7 @@ def test_a_simulator_is_left_out_where_it_would_take_too_long():
         chosen_simulators(["simpi"])
 
 
+@pytest.mark.extended
 def test_cost_per_event_is_measured_on_a_logarithmic_grid():
     assert log_grid(1) == [1]
     assert log_grid(100) == [1, 3, 10, 30, 100]

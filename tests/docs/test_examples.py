@@ -48,6 +48,7 @@ def test_replay_trace(capsys, tmp_path):
     assert len(re.findall(r"[\d.]+ of R\*, TTFT p99", out)) == 2
 
 
+@pytest.mark.extended
 def test_size_cluster(capsys):
     main_of("size_cluster")(rate=6.0, horizon=60.0)
     out = capsys.readouterr().out
@@ -68,6 +69,7 @@ def test_first_look(capsys, tmp_path):
         assert image.size == (960, 540)
 
 
+@pytest.mark.extended
 def test_train_ppo(capsys):
     pytest.importorskip("stable_baselines3", reason="needs the extra agents")
     main_of("train_ppo")(steps=8_000)

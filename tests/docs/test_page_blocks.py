@@ -73,7 +73,14 @@ RUN_HERE = [
 ]
 
 
-@pytest.mark.parametrize("page", RUN_HERE)
+# Pages whose commands take longest.
+LONG = {"operate.md", "start/reinforcement_learning.md", "start/serving.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.extended if p in LONG else ()) for p in RUN_HERE],
+)
 def test_blocks_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "llmsched train" in "".join(text for _, text in blocks(page)):

@@ -42,6 +42,7 @@ def test_torchrl_learns_on_the_native_vector_form(capsys) -> None:
     assert not names["played"]["next", "terminated"].any()
 
 
+@pytest.mark.extended
 def test_one_file_of_pytorch_learns_from_scratch(capsys) -> None:
     module = runpy.run_path(str(ROOT / "examples" / "single_file_ppo.py"))
     module["main"](25_600)

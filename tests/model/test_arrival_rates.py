@@ -241,6 +241,7 @@ def test_states_of_the_chain_come_in_their_shares_and_order() -> None:
     assert np.bincount(state) / len(state) == pytest.approx(shares, abs=0.02)
 
 
+@pytest.mark.extended
 def test_the_chain_starts_in_its_stationary_law() -> None:
     shares = stationary(GENERATOR)
     instance = instance_of(classes_of(None, None, None, rates=1000.0 * shares), TELLTALE)

@@ -41,7 +41,7 @@ SECTIONS = {
 }
 
 
-SLOW = {"max-rate", "tune"}
+SLOW = {"max-rate", "size", "tune"}
 
 # One worker makes what the tests share, once.
 pytestmark = pytest.mark.xdist_group("reports")

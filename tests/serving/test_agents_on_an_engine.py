@@ -42,7 +42,8 @@ def test_an_agent_that_is_asked_at_events(server) -> None:
 AT_EVENTS = {"control": "event", "algorithm": "maskable-ppo", "router": "agent"}
 
 
-@pytest.mark.parametrize("kind", [{}, pytest.param(AT_EVENTS, marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", [{}, AT_EVENTS])
 def test_a_checkpoint_of_a_trained_agent(kind, server, tmp_path) -> None:
     pytest.importorskip("stable_baselines3")
     from small_training import SMALL
