@@ -102,7 +102,8 @@ def _new(
             f"The folder {str(out)!r} (`--out`) has an agent already; "
             "continue its training with `--resume`, or choose another folder."
         )
-    variant, given = chosen["variant"] or DEFAULT_VARIANT, {"total_steps": steps}
+    variant = chosen["variant"] or DEFAULT_VARIANT
+    given: dict[str, Any] = {"total_steps": steps}
     given["tensorboard"] = bool(chosen["tensorboard"])
     given["seed"] = chosen["seed"] or 0
     if chosen["task"] is not None:
@@ -156,7 +157,7 @@ def _tell(path: Path, *, as_json: bool) -> None:
 
     saved = Checkpoint.load(path)
     configuration = saved.configuration
-    result = {
+    result: dict[str, Any] = {
         "checkpoint": str(path),
         "steps": saved.steps,
         "seconds": saved.seconds,
