@@ -226,7 +226,7 @@ def _print_task(result: dict[str, Any]) -> None:
         (f"best rule, {result['best_rule']}", _interval(result["best_rule_share"])),
         ("headroom closed", _interval(closed)),
     ]
-    print_table((f"held-out runs of {result['task']}", "%"), lines)
+    print_table((result["task"], "% on held-out runs"), lines)
 
 
 def _interval(estimate: dict[str, Any]) -> str:
