@@ -226,7 +226,7 @@ def _print_task(result: dict[str, Any]) -> None:
         (f"best rule, {result['best_rule']}", _interval(result["best_rule_share"])),
         ("headroom closed", _interval(closed)),
     ]
-    print_table((result["task"], "% on held-out runs"), lines)
+    print_table(("held out", "%"), lines, title=result["task"])
 
 
 def _interval(estimate: dict[str, Any]) -> str:
