@@ -23,9 +23,7 @@ WARM_UP = """
 import gymnasium as gym
 import llm_sched_env
 for name in ("LLMSchedEvent-v0", "LLMSchedRouting-v0"):
-    env = gym.make(name, n_gpus=2, horizon=5.0)
-    env.reset(seed=0)
-    env.step(0)
+    gym.make(name, n_gpus=2, horizon=5.0).reset(seed=0)  # it runs up to the first decision
 """
 
 
