@@ -40,11 +40,11 @@ class OfflineConfiguration:
 
     Example:
         >>> OfflineConfiguration(method="bc").steps
-        10000
+        5000
     """
 
     method: str = "iql"
-    steps: int = 10_000  # gradient steps
+    steps: int = 5_000  # gradient steps
     batch_size: int = 256
     hidden_units: int = 64  # of each of two layers
     learning_rate: float = 1e-3
