@@ -266,7 +266,8 @@ class _Learner:
             squared: torch.Tensor = ((torch.sigmoid(output) - actions) ** 2).sum(dim=1)
             return squared
         likelihoods = output.masked_fill(~masks, -torch.inf).log_softmax(dim=1)
-        return -likelihoods.gather(1, actions.long()[:, None])[:, 0]
+        surprise: torch.Tensor = -likelihoods.gather(1, actions.long()[:, None])[:, 0]
+        return surprise
 
 
 def _network(inputs: int, outputs: int, units: int) -> nn.Sequential:

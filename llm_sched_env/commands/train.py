@@ -65,7 +65,12 @@ def register(app: typer.Typer) -> None:
         from llm_sched_env.agents.training_variants import variant as find_variant
 
         existing = out / CHECKPOINT_NAME
-        chosen = {"instance": instance, "gpus": gpus, "pricing": pricing, "seed": seed}
+        chosen: dict[str, Any] = {
+            "instance": instance,
+            "gpus": gpus,
+            "pricing": pricing,
+            "seed": seed,
+        }
         chosen |= {"tensorboard": tensorboard or None, "variant": variant, "budget": budget or None}
         if resume:
             _require_unset(chosen)
