@@ -40,11 +40,11 @@ class OfflineConfiguration:
 
     Example:
         >>> OfflineConfiguration(method="bc").steps
-        10000
+        5000
     """
 
     method: str = "iql"
-    steps: int = 10_000  # gradient steps
+    steps: int = 5_000  # gradient steps
     batch_size: int = 256
     hidden_units: int = 64  # of each of two layers
     learning_rate: float = 1e-3
@@ -266,7 +266,8 @@ class _Learner:
             squared: torch.Tensor = ((torch.sigmoid(output) - actions) ** 2).sum(dim=1)
             return squared
         likelihoods = output.masked_fill(~masks, -torch.inf).log_softmax(dim=1)
-        return -likelihoods.gather(1, actions.long()[:, None])[:, 0]
+        surprise: torch.Tensor = -likelihoods.gather(1, actions.long()[:, None])[:, 0]
+        return surprise
 
 
 def _network(inputs: int, outputs: int, units: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from llm_sched_env.envs.interval_slos import level_tables, read_levels
 from llm_sched_env.errors import ConfigurationError, is_finite_number
 from llm_sched_env.planning import Abandonment, FluidPlan, ServiceLevel, plan
 from llm_sched_env.planning.cluster import Cluster
-from llm_sched_env.planning.service_level_names import SERVICE_LEVELS, service_level_kind
+from llm_sched_env.planning.service_level_names import SERVICE_LEVELS, named_service_level
 from llm_sched_env.planning.service_levels import PLANNED, checked_indicator
 from llm_sched_env.simulation.simulation import SimulationBatch
 
@@ -62,10 +62,10 @@ class Costs:
             raise ConfigurationError("costs", costs, 'a list of names such as ["tpot"]')
         if budgets is not None and not isinstance(budgets, Mapping):
             raise ConfigurationError("budgets", budgets, 'numbers by name, such as {"tpot": 0.024}')
-        given = tuple(dict.fromkeys([*costs, *(budgets or {})]))
-        if not given:
+        kinds = {str(name): _kind(name) for name in (*costs, *(budgets or {}))}
+        if not kinds:
             return None
-        kinds = {name: _kind(name) for name in given}
+        given = tuple(kinds)
         names = tuple(DEADLINE_MISSES if kind is None else kind.name for kind in kinds.values())
         if len(set(names)) < len(names):
             raise ConfigurationError("costs", given, "each once")
@@ -206,9 +206,9 @@ def cost_infos(names: Sequence[str], costs: np.ndarray) -> dict[str, Any]:
 
 def _kind(name: Any) -> type[ServiceLevel] | None:
     """The service level of a cost; None for deadline misses."""
-    if name == DEADLINE_MISSES:
+    if isinstance(name, str) and name == DEADLINE_MISSES:
         return None
     if not isinstance(name, str) or (name not in SERVICE_LEVELS and ":" not in name):
         allowed = ", ".join((*COST_NAMES, "package.module:Name"))
         raise ConfigurationError("cost", name, allowed)
-    return service_level_kind(name)
+    return type(named_service_level(f"{name}@price=0"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -72,6 +72,12 @@ class HeldPlan:
         return self._action
 
 
+class _Meaning(NamedTuple):
+    """What a held plan needs: a rule."""
+
+    rule: DispatchRule
+
+
 class Behaviour:
     """A policy that acts in an environment, now and then at random.
 
@@ -88,9 +94,36 @@ class Behaviour:
         self._rng = np.random.default_rng()
 
     @property
-    def is_held_plan(self) -> bool:
-        """Whether it is the plan as one action."""
-        return isinstance(self._policy, HeldPlan)
+    def environment(self) -> dict[str, Any]:
+        """Arguments of a base environment under which the policy's actions are what it means.
+
+        Raises:
+            ConfigurationError: for a compiled rule that is no constant action there.
+        """
+        if isinstance(self._policy, HeldPlan):
+            return _held_environment(self.name, self._policy.rule)
+        needed = dict(getattr(self._policy, "environment", {}))
+        needed.pop("control", None)
+        return needed
+
+    def require_meaning(self, env: gym.Env[Any, Any]) -> None:
+        """Raise ConfigurationError unless actions mean in an environment what the policy means."""
+        control = control_of(env)
+        kind, cluster = kind_of(control), control.cluster
+        fields, wanted = _MEANING[kind], control.configuration
+        if isinstance(self._policy, HeldPlan):
+            # It sets what is controlled to the plan, and the rest is there already.
+            fields, rule = ("rule",), self._policy.rule
+            wanted = wanted if rule is None else _Meaning(rule)
+        elif needed := self.environment:
+            arguments = (cluster.instance, cluster.n_gpus)
+            wanted = _CONFIGURATIONS[kind].validated(*arguments, **needed)
+        for field in fields:
+            got, expected = getattr(control.configuration, field), getattr(wanted, field)
+            if got != expected:
+                raise ConfigurationError(
+                    f"{field} of the task", got, f"{expected!r}, as the policy {self.name} needs"
+                )
 
     def reset(self, env: gym.Env[Any, Any], seed: np.random.SeedSequence) -> None:
         """Prepare for the episode that the environment has just begun."""
@@ -131,8 +164,8 @@ def kind_of(control: ClusterControl[Any, Any, Any]) -> str:
     return "routing" if isinstance(control, RoutingControl) else "event"
 
 
-def behaviour(policy: Any, kind: str, epsilon: float = 0.0) -> tuple[Behaviour, dict[str, Any]]:
-    """A policy that collects data, and the arguments that its actions need.
+def behaviour(policy: Any, kind: str, epsilon: float = 0.0) -> Behaviour:
+    """A policy that collects data.
 
     Args:
         policy: ``random``; ``plan``, the fluid plan as a constant action (``LLMSched-v0``);
@@ -143,44 +176,23 @@ def behaviour(policy: Any, kind: str, epsilon: float = 0.0) -> tuple[Behaviour, 
         epsilon: probability of a random action instead.
 
     Raises:
-        ConfigurationError: for a policy that cannot act in this kind of environment.
+        ConfigurationError: for a policy that cannot act under this kind of control.
+
+    Example:
+        >>> behaviour("trunk-reservation", "interval").environment["gate"]
+        'net-value'
     """
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= 1:
         raise ConfigurationError("epsilon", epsilon, "a probability from 0 to 1")
     if policy == "random":
-        return Behaviour("random", None, 1.0), {}
+        return Behaviour("random", None, 1.0)
     name, found = _found(policy, kind)
-    if isinstance(found, HeldPlan):
-        return Behaviour(name, found, epsilon), _held_environment(name, found.rule)
-    environment = dict(getattr(found, "environment", {}))
-    if environment.pop("control", "interval") != kind:
+    means = getattr(found, "environment", {"control": kind})
+    if not isinstance(found, HeldPlan) and dict(means).get("control", "interval") != kind:
         raise ConfigurationError(
             "policy", name, f"one whose actions are those of {kind} control, as the task's are"
         )
-    return Behaviour(name, found, epsilon), environment
-
-
-def require_meaning(env: gym.Env[Any, Any], acting: Behaviour, environment: dict[str, Any]) -> None:
-    """Raise ConfigurationError unless actions mean in an environment what a policy asks for.
-
-    Args:
-        env: in which it is to act.
-        acting: the policy.
-        environment: what it asks for, as :func:`behaviour` says.
-    """
-    if not environment:
-        return
-    control = control_of(env)
-    kind, cluster = kind_of(control), control.cluster
-    wanted = _CONFIGURATIONS[kind].validated(cluster.instance, cluster.n_gpus, **environment)
-    # A rule sets what is controlled to the plan, and the rest is there already.
-    fields = ("rule",) if acting.is_held_plan else _MEANING[kind]
-    for field in fields:
-        got, expected = getattr(control.configuration, field), getattr(wanted, field)
-        if got != expected:
-            raise ConfigurationError(
-                f"{field} of the task", got, f"{expected!r}, as the policy {acting.name} needs"
-            )
+    return Behaviour(name, found, epsilon)
 
 
 def _found(policy: Any, kind: str) -> tuple[str, PythonPolicy | HeldPlan]:

@@ -24,7 +24,6 @@ from llm_sched_env.offline.behaviour import (
     behaviour,
     control_of,
     kind_of,
-    require_meaning,
 )
 from llm_sched_env.offline.recording import Episode, episodes
 from llm_sched_env.presets import resolve_instance
@@ -161,12 +160,12 @@ def made_environment(
         # A dataset outlives the file.
         given["instance"] = Instance.load(given["instance"]).to_dict()
     if task in CONTROL_BY_TASK:
-        acting, needed = behaviour(policy, CONTROL_BY_TASK[task], epsilon)
-        env = _made(task, {**needed, **given})
+        acting = behaviour(policy, CONTROL_BY_TASK[task], epsilon)
+        env = _made(task, {**acting.environment, **given})
     else:
         env = _made(task, given)
-        acting, needed = behaviour(policy, kind_of(control_of(env)), epsilon)
-    require_meaning(env, acting, needed)
+        acting = behaviour(policy, kind_of(control_of(env)), epsilon)
+    acting.require_meaning(env)
     return env, acting
 
 

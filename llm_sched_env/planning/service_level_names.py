@@ -64,7 +64,7 @@ def _service_level(given: Any) -> ServiceLevel:
         return named_service_level(given)
     if isinstance(given, Mapping) and "name" in given:
         settings = {key: value for key, value in given.items() if key != "name"}
-        return _made(service_level_kind(given["name"]), settings)
+        return _made(_kind(given["name"]), settings)
     raise ConfigurationError(
         "service levels",
         given,
@@ -82,7 +82,7 @@ def named_service_level(text: str) -> ServiceLevel:
         ConfigurationError: for another name, key or number.
     """
     name, _, settings = text.partition("@")
-    kind = service_level_kind(name)
+    kind = _kind(name)
     pairs = [setting.split("=") for setting in settings.split(",")]
     try:
         numbers = {key: float(number) for key, number in pairs}
@@ -93,7 +93,7 @@ def named_service_level(text: str) -> ServiceLevel:
     return _made(kind, numbers)
 
 
-def service_level_kind(name: Any) -> type[ServiceLevel]:
+def _kind(name: Any) -> type[ServiceLevel]:
     """The class of service levels with a name or at an import path."""
     name = renamed_choice("service level", name, {"token-time": "tpot"})
     if name in SERVICE_LEVELS:

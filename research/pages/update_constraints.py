@@ -25,6 +25,7 @@ from research.setups.constraint_runs import (
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MILLI = 1000.0
+_ROUNDING = 1e-9
 
 Rows = list[dict[str, str]]
 
@@ -83,10 +84,15 @@ def _line(row: dict[str, str], budget: float | None) -> dict[str, str]:
 
 
 def verdict(row: dict[str, str], budget: float) -> str:
-    """Whether a budget is kept, by the 95% interval of the cost."""
-    if float(row["cost_high"]) <= budget * (1 + 1e-9):
-        return "kept"
-    return "exceeded" if float(row["cost_low"]) > budget else "undecided"
+    """Where the 95% interval of the cost lies: below the budget, at it, or above it."""
+    if float(row["cost_high"]) < budget * (1 - _ROUNDING):
+        return "below"
+    return "above" if float(row["cost_low"]) > budget * (1 + _ROUNDING) else "at it"
+
+
+def _place(row: dict[str, str], budget: float) -> str:
+    place = verdict(row, budget)
+    return "at the budget" if place == "at it" else f"{place} the budget"
 
 
 def _interval(row: dict[str, str], name: str, scale: float, digits: int) -> str:
@@ -98,7 +104,7 @@ def _interval(row: dict[str, str], name: str, scale: float, digits: int) -> str:
 def _part(rows: Rows, budget: float) -> str:
     own = _of(rows, budget)
     bound, *others = own
-    keeping = [row for row in others if verdict(row, budget) == "kept"]
+    keeping = [row for row in others if verdict(row, budget) != "above"]
     agent = next(row for row in others if row["entrant"] == "ppo-lagrangian")
     rules = [row for row in keeping if row["entrant"] != "ppo-lagrangian"]
     share = f"{float(bound['score']):.1%}"
@@ -106,14 +112,14 @@ def _part(rows: Rows, budget: float) -> str:
     if rules:
         best = rules[0]
         text += (
-            f"Of the rules that keep the budget `{best['entrant']}` earns the most, "
-            f"{float(best['score']):.1%}. "
+            f"Of the rules that are not above the budget `{best['entrant']}` earns the most, "
+            f"{float(best['score']):.1%}; it is {_place(best, budget)}. "
         )
     else:
-        text += "No rule keeps the budget. "
+        text += "All rules are above the budget. "
     text += (
         f"PPO-Lagrangian earns {float(agent['score']):.1%} with a TPOT of "
-        f"{_MILLI * float(agent['cost']):.2f} ms: the budget is {verdict(agent, budget)}."
+        f"{_MILLI * float(agent['cost']):.2f} ms; it is {_place(agent, budget)}."
     )
     lines = table_lines([_line(row, budget) for row in own])
     title = f"### A budget of {_MILLI * budget:g} ms"

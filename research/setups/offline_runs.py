@@ -34,7 +34,7 @@ RULE = "trunk-reservation"
 SOURCES = {"random": 1.0, "middling": 0.5, "best": 0.1}
 """Share of random actions in the place of the rule's, by the name of the data."""
 EPISODES, DATA_SEED = 40, 0
-RUNS, RUN_SEED, TRAININGS = 16, 1_000_001, 3
+RUNS, RUN_SEED, TRAININGS = 16, 1_000_001, 2
 RESULTS = Path(__file__).parents[1] / "results" / "datasets.csv"
 Row = dict[str, Any]
 

@@ -36,6 +36,7 @@ OWN_TESTS = {
 # Commands of minutes to hours, or on files of the reader: their options are checked.
 PARSED_ONLY = {
     "bandits.md",
+    "constraints.md",
     "learned.md",
     "reuse.md",
     "serving.md",
@@ -84,6 +85,9 @@ LONG = {"operate.md", "start/reinforcement_learning.md", "start/serving.md"}
 def test_blocks_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "llmsched train" in "".join(text for _, text in blocks(page)):
+        pytest.importorskip("torch", reason="needs the extra agents")
+    if "import minari" in "".join(text for _, text in blocks(page)):
+        pytest.importorskip("minari", reason="needs the extra offline")
         pytest.importorskip("torch", reason="needs the extra agents")
     names: dict[str, object] = {}
     for kind, text in blocks(page):

@@ -205,6 +205,7 @@ def test_a_service_level_of_ones_own_is_a_cost():
         ({"costs": "tpot"}, "a list of names"),
         ({"costs": ["late"]}, "deadline-misses"),
         ({"costs": [3]}, "deadline-misses"),
+        ({"costs": [["tpot"]]}, "deadline-misses"),
         ({"budgets": ["tpot"]}, "numbers by name"),
         ({"budgets": {"tpot": -1.0}}, "budget of tpot"),
         ({"budgets": {"tpot": float("nan")}}, "budget of tpot"),

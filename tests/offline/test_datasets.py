@@ -166,6 +166,9 @@ def test_a_registered_task_keeps_its_own_arguments(tmp_path, monkeypatch):
         record(tmp_path, "trunk-reservation", "LLMSched/TestTrunk-v0", arguments={})
         with pytest.raises(ConfigurationError, match="as the policy gate-and-route needs"):
             record(tmp_path, "gate-and-route", "LLMSched/TestTrunk-v0", arguments={}, name="b-v0")
+        deadlines = {"instance": "deadlines", **{n: SHORT[n] for n in ("n_gpus", "horizon")}}
+        other = "LLMSched/TestTrunk-v0"
+        record(tmp_path, "trunk-reservation", other, arguments=deadlines, name="c-v0")
         assert loaded(monkeypatch, tmp_path).env_spec.id == "LLMSched/TestTrunk-v0"
     finally:
         gym.registry.pop("LLMSched/TestTrunk-v0")
@@ -208,5 +211,5 @@ def test_a_killed_process_leaves_no_dataset(tmp_path, monkeypatch):
 
 
 def test_a_random_policy_needs_no_policy():
-    acting, needed = behaviour("random", "interval")
-    assert (acting.name, needed) == ("random", {})
+    acting = behaviour("random", "interval")
+    assert (acting.name, acting.environment) == ("random", {})
