@@ -136,13 +136,15 @@ class TracePart:
         times = (self.seconds * np.arange(laps)[:, None] + own).ravel()
         first, last = np.searchsorted(times, (start, start + seconds))
         rows = np.arange(first, last) % len(own)
-        columns = (column[rows] for column in self._stream[1:4])
+        ids, starts = self._blocks.picked(rows).arrays
         return RequestStream(
             times[first:last] - start,
-            *columns,
-            np.empty(0),
-            self._stream.session[rows],
-            *self._blocks.picked(rows).arrays,
+            self._stream.request_class[rows],
+            self._stream.prompt_tokens[rows],
+            self._stream.output_tokens[rows],
+            session=self._stream.session[rows],
+            block_ids=ids,
+            block_starts=starts,
         )
 
 

@@ -128,13 +128,13 @@ def register(app: typer.Typer) -> None:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=messages) as progress:
-            task = progress.add_task("", total=configuration.generations, gain="-")
+            bar = progress.add_task("", total=configuration.generations, gain="-")
 
             def show(row: dict[str, float]) -> None:
-                progress.update(task, completed=row["generation"])
+                progress.update(bar, completed=row["generation"])
                 if "gain" in row:
                     gain = f"{100 * row['gain']:+.3f}±{196 * row['gain_error']:.3f} % of R*"
-                    progress.update(task, gain=gain)
+                    progress.update(bar, gain=gain)
 
             path = train_rule(
                 configuration,
