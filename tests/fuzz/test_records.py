@@ -60,7 +60,7 @@ def test_hardware(data: Any) -> None:
         again = hardware.to_dict()
         assert Hardware.from_dict(again) == hardware
         require_kept({}, data, again, Hardware.from_dict)
-        for key, value in data.items():
+        for key in data:
             assert key not in again or same_data(_written(data, key, again), again[key]), key
 
 
