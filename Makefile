@@ -4,19 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 RESULTS ?= results
-STEPS ?= 250000
+STEPS ?= 130000
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 INSTALLED := $(VENV)/installed
 LINTERS := $(VENV)/linters
 SITE := $(VENV)/site
 
-.PHONY: compare docs docs-serve readme model-figure cluster-picture leaderboard paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
+.PHONY: compare constraints datasets docs docs-serve readme model-figure cluster-picture leaderboard tasks paper training validation deadlines serving groups disaggregation reuse bandits sizing fuzz test test-all test-bounds test-rllib lint format typecheck \
         wheel bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[agents,report,serving,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[agents,offline,report,serving,test]"
 	touch $@
 
 $(LINTERS): $(INSTALLED)
@@ -35,7 +35,7 @@ docs: $(SITE)
 docs-serve: $(SITE)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
-# Trains one PPO agent per instance, then compares; the Azure replay joins in where its files are
+# Compares rules, trains PPO from scratch at two sizes, then compares all; the Azure replay joins in where its files are
 # found ($$LLM_SCHED_DATA, data/ or ../shared/data) or named with TRACES="FILE FILE".
 compare: $(INSTALLED)
 	$(BIN)/python -m llm_sched_env.commands.quick_comparison \
@@ -64,6 +64,12 @@ leaderboard: $(INSTALLED)
 		$(if $(POLICIES),--policies $(POLICIES))
 	$(BIN)/python -m research.pages.update_leaderboard $(RESULTS)/leaderboard
 
+# Headroom of the tasks and who closes it: docs/tasks.md, docs/results/tasks.md. Resumes what was
+# stopped; ENTER="my_package.my_module:MyPolicy,TASK=agent.zip" enters in addition.
+tasks: $(INSTALLED)
+	$(BIN)/python -m research tasks --out $(RESULTS)/tasks $(if $(ENTER),--enter $(ENTER))
+	$(BIN)/python -m research.pages.update_tasks $(RESULTS)/tasks
+
 # Every statement of the paper that can be computed, at full size: docs/results/paper.md, docs/results/paper/.
 paper: $(INSTALLED)
 	$(BIN)/python -m research experiment all --out $(RESULTS)/paper
@@ -90,6 +96,14 @@ disaggregation: $(INSTALLED)
 reuse: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_reuse --measure
 
+# Budgets for the time per token: docs/constraints.md. About 15 minutes of one CPU.
+constraints: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_constraints $(RESULTS)/constraints
+
+# Offline learning on recorded data: docs/datasets.md. About 10 minutes of one CPU.
+datasets: $(INSTALLED)
+	$(BIN)/python -m research.pages.update_datasets $(RESULTS)/datasets
+
 # Bandits with biased offline data: docs/bandits.md. About 15 minutes of one CPU.
 bandits: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_bandits $(RESULTS)/bandits
@@ -98,8 +112,9 @@ bandits: $(INSTALLED)
 sizing: $(INSTALLED)
 	$(BIN)/python -m research.pages.update_sizing --measure
 
-# Every way of training, and PPO at increasing scale: docs/training.md. About 40 minutes of one CPU.
+# PPO from scratch, every way of training, PPO at increasing scale: docs/training.md. About 80 minutes of one CPU.
 training: $(INSTALLED)
+	$(BIN)/python -m research train-study scratch --out $(RESULTS)/training/scratch
 	$(BIN)/python -m research train-study variants --out $(RESULTS)/training/variants
 	$(BIN)/python -m research train-study scale --out $(RESULTS)/training/scale
 	$(BIN)/python -m research.pages.update_training $(RESULTS)/training

@@ -170,6 +170,8 @@ def _measured_columns(configuration: TrainingConfiguration) -> set[str]:
     columns = {"score", "score_low", "score_high"}
     for name in configuration.references:
         columns |= {f"minus {name}{end}" for end in ("", " low", " high")}
+    for name in configuration.budgets:
+        columns |= {f"cost {name}{end}" for end in ("", " low", " high")}
     return columns
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_sched_env.envs.costs import COST_NAMES
 from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number, one_of
 from llm_sched_env.planning import PRICINGS
 
@@ -18,6 +19,7 @@ _CHOICES = {
     "algorithm": ALGORITHMS,
     "network": ("mlp", "per-class"),
     "reward_reference": ("none", "center", "group"),
+    "constraint": ("none", "lagrangian"),
 }
 _COUNTS = (
     "n_gpus",
@@ -37,7 +39,7 @@ _COUNTS = (
 )
 # What seeds NumPy and Torch has 32 bits, and a resumed run adds its steps.
 _GREATEST_SEED = 2**31 - 1
-_TEXTS = ("gate", "router", "pools", "start", "load", "scheduler")
+_TEXTS = ("task", "gate", "router", "pools", "start", "load", "scheduler")
 _NUMBERS = (
     "residual_scale",
     "learning_rate",
@@ -46,6 +48,8 @@ _NUMBERS = (
     "entropy_coefficient",
     "evaluation_warmup",
     "refresh_seconds",
+    "multiplier_gain",
+    "multiplier_rate",
 )
 _POSITIVE_NUMBERS = ("interval", "horizon", "half_life", "evaluation_horizon")
 _MOST_LAYERS, _MOST_UNITS, _MOST_FRAMES = 16, 8192, 100
@@ -70,6 +74,7 @@ class TrainingConfiguration:
     """
 
     instance: dict[str, Any]  # plain data of an Instance, so that a checkpoint is self-contained
+    task: str = ""  # the registered task whose environment this is; "": none
     n_gpus: int = 20
     pricing: str = "bundled"
     total_steps: int = 250_000  # environment steps over all parallel environments
@@ -80,6 +85,7 @@ class TrainingConfiguration:
     gate: str = "net-value"
     router: str = "net-value"  # with event-driven control: "agent"
     pools: str = "dynamic"
+    drop_late: bool = False
     controls: tuple[str, ...] = ("priority", "reserve")
     # Routing: how many GPUs by match and by load, what the load is, and how fresh signals are.
     candidates: int = 4
@@ -101,6 +107,12 @@ class TrainingConfiguration:
     group_size: int = 4  # environments that share their requests, with reward_reference="group"
     imitate: str = ""  # policy whose actions are cloned before learning
     imitation_steps: int = 6_400  # decisions of that policy
+
+    # Constraints: budgets of costs by name, and the gains by which their multipliers follow costs
+    constraint: str = "none"  # "lagrangian": costs have a price, which keeps their budgets
+    budgets: dict[str, float] = field(default_factory=dict)
+    multiplier_gain: float = 1.0  # R* per unit of the cost by which an episode is beyond its budget
+    multiplier_rate: float = 0.01  # the same, added up over episodes
 
     # PPO; n_envs, learning rate, discount and initial noise also of the others
     n_envs: int = 32
@@ -167,8 +179,9 @@ class TrainingConfiguration:
                     "the name of a registered policy",
                     "register it in the entry-point group llm_sched_env.policies",
                 )
-        if not isinstance(self.tensorboard, bool):
-            raise ConfigurationError("tensorboard", self.tensorboard, "True or False")
+        for name in ("drop_late", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(name, getattr(self, name), "True or False")
 
     def _check_network(self) -> None:
         units = self.hidden_units
@@ -220,10 +233,34 @@ class TrainingConfiguration:
             raise ConfigurationError(
                 "`imitate` needs one of the algorithms ppo and maskable-ppo, and frame_stack=1."
             )
+        if self.task and (at_events or self.reward_reference == "group" or self.budgets):
+            raise ConfigurationError(
+                "task",
+                self.task,
+                'none with control="event" or "routing", the rewards of a group, or budgets',
+            )
+        self._check_constraint()
         if self.reward_reference == "group" and (
             self.group_size < 2 or self.n_envs % self.group_size
         ):
             raise ConfigurationError("group_size", self.group_size, "a divisor >= 2 of n_envs")
+
+    def _check_constraint(self) -> None:
+        budgets = self.budgets
+        if not isinstance(budgets, dict) or not all(
+            isinstance(name, str) and name in COST_NAMES and is_finite_number(budget)
+            for name, budget in budgets.items()
+        ):
+            names = ", ".join(COST_NAMES)
+            raise ConfigurationError("budgets", budgets, f"numbers >= 0 by name, of {names}")
+        if (self.constraint == "lagrangian") != bool(budgets):
+            remedy = "give --budget NAME=NUMBER with --variant ppo-lagrangian, and only there"
+            raise ConfigurationError("budgets", budgets, "some with a constraint", remedy)
+        if budgets and (self.control != "interval" or self.reward_reference != "none"):
+            raise ConfigurationError(
+                '`budgets` need control="interval" and reward_reference="none", '
+                f'got control="{self.control}" and reward_reference="{self.reward_reference}".'
+            )
 
     @property
     def discount(self) -> float:
@@ -254,6 +291,7 @@ class TrainingConfiguration:
             "pools": self.pools,
             "controls": list(self.controls),
             "interval": self.interval,
+            **({"drop_late": True} if self.drop_late else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,9 +29,8 @@ def _write_table(checkpoint: Checkpoint, path: Path) -> None:
     """One row per number of steps: the training score, and the evaluation where one was made."""
     rows: dict[float, Row] = {}
     for row in checkpoint.curve:
-        rows.setdefault(row["steps"], {}).update(
-            {"steps": row["steps"], "seconds": row["seconds"], "training_score": row["score"]}
-        )
+        told = {"training_score" if name == "score" else name: row[name] for name in row}
+        rows.setdefault(row["steps"], {}).update(told)
     for row in checkpoint.evaluations:
         rows.setdefault(row["steps"], {}).update(row)
     columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))
@@ -60,6 +59,30 @@ def _write_figure(checkpoint: Checkpoint, path: Path) -> None:
     scores.legend()
     differences.legend()
     figure.suptitle(f"{configuration.instance['name']}, {configuration.n_gpus} GPUs")
+    save_figure(figure, path, dpi=150)
+
+
+def write_curves(checkpoints: Sequence[Checkpoint], path: Path) -> None:
+    """Draw scores in training against steps, a panel for each agent, with those of its references.
+
+    Args:
+        checkpoints: of trainings.
+        path: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(checkpoints), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(checkpoints), sharey=True, squeeze=False)[0]
+    for axis, checkpoint in zip(axes, checkpoints, strict=True):
+        trained, last = checkpoint.configuration, checkpoint.evaluations[-1]
+        draw_score(axis, checkpoint.evaluations, "PPO")
+        for k, reference in enumerate(trained.references):
+            score = last["score"] - last[f"minus {reference}"]
+            axis.axhline(score, color=f"C{k + 1}", linestyle="--", label=reference)
+        title = f"{trained.instance['name']}, {trained.n_gpus} GPUs"
+        axis.set(title=title, xlabel="environment steps")
+    axes[0].set_ylabel("share of R*")
+    axes[0].legend(loc="lower right")
     save_figure(figure, path, dpi=150)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecFrameStack,
@@ -15,12 +16,15 @@ from stable_baselines3.common.vec_env import (
 from llm_sched_env.agents.class_network import ClassPooledMoments
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.control_variates import BeyondGroup, BeyondReference
+from llm_sched_env.agents.lagrangian import LagrangianRewards, Multipliers
 from llm_sched_env.agents.residual_actions import ResidualActions, action_center
 from llm_sched_env.envs.sb3 import (
     LLMSchedEventSB3VecEnv,
     LLMSchedRoutingSB3VecEnv,
     LLMSchedSB3VecEnv,
+    SB3VecEnv,
 )
+from llm_sched_env.tasks.environments import make_vector_task
 
 
 def make_environment(configuration: TrainingConfiguration) -> VecEnv:
@@ -34,6 +38,13 @@ def make_environment(configuration: TrainingConfiguration) -> VecEnv:
         venv = BeyondReference(venv, _intervals(configuration), center)
     elif configuration.reward_reference == "group":
         venv = BeyondGroup(venv, configuration.group_size)
+    if configuration.constraint == "lagrangian":
+        control = native.vector_env.control
+        costs, gains = control.configuration.costs, configuration
+        multipliers = Multipliers.of(
+            costs, control.cluster, gains.multiplier_gain, gains.multiplier_rate
+        )
+        venv = LagrangianRewards(venv, multipliers, control.configuration.steps)
     venv = ResidualActions(venv, center, configuration.residual_scale)
     venv = VecNormalize(venv, gamma=configuration.discount)
     if configuration.network == "per-class":
@@ -51,7 +62,11 @@ def normaliser_of(venv: VecEnv) -> VecNormalize:
     return found
 
 
-def _intervals(configuration: TrainingConfiguration) -> LLMSchedSB3VecEnv:
+def _intervals(configuration: TrainingConfiguration) -> SB3VecEnv:
+    if configuration.task:
+        return SB3VecEnv(
+            make_vector_task(configuration.task, configuration.n_envs, AutoresetMode.SAME_STEP)
+        )
     grouped = configuration.reward_reference == "group"
     return LLMSchedSB3VecEnv(
         configuration.n_envs,
@@ -61,6 +76,7 @@ def _intervals(configuration: TrainingConfiguration) -> LLMSchedSB3VecEnv:
         pricing=configuration.pricing,
         horizon=configuration.horizon,
         start=configuration.start,
+        budgets=configuration.budgets,
         **configuration.environment,
     )
 

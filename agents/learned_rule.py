@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llm_sched_env.agents.archives import UNREADABLE
+from llm_sched_env.agents.learned_router import LearnedRouter, is_router, load_router
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.priority_network import (
@@ -39,9 +40,13 @@ _MEANING = {
 _DIGITS = 5
 
 
-def corrected_rule(network: RankCorrection, foresight: float = FORESIGHT) -> DispatchRule:
+def corrected_rule(
+    network: RankCorrection, foresight: float = FORESIGHT, *, drop_late: bool = False
+) -> DispatchRule:
     """Trunk reservation with corrected ranks, and with the plan that known profiles call for."""
-    return dataclasses.replace(FORESIGHT_ALONE, correction=network, foresight=foresight)
+    return dataclasses.replace(
+        FORESIGHT_ALONE, correction=network, foresight=foresight, drop_late=drop_late
+    )
 
 
 _UNREADABLE: tuple[type[Exception], ...] = (*UNREADABLE, AttributeError)
@@ -70,7 +75,8 @@ class LearnedRule:
     @property
     def rule(self) -> DispatchRule:
         """What schedules."""
-        return corrected_rule(self.network, self.configuration["foresight"])
+        drop_late = self.configuration.get("drop_late", False)
+        return corrected_rule(self.network, self.configuration["foresight"], drop_late=drop_late)
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
@@ -122,6 +128,6 @@ def rounded(weights: np.ndarray) -> np.ndarray:
     return np.round(weights, _DIGITS)
 
 
-def load_rule(path: str | Path) -> DispatchRule:
-    """The rule of a file, as a policy."""
-    return LearnedRule.load(path).rule
+def load_rule(path: str | Path) -> DispatchRule | LearnedRouter:
+    """The rule, or the router, of a file, as a policy; raises CheckpointError."""
+    return load_router(path) if is_router(path) else LearnedRule.load(path).rule

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
@@ -18,6 +19,7 @@ from llm_sched_env.agents.checkpoint import Checkpoint, Row
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.environments import make_environment, normaliser_of
 from llm_sched_env.agents.imitation import clone
+from llm_sched_env.agents.lagrangian import lagrangian_of
 from llm_sched_env.agents.learner import restore_learner, restore_replay
 from llm_sched_env.agents.normaliser import restore_normaliser
 from llm_sched_env.agents.resumption import (
@@ -25,8 +27,9 @@ from llm_sched_env.agents.resumption import (
     episodes_begun,
     restore_random_states,
 )
+from llm_sched_env.agents.task_training import evaluation_of
 from llm_sched_env.agents.trained_policy import TrainedPolicy
-from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED, PairedEvaluation
+from llm_sched_env.agents.training_evaluation import HELD_OUT_SEED
 from llm_sched_env.agents.training_record import REPLAY_NAME, EvaluateReportSave, TrainingRecord
 from llm_sched_env.errors import CheckpointError
 from llm_sched_env.files.atomic import make_folder
@@ -103,6 +106,14 @@ def _restore(saved: Checkpoint, model: BaseAlgorithm, normaliser: VecNormalize, 
         )
     restore_normaliser(normaliser, saved.normaliser)
     restore_learner(model, saved.learner, saved.steps)
+    if (told := lagrangian_of(normaliser)) is not None and saved.curve:
+        last = saved.curve[-1]
+        told.restore(
+            *(
+                np.array([last[f"{n} {name}"] for name in told.names])
+                for n in ("integral", "multiplier")
+            )
+        )
     replay = out / REPLAY_NAME
     if keeps_replay(saved.configuration) and replay.exists():
         restore_replay(model, replay)
@@ -112,7 +123,7 @@ def held_out(checkpoint: Checkpoint) -> Row:
     """Compare the selected weights with the references, on fresh requests."""
     configuration = checkpoint.configuration
     runs = 2 * configuration.evaluation_runs
-    evaluation = PairedEvaluation(configuration, HELD_OUT_SEED, runs)
+    evaluation = evaluation_of(configuration, HELD_OUT_SEED, runs)
     fluid_plan = evaluation.plan
     controller = TrainedPolicy(checkpoint).controller(
         fluid_plan.given, fluid_plan, configuration.n_gpus

@@ -28,8 +28,6 @@ class TrainedPolicy:
         checkpoint: of a training, whole or exported.
     """
 
-    name = "ppo"
-
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         configuration = checkpoint.configuration
@@ -41,6 +39,13 @@ class TrainedPolicy:
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process it is made anew; the checkpoint is all that decides what it does.
         return TrainedPolicy, (self.checkpoint,)
+
+    @property
+    def name(self) -> str:
+        """The algorithm, with ``-residual`` where it learned corrections of a rule or plan."""
+        configuration = self.checkpoint.configuration
+        around = configuration.control == "interval" and configuration.center == "plan"
+        return configuration.algorithm + ("-residual" if around else "")
 
     @property
     def description(self) -> str:

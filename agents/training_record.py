@@ -17,12 +17,15 @@ from llm_sched_env.agents.algorithms import acting_weights, interval_configurati
 from llm_sched_env.agents.checkpoint import Checkpoint, Row, package_versions
 from llm_sched_env.agents.configuration import TrainingConfiguration
 from llm_sched_env.agents.controller import Controller
+from llm_sched_env.agents.lagrangian import lagrangian_of
 from llm_sched_env.agents.learner import learner_arrays, save_replay
 from llm_sched_env.agents.normaliser import normaliser_statistics, observation_moments
 from llm_sched_env.agents.residual_actions import action_center
-from llm_sched_env.agents.training_evaluation import SELECTION_SEED, PairedEvaluation, difference
+from llm_sched_env.agents.task_training import evaluation_of
+from llm_sched_env.agents.training_evaluation import SELECTION_SEED, difference, rank
 
 REPLAY_NAME = "replay.npz"
+_WORST = (-np.inf, -np.inf)
 
 
 @dataclass
@@ -70,7 +73,7 @@ class EvaluateReportSave(BaseCallback):
         self._venv = venv
         self._path = path
         self._on_update = on_update
-        self._evaluation = PairedEvaluation(configuration, SELECTION_SEED)
+        self._evaluation = evaluation_of(configuration, SELECTION_SEED)
         self._center: np.ndarray | None = None
         if configuration.control == "interval":
             run = interval_configuration(configuration)
@@ -107,6 +110,11 @@ class EvaluateReportSave(BaseCallback):
             # An episode's rewards add up to horizon times score.
             steps = [episode["l"] for episode in buffer] if buffer else []
             row["score"] *= float(np.mean(steps)) / self._configuration.horizon if steps else 1.0
+        if (told := lagrangian_of(self._venv)) is not None:
+            for k, name in enumerate(told.names):
+                row[f"episode cost {name}"] = float(told.last_costs[k])
+                row[f"multiplier {name}"] = float(told.values[k])
+                row[f"integral {name}"] = float(told.integral[k])
         if returns:
             self.record.curve.append(row)
             self.logger.record("rollout/raw_score", row["score"])
@@ -129,11 +137,12 @@ class EvaluateReportSave(BaseCallback):
             scale=self._configuration.residual_scale,
         )
         row = {"steps": steps} | self._evaluation.row(controller)
-        best = max((earlier["score"] for earlier in evaluations), default=-np.inf)
+        budgets = self._configuration.budgets
+        best = max((rank(earlier, budgets) for earlier in evaluations), default=_WORST)
         evaluations.append(row | {"seconds": self._seconds()})
         for reference in self._configuration.references:
             self.logger.record(f"evaluation/minus {reference}", row[f"minus {reference}"])
-        if row["score"] > best:
+        if rank(row, budgets) > best:
             self.record.weights = acting_weights(self.model.policy)
             self.record.observation = moments
             self.record.weights_steps = int(steps)

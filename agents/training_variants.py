@@ -29,7 +29,14 @@ class Variant:
         return TrainingConfiguration(instance, **{**self.fields, **more})
 
 
-_RAW = {"center": "middle"}
+_FROM_SCRATCH = {"center": "middle"}
+# The action space that `gym.make("LLMSched-v0")` gives.
+_RATES = {
+    "gate": "token-bucket",
+    "router": "randomized",
+    "pools": "static",
+    "controls": ("admission", "routing", "pool"),
+}
 _EVENT = {
     "control": "event",
     "algorithm": "maskable-ppo",
@@ -49,46 +56,59 @@ _ROUTING = {
     "references": ("reuse-bid", "earliest-finish", "weighted"),
     "evaluation_every": 50,
 }
+_TOKEN_BUCKET = {"gate": "token-bucket", "router": "prefill-aware", "controls": ("admission",)}
 VARIANTS = (
-    Variant("trunk", "PPO around trunk reservation's priorities and reserves (default)", {}),
-    Variant("raw", "the same controls without a centre: the action 0 is their middle", _RAW),
+    Variant(
+        "ppo-residual",
+        "PPO that learns corrections of trunk reservation's priorities and reserves (default)",
+        {},
+    ),
+    Variant(
+        "ppo",
+        "PPO from scratch on priorities and reserves: the action 0 is the middle of their ranges",
+        _FROM_SCRATCH,
+    ),
+    Variant(
+        "ppo-rates",
+        "PPO from scratch on admission, routing and pool, the action space of `LLMSched-v0`",
+        {**_RATES, **_FROM_SCRATCH},
+    ),
     Variant(
         "plan",
         "PPO around the fluid plan's admission, routing and pool; token bucket, static pools",
-        {
-            "gate": "token-bucket",
-            "router": "randomized",
-            "pools": "static",
-            "controls": ("admission", "routing", "pool"),
-        },
+        _RATES,
     ),
     Variant(
         "token-bucket",
         "PPO around the token bucket's admission rates; dynamic pools",
-        {"gate": "token-bucket", "router": "prefill-aware", "controls": ("admission",)},
+        _TOKEN_BUCKET,
     ),
     Variant(
         "imitation",
-        "raw, after cloning trunk reservation",
-        {**_RAW, "imitate": "trunk-reservation"},
+        "ppo, after cloning trunk reservation",
+        {**_FROM_SCRATCH, "imitate": "trunk-reservation"},
     ),
-    Variant("imitation-mpc", "raw, after cloning fluid-mpc", {**_RAW, "imitate": "fluid-mpc"}),
-    Variant("frame-stack", "trunk, seeing the last four observations", {"frame_stack": 4}),
+    Variant(
+        "imitation-mpc",
+        "ppo, after cloning fluid-mpc",
+        {**_FROM_SCRATCH, "imitate": "fluid-mpc"},
+    ),
+    Variant("frame-stack", "ppo-residual, seeing the last four observations", {"frame_stack": 4}),
     Variant(
         "recurrent",
-        "trunk with an LSTM",
+        "ppo-residual with an LSTM",
         {"algorithm": "recurrent-ppo", "hidden_units": (64,)},
     ),
     Variant(
         "per-class",
-        "trunk with one network shared by the classes, which serves any number of them",
+        "ppo-residual with one network shared by the classes, which serves any number of them",
         {"network": "per-class"},
     ),
-    Variant("sac", "trunk, learned with SAC", {"algorithm": "sac"}),
-    Variant("tqc", "trunk, learned with TQC", {"algorithm": "tqc"}),
+    Variant("sac", "ppo-residual, learned with SAC", {"algorithm": "sac"}),
+    Variant("tqc", "ppo-residual, learned with TQC", {"algorithm": "tqc"}),
     Variant(
         "ars",
-        "trunk, a linear policy learned by random search",
+        "ppo-residual, a linear policy learned by random search",
         {
             "algorithm": "ars",
             "n_envs": 8,
@@ -99,7 +119,7 @@ VARIANTS = (
     ),
     Variant(
         "common-random-numbers",
-        "trunk, paid for what it earns beyond trunk reservation on the same requests",
+        "ppo-residual, paid for what it earns beyond trunk reservation on the same requests",
         {"reward_reference": "center"},
     ),
     Variant(
@@ -109,13 +129,19 @@ VARIANTS = (
     ),
     Variant(
         "group-relative",
-        "trunk, paid for what it earns beyond three others on the same requests",
+        "ppo-residual, paid for what it earns beyond three others on the same requests",
         {"reward_reference": "group"},
     ),
     Variant(
         "per-class-crn",
         "per-class with common-random-numbers",
         {"network": "per-class", "reward_reference": "center"},
+    ),
+    Variant(
+        "ppo-lagrangian",
+        "token-bucket that keeps budgets of costs: their multipliers follow the observed costs",
+        # Multipliers change when episodes end: with every rollout.
+        {**_TOKEN_BUCKET, "constraint": "lagrangian", "horizon": 100.0, "evaluation_every": 10},
     ),
     Variant(
         "event",
@@ -130,9 +156,12 @@ VARIANTS = (
 )
 
 
+_FORMER_NAMES = {"credit-gate": "token-bucket", "trunk": "ppo-residual", "raw": "ppo"}
+
+
 def variant(name: str) -> Variant:
     """The variant of this name; raises ConfigurationError."""
-    name = renamed_choice("variant", name, {"credit-gate": "token-bucket"})
+    name = renamed_choice("variant", name, _FORMER_NAMES)
     for found in VARIANTS:
         if found.name == name:
             return found

@@ -2,7 +2,7 @@
 
 It needs the extra ``agents``: ``pip install -e ".[agents]"``. The agent starts in the middle of
 each control's range, far from any good rule, and comes within some percent of trunk reservation in
-less than a minute on a free processor (the variant ``raw`` of docs/training.md). ``llmsched train``
+less than a minute on a free processor (the variant ``ppo`` of docs/training.md). ``llmsched train``
 starts at trunk reservation instead. The scores printed on the way are those of finished episodes.
 Run it with ``python examples/train_ppo.py [STEPS]``.
 """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llm_sched_env.model.link import Link
     from llm_sched_env.planning import (
         TPOT,
+        Abandonment,
         DecodeFairness,
         FluidPath,
         FluidPlan,
@@ -50,6 +51,7 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Abandonment": "llm_sched_env.planning",
     "ArrivalModulation": "llm_sched_env.model.arrival_rates",
     "ArrivalProfile": "llm_sched_env.model.arrival_rates",
     "Deadlines": "llm_sched_env.model.deadlines",
@@ -88,6 +90,7 @@ _HOMES = {
 
 __all__ = [
     "TPOT",
+    "Abandonment",
     "ArrivalModulation",
     "ArrivalProfile",
     "Deadlines",
@@ -167,3 +170,24 @@ if "LLMSchedRouting-v0" not in registry:
         entry_point="llm_sched_env.envs.routing_env:LLMSchedRoutingEnv",
         vector_entry_point="llm_sched_env.envs.routing_vector_env:LLMSchedRoutingVectorEnv",
     )
+
+for _task in (
+    "Overload5",
+    "Overload200",
+    "Bursts",
+    "AzureReplay",
+    "Deadlines",
+    "MixedFleet",
+    "Disaggregated",
+    "SessionRouting",
+    "MooncakeRouting",
+    "HiddenHardware",
+    "DelayedObservations",
+):
+    if f"LLMSched/{_task}-v0" not in registry:
+        register(
+            id=f"LLMSched/{_task}-v0",
+            entry_point="llm_sched_env.tasks.environments:make_task",
+            vector_entry_point="llm_sched_env.tasks.environments:make_vector_task",
+            kwargs={"name": _task},
+        )

@@ -9,6 +9,8 @@ from research.commands import (
     experiment,
     hardware_presets,
     leaderboard,
+    tasks,
+    train_router,
     train_rule,
     train_study,
 )
@@ -18,7 +20,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (experiment, leaderboard, train_rule, train_study, hardware_presets):
+for module in (
+    experiment,
+    leaderboard,
+    tasks,
+    train_rule,
+    train_router,
+    train_study,
+    hardware_presets,
+):
     module.register(app)
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,36 @@ from llm_sched_env.evaluation.executor import Executor
 TESTS = Path(__file__).parent
 # Where Ray's workers find what tests send them.
 SENT = (TESTS.parent, TESTS / "helpers", TESTS / "evaluation", TESTS / "research")
+
+
+# What compiles last, while workers compile what comes first and wait for each other.
+WARM_UP = """
+import gymnasium as gym
+import llm_sched_env
+for name in ("LLMSchedEvent-v0", "LLMSchedRouting-v0"):
+    gym.make(name, n_gpus=2, horizon=5.0).reset(seed=0)  # it runs up to the first decision
+"""
+
+
+def pytest_sessionstart(session):
+    """Compile the entries of agents at events and arrivals beside the first tests."""
+    is_worker = hasattr(session.config, "workerinput")
+    if is_worker or not session.config.getoption("numprocesses", None):
+        return
+    command = [sys.executable, "-c", WARM_UP]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    session.config.stash[_COMPILING] = subprocess.Popen(command, **quiet)
+
+
+def pytest_sessionfinish(session):
+    """A short session is over before it."""
+    process = session.config.stash.get(_COMPILING, None)
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+_COMPILING = pytest.StashKey[subprocess.Popen]()
 
 
 def pytest_collection_modifyitems(items):

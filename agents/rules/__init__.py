@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from llm_sched_env.agents.learned_rule import SHIPPED, load_rule
+from llm_sched_env.agents.learned_rule import SHIPPED, LearnedRule
 from llm_sched_env.policies.registry import RegisteredPolicy
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 
 @cache
 def _shipped(name: str) -> DispatchRule:
-    return load_rule(SHIPPED / f"{name}.json")
+    return LearnedRule.load(SHIPPED / f"{name}.json").rule
 
 
 LEARNED = RegisteredPolicy(

@@ -54,7 +54,7 @@ from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.files.atomic import write_whole
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.planning import PRICINGS
-from llm_sched_env.policies.registry import resolve_agent, resolve_policy
+from llm_sched_env.policies.registry import registered_policies, resolve_agent, resolve_policy
 from llm_sched_env.presets import resolve_instance
 from llm_sched_env.workloads.traces import load_traces
 
@@ -80,7 +80,9 @@ def register(app: typer.Typer) -> None:
         ] = DEFAULT_POLICIES,
         agents: Annotated[
             str | None,
-            typer.Option(help="Checkpoints, comma-separated: PATH, or INSTANCE=PATH for one row."),
+            typer.Option(
+                help="Checkpoints, comma-separated: PATH, INSTANCE=PATH, INSTANCE:N=PATH."
+            ),
         ] = None,
         trace: TraceOption = None,
         trace_gpus: Annotated[
@@ -199,17 +201,22 @@ def _workloads(
 def _competitors(
     policies: str, agents: str | None, instances: set[str]
 ) -> tuple[list[Competitor], list[str]]:
-    """Columns of the table, and a note per agent on how long it was trained."""
+    """Columns of the table, and a note on what each is: a rule, or an agent trained so long."""
     competitors = []
+    notes = []
+    registered = registered_policies()
     for name in names("--policies", policies):
         label, policy = resolve_policy(name)
         competitors.append(Competitor(label, policy))
-    notes = []
-    for path, only in agent_files(agents, instances):
-        label, agent = resolve_agent(path, only or None)
-        competitors.append(Competitor(label, agent, only or None))
+        if label in registered:
+            notes.append(f"{label}: {registered[label].description}.")
+    for path, only, size in agent_files(agents, instances):
+        label, agent = resolve_agent(path, only)
+        competitors.append(Competitor(label, agent, only, size))
         if how := getattr(agent, "description", ""):
-            notes.append(f"{label}{f' on {only}' if only else ''}: {how}.")
+            where = f" on {only}" if only else ""
+            where += f" at n = {size}" if size else ""
+            notes.append(f"{label}{where}: {how}.")
     return competitors, notes
 
 

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from llm_sched_env.errors import ConfigurationError, is_finite_number
+from llm_sched_env.errors import ConfigurationError, checked_integer, is_finite_number
 from llm_sched_env.files.atomic import make_folder
 from llm_sched_env.planning.service_level_names import SERVICE_LEVELS
 from llm_sched_env.plugins.deprecated_names import warn_renamed
@@ -165,17 +165,32 @@ def trace_paths(values: Sequence[str] | None) -> list[Path]:
     return [Path(name) for value in values or () for name in names("--trace", value)]
 
 
-def agent_files(agents: str | None, instances: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Paths of checkpoints, each with the only instance on which it competes, or nothing."""
+class AgentFile(NamedTuple):
+    """A checkpoint of ``--agents``, and where it competes."""
+
+    path: str
+    instance: str | None = None  # None: on all
+    n_gpus: int | None = None  # None: at all sizes
+
+
+def agent_files(agents: str | None, instances: Collection[str]) -> Iterator[AgentFile]:
+    """Checkpoints of ``--agents``: ``PATH``, ``INSTANCE=PATH`` or ``INSTANCE:N=PATH``."""
     for item in names("--agents", agents) if agents else []:
         only, separator, path = item.partition("=")
         if not separator:
-            only, path = "", item
-        if only and only not in instances:
+            yield AgentFile(item)
+            continue
+        instance, n_gpus = only, None
+        name, colon, size = only.rpartition(":")
+        if colon and size.isdecimal() and only not in instances:
+            instance, n_gpus = name, checked_integer("--agents", int(size))
+        if instance not in instances:
             raise ConfigurationError(
-                "--agents", item, f"PATH or INSTANCE=PATH with an instance of {sorted(instances)}"
+                "--agents",
+                item,
+                f"PATH, INSTANCE=PATH or INSTANCE:N=PATH with an instance of {sorted(instances)}",
             )
-        yield path, only
+        yield AgentFile(path, instance, n_gpus)
 
 
 def integers(option: str, text: str) -> list[int]:

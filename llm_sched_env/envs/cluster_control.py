@@ -10,10 +10,12 @@ import numpy as np
 from gymnasium import spaces
 
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.costs import CostMeter
 from llm_sched_env.envs.deadline_outcomes import DeadlineOutcomes
 from llm_sched_env.envs.event_configuration import EventConfiguration
 from llm_sched_env.envs.observation_kernels import BUNDLED, GOODPUT, SEPARATE
 from llm_sched_env.envs.routing_configuration import RoutingConfiguration
+from llm_sched_env.planning import FluidPlan
 from llm_sched_env.simulation.events.metrics import reset_metrics
 from llm_sched_env.simulation.events.random_streams import stream_keys
 from llm_sched_env.simulation.simulation import SimulationBatch
@@ -37,18 +39,22 @@ class ClusterReport:
         terms: revenue of the step by prompt and output, currency, shape (N, 2).
         outcomes: completed requests of the step that were good, had a late first token, or had
             slow tokens, int64, shape (N, 3, I), rows DEADLINE_COUNTS; None without deadlines.
+        costs: of the step, shape (N, C); None where none are asked for.
     """
 
     observations: np.ndarray
     rewards: np.ndarray
     terms: np.ndarray
     outcomes: np.ndarray | None
+    costs: np.ndarray | None
 
     def forget_step(self, k: int) -> None:
         """Cluster k has begun a new episode: it has earned nothing yet; its reward stays."""
         self.terms[k] = 0.0
         if self.outcomes is not None:
             self.outcomes[k] = 0
+        if self.costs is not None:
+            self.costs[k] = 0.0
 
 
 Configuration = TypeVar(
@@ -86,6 +92,10 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         if configuration.revenue == "goodput":
             self._scheme = GOODPUT
         self._outcomes = DeadlineOutcomes(batch) if batch.instance.has_deadlines else None
+        self.cost_meter = None
+        if configuration.costs is not None:
+            seconds = configuration.episode_seconds
+            self.cost_meter = CostMeter(configuration.costs, self.cluster, batch, seconds)
         self._billed = np.zeros((batch.n_clusters, 2))
         self._revenue = np.zeros((batch.n_clusters, 2))
         self._scratch = self.empty_report()
@@ -123,12 +133,15 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
     def _read(self, report: Report, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and have earned since the last step."""
 
-    def _empty_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Observations, rewards, terms and outcomes of an empty report."""
+    def _empty_arrays(
+        self,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Observations, rewards, terms, outcomes and costs of an empty report."""
         n = self.batch.n_clusters
         shape = (n, *(self.observation_space.shape or ()))
         outcomes = None if self._outcomes is None else self._outcomes.none()
-        return np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)), outcomes
+        costs = None if self.cost_meter is None else self.cost_meter.none()
+        return np.empty(shape, np.float32), np.zeros(n), np.zeros((n, 2)), outcomes, costs
 
     def start(
         self, k: int, seed: np.random.SeedSequence, start: str | SavedState | None = None
@@ -166,6 +179,25 @@ class ClusterControl(ABC, Generic[Configuration, Batch, Report]):
         self._billed[k] = self._revenue[k]
         if self._outcomes is not None:
             self._outcomes.begin(k)
+        if self.cost_meter is not None:
+            self.cost_meter.begin(k)
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """Names of the costs, C of them; none where none are asked for."""
+        return () if self.cost_meter is None else self.cost_meter.names
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Greatest allowed sums of costs over an episode, by name; empty without budgets."""
+        costs = self.configuration.costs
+        return {} if costs is None else dict(costs.budgets)
+
+    @property
+    def constrained_plan(self) -> FluidPlan:
+        """The fluid plan under the budgets, whose revenue bounds what keeps them."""
+        costs = self.configuration.costs
+        return self.plan if costs is None else costs.constrained_plan(self.cluster)
 
     def save(self, k: int) -> SavedState:
         """The state of cluster k."""

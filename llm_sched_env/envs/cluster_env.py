@@ -49,6 +49,16 @@ class ClusterEnv(gym.Env[np.ndarray, Action], Generic[Action, Control]):
         """The fluid plan of the instance."""
         return self.control.plan
 
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Greatest allowed sums of costs over an episode, by name; empty without budgets."""
+        return self.control.budgets
+
+    @property
+    def constrained_plan(self) -> FluidPlan:
+        """The fluid plan under the budgets: its revenue bounds what keeps them in the mean."""
+        return self.control.constrained_plan
+
     def save_state(self) -> SavedState:
         """The cluster as it is now, for ``reset(options={"state": ...})``."""
         return self.control.save(0)

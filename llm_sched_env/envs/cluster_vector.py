@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
+from llm_sched_env.envs.costs import cost_infos
 from llm_sched_env.envs.deadline_outcomes import outcome_infos
 from llm_sched_env.envs.decision_control import TimedReport
 from llm_sched_env.envs.episodes import (
@@ -76,6 +77,16 @@ class ClusterVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], Generic[Co
     def plan(self) -> FluidPlan:
         """The fluid plan of the instance."""
         return self.control.plan
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Greatest allowed sums of costs over an episode, by name; empty without budgets."""
+        return self.control.budgets
+
+    @property
+    def constrained_plan(self) -> FluidPlan:
+        """The fluid plan under the budgets: its revenue bounds what keeps them in the mean."""
+        return self.control.constrained_plan
 
     def save_states(self) -> tuple[SavedState, ...]:
         """The clusters as they are now, each for ``reset(options={"state": ...})``."""
@@ -274,8 +285,16 @@ def revenue_infos(terms: np.ndarray) -> dict[str, Any]:
     }
 
 
-def decision_infos(report: TimedReport, own: dict[str, Any]) -> dict[str, Any]:
-    """Infos of N environments at a decision, and those of its kind, as Gymnasium nests them."""
+def decision_infos(
+    report: TimedReport, own: dict[str, Any], costs: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Infos of N environments at a decision, as Gymnasium nests them.
+
+    Args:
+        report: what the environments show.
+        own: of this kind of decision.
+        costs: names of the costs.
+    """
     values = {
         "time": report.times.copy(),
         "elapsed_seconds": report.elapsed.copy(),
@@ -287,4 +306,5 @@ def decision_infos(report: TimedReport, own: dict[str, Any]) -> dict[str, Any]:
     if report.outcomes is not None:
         values["deadlines"] = outcome_infos(report.outcomes)
     every = np.ones(len(report.times), np.bool_)
-    return values | {f"_{name}": every for name in values}
+    infos = values | {f"_{name}": every for name in values}
+    return infos if report.costs is None else infos | cost_infos(costs, report.costs)

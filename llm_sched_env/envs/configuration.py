@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from llm_sched_env.envs.actions import rank_shares
+from llm_sched_env.envs.costs import Costs
 from llm_sched_env.errors import ConfigurationError, is_finite_number, one_of
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
@@ -64,6 +65,12 @@ class IntervalArguments(TypedDict, total=False):
         start: ``empty`` (default) or ``plan``, near the fluid optimum.
         slos: service-level objectives as in :func:`llm_sched_env.plan`, for example
             ``["tpot@price=3000"]``; the plan is the one with them, the bound stays R*.
+        drop_late: whether the dispatcher rejects who cannot have a first token in time, as
+            :class:`llm_sched_env.DispatchRule` says; default False.
+        costs: names of costs in ``info["costs"]``, of :data:`.COST_NAMES` or import paths of
+            service levels; default: those of ``budgets``, none without.
+        budgets: by name, the greatest sum of a cost over an episode that a constrained agent is
+            allowed; it changes neither rewards nor observations.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -77,6 +84,9 @@ class IntervalArguments(TypedDict, total=False):
     controls: str | Sequence[str]
     start: str
     slos: Sequence[ServiceLevel | str | Mapping[str, Any]]
+    drop_late: bool
+    costs: Sequence[str]
+    budgets: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,8 @@ class IntervalConfiguration:
     pools: str
     controls: tuple[str, ...]
     start: str
+    costs: Costs | None
+    drop_late: bool = False
 
     @classmethod
     def validated(
@@ -108,6 +120,9 @@ class IntervalConfiguration:
         controls: str | Sequence[str] = "all",
         start: str = "empty",
         slos: Sequence[ServiceLevel | str | Mapping[str, Any]] = (),
+        drop_late: bool = False,
+        costs: Sequence[str] = (),
+        budgets: Mapping[str, float] | None = None,
     ) -> IntervalConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         gate = renamed_choice("gate", gate, _FORMER_NAMES)
@@ -135,6 +150,8 @@ class IntervalConfiguration:
             pools=pools,
             controls=_checked_controls(controls, gate, router, pools, has_groups=several_groups),
             start=start,
+            drop_late=drop_late,
+            costs=Costs.checked(costs, budgets, cluster),
         )
         _ = configuration.rule
         return configuration
@@ -142,12 +159,18 @@ class IntervalConfiguration:
     @property
     def rule(self) -> DispatchRule:
         """The compiled dispatcher that works inside an interval."""
-        return DispatchRule(_GATES[self.gate, self.pools], _ROUTERS[self.router], self.pools)
+        gate, router = _GATES[self.gate, self.pools], _ROUTERS[self.router]
+        return DispatchRule(gate, router, self.pools, drop_late=self.drop_late)
 
     @property
     def steps(self) -> int:
         """Intervals in an episode; the last may reach past the horizon."""
         return int(np.ceil(self.horizon / self.interval - 1e-9))
+
+    @property
+    def episode_seconds(self) -> float:
+        """Seconds of a whole episode."""
+        return self.steps * self.interval
 
     @property
     def controlled(self) -> np.ndarray:
@@ -169,7 +192,7 @@ class IntervalConfiguration:
         return action
 
 
-CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls")
+CONTROL_MEANING = ("interval", "gate", "router", "pools", "controls", "drop_late")
 """Arguments that say what an action means: what a policy may ask for."""
 
 

@@ -17,6 +17,7 @@ from llm_sched_env.envs.cluster_control import (
     Configuration,
     SavedState,
 )
+from llm_sched_env.envs.costs import cost_info
 from llm_sched_env.envs.deadline_outcomes import outcome_info
 from llm_sched_env.envs.decision_space import checked_decisions
 from llm_sched_env.simulation.events.decisions import RUN_ON, STAND_STILL
@@ -133,6 +134,8 @@ class DecisionControl(ClusterControl[Configuration, Batch, Report]):
         self._billed[:] = self._revenue
         if self._outcomes is not None:
             self._outcomes.take(report.outcomes, 0, n)
+        if self.cost_meter is not None:
+            self.cost_meter.take(report.costs, 0, n)
         # Time without a decision at its end counts on.
         self._decided_at = np.where(self._finished, self._decided_at, report.times)
 
@@ -157,6 +160,8 @@ class DecisionControl(ClusterControl[Configuration, Batch, Report]):
         }
         if report.outcomes is not None:
             info["deadlines"] = outcome_info(report.outcomes[k])
+        if report.costs is not None:
+            info |= cost_info(self.cost_names, report.costs[k])
         return info
 
     def truncated(self) -> np.ndarray:

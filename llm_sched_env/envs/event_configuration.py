@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
+from llm_sched_env.envs.costs import Costs
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
@@ -34,6 +36,10 @@ class EventArguments(TypedDict, total=False):
             and mixed are those with a prefill.
         wake_interval: longest wait, in seconds, while something else is possible; default none.
         start: ``empty`` (default) or ``plan``, near the fluid optimum.
+        costs: names of costs in ``info["costs"]``, of :data:`.COST_NAMES` or import paths of
+            service levels; default: those of ``budgets``, none without.
+        budgets: by name, the greatest sum of a cost over an episode that a constrained agent is
+            allowed; it changes neither rewards nor observations.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -44,6 +50,8 @@ class EventArguments(TypedDict, total=False):
     pools: str
     wake_interval: float | None
     start: str
+    costs: Sequence[str]
+    budgets: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class EventConfiguration:
     rule: EventDispatch
     wake_interval: float | None
     start: str
+    costs: Costs | None
 
     @classmethod
     def validated(
@@ -69,6 +78,8 @@ class EventConfiguration:
         pools: str = "static",
         wake_interval: float | None = None,
         start: str = "empty",
+        costs: Sequence[str] = (),
+        budgets: Mapping[str, float] | None = None,
     ) -> EventConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         require_choice("revenue", revenue, REVENUES)
@@ -80,14 +91,21 @@ class EventConfiguration:
                 raise ConfigurationError(
                     "wake_interval", wake_interval, f"None or at least {_LEAST_WAKE_INTERVAL:g} s"
                 )
+        cluster = Cluster.of(instance, n_gpus, pricing)
         return cls(
-            cluster=Cluster.of(instance, n_gpus, pricing),
+            cluster=cluster,
             revenue=revenue,
             horizon=float(horizon),
             rule=EventDispatch(router, pools),
             wake_interval=None if wake_interval is None else float(wake_interval),
             start=start,
+            costs=Costs.checked(costs, budgets, cluster),
         )
+
+    @property
+    def episode_seconds(self) -> float:
+        """Seconds of a whole episode."""
+        return self.horizon
 
 
 EVENT_MEANING = ("router", "pools", "wake_interval")

@@ -59,7 +59,8 @@ class LLMSchedEventEnv(DecisionEnv[EventControl]):
     many seconds to earn. The sum over an episode / horizon is its score.
     ``info["elapsed_seconds"]`` is the time since the last decision, for learners of average
     reward or of discounts by time; ``info["revenue"]`` has the terms in currency.
-    ``revenue="goodput"`` and ``info["deadlines"]`` are as in ``LLMSched-v0``.
+    ``revenue="goodput"``, ``info["deadlines"]``, ``costs`` and ``budgets`` are as in
+    ``LLMSched-v0``.
 
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum); the first decision is at once, even if

@@ -86,4 +86,4 @@ class LLMSchedEventVectorEnv(ClusterVectorEnv[EventControl, DecisionReport]):
             "head_ranks": report.head_ranks.copy(),
             "head_arrivals": report.head_arrivals.copy(),
         }
-        return decision_infos(report, own)
+        return decision_infos(report, own, self.control.cost_names)

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from llm_sched_env.envs.actions import apply_actions, as_actions, bad_action
 from llm_sched_env.envs.cluster_control import ClusterControl, ClusterReport, SavedState
 from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.costs import cost_info
 from llm_sched_env.envs.deadline_outcomes import outcome_info
 from llm_sched_env.envs.interval_slos import IntervalLevels, LevelReport
 from llm_sched_env.envs.observation import observation_space
@@ -141,6 +142,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
             self._counted[first:last] = self._arrived[first:last]
             if self._outcomes is not None:
                 self._outcomes.take(report.outcomes, first, last)
+            if self.cost_meter is not None:
+                self.cost_meter.take(report.costs, first, last)
 
     def _read(self, report: IntervalReport, first: int, last: int) -> None:
         """Write what clusters first..last-1 show, and what has happened since the last interval.
@@ -197,6 +200,8 @@ class IntervalControl(ClusterControl[IntervalConfiguration, SimulationBatch, Int
         if report.levels is not None:
             for name, values in self.level_terms(report.levels).items():
                 info[name] = {level: float(numbers[k]) for level, numbers in values.items()}
+        if report.costs is not None:
+            info |= cost_info(self.cost_names, report.costs[k])
         return info
 
     def level_terms(self, report: LevelReport) -> dict[str, dict[str, np.ndarray]]:

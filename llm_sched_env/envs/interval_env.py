@@ -85,6 +85,11 @@ class LLMSchedEnv(ClusterEnv[np.ndarray, IntervalControl]):
     has deadlines, ``info["deadlines"]`` counts by class the completed requests of the interval that
     were ``good``, and those with a late first token (``late_ttft``) or slow ones (``late_tpot``).
 
+    With ``costs`` or ``budgets`` (``docs/constraints.md``) ``info["costs"]`` has what the interval
+    adds to each cost of the episode, and ``info["cost"]`` their sum, as Safety-Gymnasium has it;
+    neither changes the reward. ``env.unwrapped.budgets`` has the budgets, and
+    ``env.unwrapped.constrained_plan`` the most that can be earned under them.
+
     ## Starting State
     ``start="empty"`` or ``"plan"`` (near the fluid optimum). ``reset(options={"start": ...})``
     overrides it; ``reset(options={"state": env.unwrapped.save_state()})`` continues from a

@@ -52,7 +52,7 @@ class IntervalLevels:
         self.names = [level.name for level in slos]
         self.priced = [level.name for level in slos if level.price is not None]
         self._n_gpus = cluster.n_gpus
-        self._tables = _tables(
+        self._tables = level_tables(
             [checked_indicator(level, instance) for level in slos],
             np.array([level.price or 0.0 for level in slos]),
             instance.patience_rates == 0,
@@ -95,7 +95,16 @@ class IntervalLevels:
         )
 
 
-def _tables(indicators: list[Indicator], prices: np.ndarray, growing: np.ndarray) -> LevelTables:
+def level_tables(
+    indicators: list[Indicator], prices: np.ndarray, growing: np.ndarray
+) -> LevelTables:
+    """Indicators as compiled code reads them.
+
+    Args:
+        indicators: L of them.
+        prices: currency per GPU, second and unit, shape (L,).
+        growing: classes whose q_prefill stands for its growth, bool, shape (I,).
+    """
     shape = indicators[0].weights.shape[1:]
     divisors = [np.zeros(shape) if i.divisor is None else i.divisor for i in indicators]
     return LevelTables(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from llm_sched_env.envs.configuration import STARTS, require_choice, require_seconds
+from llm_sched_env.envs.costs import Costs
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.drawn_conversations import with_turns
@@ -37,6 +39,10 @@ class RoutingArguments(TypedDict, total=False):
         refresh_seconds: between refreshes of what the agent is shown of GPUs, default 0: always
             true. What it has sent itself it is shown at once.
         start: ``empty`` (default) or ``plan``, near the fluid optimum, with empty caches.
+        costs: names of costs in ``info["costs"]``, of :data:`.COST_NAMES` or import paths of
+            service levels; default: those of ``budgets``, none without.
+        budgets: by name, the greatest sum of a cost over an episode that a constrained agent is
+            allowed; it changes neither rewards nor observations.
     """
 
     instance: Instance | str | Path | dict[str, Any]
@@ -48,6 +54,8 @@ class RoutingArguments(TypedDict, total=False):
     scheduler: str
     refresh_seconds: float
     start: str
+    costs: Sequence[str]
+    budgets: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class RoutingConfiguration:
     load: str
     rule: RoutedDispatch
     start: str
+    costs: Costs | None
 
     @classmethod
     def validated(
@@ -80,6 +89,8 @@ class RoutingConfiguration:
         scheduler: str = "fcfs",
         refresh_seconds: float = 0.0,
         start: str = "empty",
+        costs: Sequence[str] = (),
+        budgets: Mapping[str, float] | None = None,
     ) -> RoutingConfiguration:
         """Check every argument; raises ConfigurationError. The defaults are those of v0."""
         require_choice("revenue", revenue, REVENUES)
@@ -93,7 +104,22 @@ class RoutingConfiguration:
         if cluster.instance.shares_prefixes:
             conversations = cluster.instance
             cluster = dataclasses.replace(cluster, instance=with_turns(conversations))
-        return cls(cluster, conversations, revenue, float(horizon), candidates, load, rule, start)
+        return cls(
+            cluster=cluster,
+            conversations=conversations,
+            revenue=revenue,
+            horizon=float(horizon),
+            candidates=candidates,
+            load=load,
+            rule=rule,
+            start=start,
+            costs=Costs.checked(costs, budgets, cluster),
+        )
+
+    @property
+    def episode_seconds(self) -> float:
+        """Seconds of a whole episode."""
+        return self.horizon
 
 
 ROUTING_MEANING = ("candidates", "load", "scheduler", "refresh_seconds")

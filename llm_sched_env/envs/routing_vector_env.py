@@ -90,4 +90,4 @@ class LLMSchedRoutingVectorEnv(ClusterVectorEnv[RoutingControl, ArrivalReport]):
         }
         for row, name in enumerate(CANDIDATE_NUMBERS):
             own[name] = report.known[:, row].copy()
-        return decision_infos(report, own)
+        return decision_infos(report, own, self.control.cost_names)

@@ -26,8 +26,8 @@ _ATTRIBUTES = {
 _METHODS = {"action_masks": "action_masks", "render": "render", "save_state": "save_states"}
 
 
-class _SB3VecEnv(VecEnv):
-    """N environments in one compiled call, as a stable-baselines3 ``VecEnv``.
+class SB3VecEnv(VecEnv):
+    """A native vector environment, that of a registered task too, as a ``VecEnv``.
 
     It is to ``DummyVecEnv`` what the vector environment is to ``SyncVectorEnv``: the same
     observations, rewards and infos. Finished episodes start anew at once: ``infos[k]`` then has
@@ -36,6 +36,14 @@ class _SB3VecEnv(VecEnv):
 
     Args:
         vector_env: in the autoreset mode SAME_STEP.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import llm_sched_env
+        >>> mode = gym.vector.AutoresetMode.SAME_STEP
+        >>> envs = gym.make_vec("LLMSched/Bursts-v0", num_envs=4, autoreset_mode=mode)
+        >>> SB3VecEnv(envs).reset().shape
+        (4, 16)
     """
 
     def __init__(self, vector_env: ClusterVectorEnv[Any, Any]) -> None:
@@ -146,7 +154,7 @@ def _infos_by_environment(infos: dict[str, Any], num_envs: int) -> list[dict[str
     return told
 
 
-class LLMSchedSB3VecEnv(_SB3VecEnv):
+class LLMSchedSB3VecEnv(SB3VecEnv):
     """N ``LLMSched-v0`` as a ``VecEnv``.
 
     Args:
@@ -174,7 +182,7 @@ class LLMSchedSB3VecEnv(_SB3VecEnv):
         return self._seeds
 
 
-class LLMSchedEventSB3VecEnv(_SB3VecEnv):
+class LLMSchedEventSB3VecEnv(SB3VecEnv):
     """N ``LLMSchedEvent-v0`` as a ``VecEnv`` with action masks, for ``MaskablePPO``.
 
     Args:
@@ -186,7 +194,7 @@ class LLMSchedEventSB3VecEnv(_SB3VecEnv):
         super().__init__(LLMSchedEventVectorEnv(num_envs, autoreset_mode="SAME_STEP", **kwargs))
 
 
-class LLMSchedRoutingSB3VecEnv(_SB3VecEnv):
+class LLMSchedRoutingSB3VecEnv(SB3VecEnv):
     """N ``LLMSchedRouting-v0`` as a ``VecEnv`` with action masks, for ``MaskablePPO``.
 
     Args:

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from llm_sched_env.envs.cluster_vector import ClusterVectorEnv, default_threads, revenue_infos
 from llm_sched_env.envs.configuration import IntervalArguments, IntervalConfiguration
+from llm_sched_env.envs.costs import cost_infos
 from llm_sched_env.envs.deadline_outcomes import outcome_infos
 from llm_sched_env.envs.interval import IntervalControl, IntervalReport
 from llm_sched_env.errors import checked_integer
@@ -92,4 +93,6 @@ class LLMSchedVectorEnv(ClusterVectorEnv[IntervalControl, IntervalReport]):
                 infos[name] = {level: numbers.copy() for level, numbers in values.items()}
                 infos[name] |= {f"_{level}": every for level in values}
                 infos[f"_{name}"] = every
+        if report.costs is not None:
+            infos |= cost_infos(self.control.cost_names, report.costs)
         return infos

@@ -84,17 +84,23 @@ class ComparedWorkload:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A policy to compare: a column, on all instances or on some.
+    """A policy to compare: a column, on all workloads or on some.
 
     Args:
         label: the column.
         policy: what :func:`llm_sched_env.evaluate` takes.
         instance: only on this instance; None means on all.
+        n_gpus: only at this cluster size; None means at all.
     """
 
     label: str
     policy: Any
     instance: str | None = None
+    n_gpus: int | None = None
+
+    def enters(self, workload: ComparedWorkload) -> bool:
+        """Whether it competes on a workload."""
+        return self.instance in (None, workload.instance) and self.n_gpus in (None, workload.n_gpus)
 
 
 @renamed_arguments(scenarios="workloads", spreading="executor", kept="cache", slis="slos")
@@ -256,7 +262,7 @@ def _pairs(
 ) -> Iterator[tuple[ComparedWorkload, Competitor]]:
     for workload in workloads:
         for competitor in competitors:
-            if competitor.instance in (None, workload.instance):
+            if competitor.enters(workload):
                 yield workload, competitor
 
 

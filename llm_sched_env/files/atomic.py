@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import platform
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -169,3 +170,34 @@ def make_folder(path: Path) -> None:
         ) from failure
     if not os.access(path, os.W_OK | os.X_OK):
         raise FileError(f"{path}: nothing can be written into this folder; name another place")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when the block has ended.
+
+    After an error in the block there is none; what a killed process left is hidden beside it and
+    goes with the next attempt.
+
+    Args:
+        path: of the folder, which does not exist, in one that does.
+
+    Raises:
+        FileError: in one line, if the folder exists or cannot be made.
+    """
+    try:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        for left in path.parent.glob(f".{path.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.mkdir()
+        try:
+            yield part
+            part.rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        remedy = _REMEDIES.get(failure.errno or 0, "choose another name")
+        raise FileError(f"{path}: cannot be written ({reason}); {remedy}") from failure

@@ -8,6 +8,7 @@ from llm_sched_env.planning.fluid_dynamics import FluidPath, fluid_path
 from llm_sched_env.planning.fluid_plan import PRICINGS, FluidPlan
 from llm_sched_env.planning.service_levels import (
     TPOT,
+    Abandonment,
     AttainedLevel,
     DecodeFairness,
     Indicator,
@@ -18,6 +19,7 @@ from llm_sched_env.planning.service_levels import (
 __all__ = [
     "PRICINGS",
     "TPOT",
+    "Abandonment",
     "AttainedLevel",
     "DecodeFairness",
     "FluidPath",

@@ -9,6 +9,7 @@ from typing import Any
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.planning.service_levels import (
     TPOT,
+    Abandonment,
     DecodeFairness,
     PrefillFairness,
     ServiceLevel,
@@ -17,9 +18,9 @@ from llm_sched_env.plugins.deprecated_names import renamed_choice
 from llm_sched_env.plugins.user_code import import_attribute, user_code
 
 SERVICE_LEVELS: dict[str, type[ServiceLevel]] = {
-    level.name: level for level in (PrefillFairness, DecodeFairness, TPOT)
+    level.name: level for level in (PrefillFairness, DecodeFairness, TPOT, Abandonment)
 }
-"""The indicators of the paper by name."""
+"""The indicators of the paper, and the share of requests that give up, by name."""
 
 _FORMS = "NAME@limit=NUMBER, NAME@price=NUMBER or both with a comma"
 

@@ -182,6 +182,30 @@ class TPOT(ServiceLevel):
         return Indicator(weights, constants, divisor, float(slots))
 
 
+class Abandonment(ServiceLevel):
+    """Requests that leave the queue before their prefill, as a share of those that arrive.
+
+    ``sum theta_i q_i / sum lambda_i``, of the classes that have a patience: linear, so that its
+    values over the parts of a run have the value of the run as their mean.
+
+    Example:
+        >>> from llm_sched_env.planning import plan
+        >>> kept = plan("overload", slos=[Abandonment(limit=0.4)])
+        >>> kept.slos["abandonment"].value <= 0.4 + 1e-9
+        True
+    """
+
+    name = "abandonment"
+
+    def indicator(self, instance: Instance) -> Indicator:
+        """Patience rates over the rate of all arrivals."""
+        weights = np.zeros((1, len(PLANNED), instance.n_classes))
+        arriving = float(instance.arrival_rates.sum())
+        if arriving > 0:
+            weights[0, PLANNED.index("q_prefill")] = instance.patience_rates / arriving
+        return Indicator(weights, np.zeros(1))
+
+
 def checked_indicator(level: ServiceLevel, instance: Instance) -> Indicator:
     """The level's indicator with arrays of the right shapes.
 

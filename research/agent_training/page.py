@@ -34,7 +34,7 @@ def write_page(results: Sequence[Result], folder: Path, *, figure: bool) -> list
     """Write table, rows and, if asked for, the figure; returns what was written."""
     written = [folder / TABLE, folder / ROWS]
     write_whole(written[0], markdown_table(results))
-    _write_rows(results, written[1])
+    write_training_rows(results, written[1])
     if figure:
         written.append(folder / FIGURE)
         _write_figure(results, written[2])
@@ -69,8 +69,9 @@ def _beyond(row: dict[str, float], reference: str) -> str:
     return f"{100 * mean:+.2f}±{100 * half:.2f}"
 
 
-def _write_rows(results: Sequence[Result], path: Path) -> None:
-    names = ("instance", "n_gpus", "variant", "steps", "weights_steps", "agent_bytes")
+def write_training_rows(results: Sequence[Result], path: Path) -> None:
+    """A row per training, with everything that its evaluation at the end says."""
+    names = ("instance", "n_gpus", "variant", "seed", "steps", "weights_steps", "agent_bytes")
     rows = [
         {name: result[name] for name in names}
         | {"seconds": result["seconds"], "cpu_seconds": result["cpu_seconds"]}

@@ -1,4 +1,4 @@
-"""Training studies: the variants at two sizes, and PPO at increasing scale.
+"""Training studies: the variants at two sizes, and PPO at increasing scale, from a rule or scratch.
 
 A cell is a training and its evaluation on long runs. What is finished stays, what was killed goes
 on from its last checkpoint; a cell whose settings have changed is computed anew.
@@ -30,13 +30,19 @@ from llm_sched_env.presets import resolve_instance
 
 REPORT_SEED = 2_000_004
 """Of :func:`llm_sched_env.evaluate`: requests on which no weights were chosen."""
-STUDIES = ("variants", "scale")
+STUDIES = ("variants", "scale", "scratch")
 
 _VARIANT_STEPS = 128_000
 _VARIANT_GPUS = (5, 20)
 _SCALE_INSTANCES = ("base", "overload", "dolly15k")
 # About the same number of simulated GPU-seconds, where a cluster is more than a few GPUs.
 _SCALE_STEPS = {5: 64_000, 20: 64_000, 50: 48_000, 200: 24_000, 500: 12_800}
+# From scratch at every size; on other controls and around a rule, for comparison, at small ones.
+_SCRATCH_VARIANTS = {"ppo": 500, "ppo-rates": 20, "ppo-residual": 20}
+_SCRATCH_INSTANCE = "overload"
+_SCRATCH_STEPS = {5: 128_000, 20: 128_000, 50: 96_000, 200: 48_000, 500: 32_000}
+_SCRATCH_SEEDS = 5
+_SCRATCH_EVALUATIONS = 10
 _QUICK_STEPS = 6_400
 # Decisions at events come many times a second, and nothing of them is compiled.
 _EVENT_GPUS = 5
@@ -47,6 +53,7 @@ _RESULT_KEYS = {
     "variant",
     "instance",
     "n_gpus",
+    "seed",
     "steps",
     "seconds",
     "cpu_seconds",
@@ -86,15 +93,18 @@ class Cell:
         return plain
 
 
-def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -> list[Cell]:
+def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "ppo-residual") -> list[Cell]:
     """The cells of a study in the order of the table; quick: a few thousand steps each."""
     if study == "variants":
         chosen = [
             (way.name, "overload", n, _VARIANT_STEPS)
             for n in _VARIANT_GPUS
             for way in VARIANTS
-            # Routing is another task, for instances with prefix caches.
-            if way.fields.get("control", "interval") != "routing"
+            # Routing is another task, for instances with prefix caches; constraints need budgets;
+            # `scratch` has the rates.
+            if "constraint" not in way.fields
+            and way.name != "ppo-rates"
+            and way.fields.get("control", "interval") != "routing"
             and (way.fields.get("control") != "event" or n <= _EVENT_GPUS)
         ]
     elif study == "scale":
@@ -103,9 +113,28 @@ def cells(study: str, *, quick: bool, seed: int, scale_variant: str = "trunk") -
             for instance in _SCALE_INSTANCES
             for n, steps in _SCALE_STEPS.items()
         ]
+    elif study == "scratch":
+        return [
+            _seeded(way, n, steps, quick=quick, seed=seed + k)
+            for n, steps in _SCRATCH_STEPS.items()
+            for way, largest in _SCRATCH_VARIANTS.items()
+            for k in range(_SCRATCH_SEEDS)
+            if n <= largest
+        ]
     else:
         raise ConfigurationError("study", study, one_of(STUDIES))
     return [_cell(*choice, quick=quick, seed=seed) for choice in chosen]
+
+
+def _seeded(name: str, n_gpus: int, steps: int, *, quick: bool, seed: int) -> Cell:
+    """One of several trainings that differ in their seeds."""
+    cell = _cell(name, _SCRATCH_INSTANCE, n_gpus, steps, quick=quick, seed=seed)
+    every = max(1, steps // cell.configuration.steps_per_update // _SCRATCH_EVALUATIONS)
+    return dataclasses.replace(
+        cell,
+        name=f"{cell.name}-seed{seed}",
+        configuration=dataclasses.replace(cell.configuration, evaluation_every=every),
+    )
 
 
 def _cell(name: str, instance: str, n_gpus: int, steps: int, *, quick: bool, seed: int) -> Cell:
@@ -184,6 +213,7 @@ def _compute(cell: Cell, folder: Path) -> Result:
         "variant": cell.variant,
         "instance": configuration.instance["name"],
         "n_gpus": configuration.n_gpus,
+        "seed": configuration.seed,
         "steps": saved.steps,
         "seconds": saved.seconds,
         "cpu_seconds": time.process_time() - started,

@@ -25,6 +25,7 @@ from llm_sched_env.commands.options import (
     require_extra,
     will_be_kept,
 )
+from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.reports.comparison_page import write_scores
 from research.leaderboard.entrants import Agent, entrants
@@ -87,8 +88,13 @@ def run_leaderboard(
     """Compute what is missing, write the leaderboard, show its ranking."""
     cases = leaderboard_cases(quick=quick)
     wanted = names("--policies", policies) if policies is not None else []
-    files = agent_files(agents, list(dict.fromkeys(case.instance.name for case in cases)))
-    competing = entrants(cases, wanted, [Agent(path, only or None) for path, only in files])
+    files = list(agent_files(agents, list(dict.fromkeys(case.instance.name for case in cases))))
+    for file in files:
+        if file.n_gpus is not None:
+            raise ConfigurationError(
+                "--agents", f"{file.instance}:{file.n_gpus}", "INSTANCE=PATH: all sizes are played"
+            )
+    competing = entrants(cases, wanted, [Agent(file.path, file.instance) for file in files])
     run = LeaderboardRun(competing, out, _command(policies, agents, quick=quick), quick)
     run.require_place()
     executor.connect()

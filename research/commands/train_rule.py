@@ -25,6 +25,7 @@ from llm_sched_env.commands.trace_options import TraceReading, reads_traces
 from llm_sched_env.errors import ConfigurationError, checked_integer
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.presets import resolve_instance
+from llm_sched_env.tasks.task import CONTROLS
 from llm_sched_env.workloads.trace import Trace
 from llm_sched_env.workloads.traces import instance_from_trace
 
@@ -52,6 +53,10 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(help="Cluster size, with --instance or --trace.")
         ] = None,
         trace: TraceOption = None,
+        task: Annotated[
+            str | None,
+            typer.Option(help="Task to train on, in the place of --instance, --trace and --gpus."),
+        ] = None,
         generations: Annotated[
             int | None,
             typer.Option(help="Steps [60]."),
@@ -91,6 +96,7 @@ def register(app: typer.Typer) -> None:
 
         executor = Executor(jobs, backend, ray_address)
         recorded = reading.load_if_given(trace_paths(trace))
+        instance, recorded, gpus, of_task = _scenarios(task, instance, recorded, gpus)
         if foresight is not None:
             warn_former_option("--foresight", "--look-ahead")
             look_ahead = foresight
@@ -98,6 +104,7 @@ def register(app: typer.Typer) -> None:
             "seed": checked_integer("--seed", seed, 0),
             "initial": initial,
             "foresight": look_ahead,
+            **of_task,
         }
         if generations is not None:
             chosen["generations"] = checked_integer("--generations", generations)
@@ -121,13 +128,13 @@ def register(app: typer.Typer) -> None:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=messages) as progress:
-            task = progress.add_task("", total=configuration.generations, gain="-")
+            bar = progress.add_task("", total=configuration.generations, gain="-")
 
             def show(row: dict[str, float]) -> None:
-                progress.update(task, completed=row["generation"])
+                progress.update(bar, completed=row["generation"])
                 if "gain" in row:
                     gain = f"{100 * row['gain']:+.3f}±{196 * row['gain_error']:.3f} % of R*"
-                    progress.update(task, gain=gain)
+                    progress.update(bar, gain=gain)
 
             path = train_rule(
                 configuration,
@@ -152,6 +159,32 @@ def register(app: typer.Typer) -> None:
             )
         else:
             print(f"{path}: {trained.generations} generations in {trained.seconds:.0f} s")
+
+
+def _scenarios(
+    name: str | None, instance: str | None, trace: Trace | None, gpus: int | None
+) -> tuple[str | None, Trace | None, int | None, dict[str, Any]]:
+    """Instance, trace, size and other settings: as given, or of a task at intervals."""
+    if name is None:
+        return instance, trace, gpus, {}
+    if instance is not None or trace is not None or gpus is not None:
+        raise ConfigurationError(
+            "`--task` cannot be combined with `--instance`, `--trace` and `--gpus`."
+        )
+    from llm_sched_env.tasks import task
+    from llm_sched_env.tasks.hidden_hardware import HiddenHardware
+    from llm_sched_env.tasks.replays import Replay
+
+    chosen = task(name)
+    if CONTROLS[chosen.environment] != "interval":
+        raise ConfigurationError("--task", name, "a task at intervals", "use train-router")
+    more = {"revenue": chosen.revenue, "drop_late": chosen.settings.get("drop_late", False)}
+    form, n_gpus = chosen.form, chosen.n_gpus
+    if isinstance(form, HiddenHardware):
+        more["hidden"] = (form.mixed_seconds, form.solo_seconds)
+    if isinstance(form, Replay):
+        return None, form.halves[0].at_speed(form.speed_on(n_gpus)), n_gpus, more
+    return str(chosen.settings["instance"]), None, n_gpus, more
 
 
 def _configuration(

@@ -38,6 +38,9 @@ _ELSEWHERE = {
     "files",
     "plugins",
     "sizing",
+    # What a task is made of is in its cell.
+    "tasks/best_rules.json",
+    "tasks/suite.py",
     "validation",
     "policies/timing.py",
     "evaluation/comparison.py",

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 CAPTIONS = {
     "variants": "*What to see: how far each way of training gets, and how soon; a line begins at "
     "the score of the policy that training starts from.*",
+    "scratch": "*What to see: from scratch PPO passes the paper's policy early and ends below the "
+    "best rule (dashed); around the rule it starts there and stays.*",
     "scale": "*What to see: whether more steps of training still add to the score at the end.*",
 }
 

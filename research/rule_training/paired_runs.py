@@ -11,6 +11,9 @@ from llm_sched_env.policies.rolling_horizon import parameters_of_plan, plan_chan
 from llm_sched_env.simulation.simulation import SimulationBatch
 from research.rule_training.scenarios import TrainingScenario
 
+# Totals of the engine, by what is paid for.
+_PAID = {"all": "bundled_revenue", "goodput": "good_revenue"}
+
 
 def scores_of_pairs(
     scenario: TrainingScenario,
@@ -30,9 +33,10 @@ def scores_of_pairs(
         Shape (K, 2).
     """
     n_gpus, n_pairs = scenario.n_gpus, len(pairs)
-    fluid = plan(scenario.instance)
+    fluid = plan(scenario.instance if scenario.planned is None else scenario.planned)
     networks = [RankCorrection.from_parameters(p, hidden_units) for pair in pairs for p in pair]
-    rule = corrected_rule(networks[0], scenario.foresight)
+    rule = corrected_rule(networks[0], scenario.foresight, drop_late=scenario.drop_late)
+    paid = _PAID[scenario.revenue]
     batch = SimulationBatch(
         scenario.instance,
         rule,
@@ -49,8 +53,8 @@ def scores_of_pairs(
         batch.start(k, seeds[k // 2], controls, occupancy)
         batch.correct(k, network)
     run_under_plans(batch, changes, 0.0, scenario.warmup)
-    earned = -batch.states.totals["bundled_revenue"].sum(axis=1)
+    earned = -batch.states.totals[paid].sum(axis=1)
     run_under_plans(batch, changes, scenario.warmup, scenario.horizon)
-    earned += batch.states.totals["bundled_revenue"].sum(axis=1)
+    earned += batch.states.totals[paid].sum(axis=1)
     bound = fluid.value * n_gpus * (scenario.horizon - scenario.warmup)
     return np.asarray(earned / bound).reshape(n_pairs, 2)

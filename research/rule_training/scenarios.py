@@ -53,6 +53,9 @@ class TrainingScenario:
         horizon: seconds, warm-up included.
         stream: recorded requests that arrive; None: drawn from the instance.
         foresight: seconds over which rules know arrival profiles in advance.
+        revenue: which requests are paid for, ``all`` or ``goodput``.
+        drop_late: whether rules drop who cannot be in time.
+        planned: what the plan knows in place of the instance; None: the instance.
     """
 
     instance: Instance
@@ -61,6 +64,9 @@ class TrainingScenario:
     horizon: float = HORIZON
     stream: RequestStream | None = None
     foresight: float = FORESIGHT
+    revenue: str = "all"
+    drop_late: bool = False
+    planned: Instance | None = None
 
 
 def random_scenario(number: int, seed: int = 0) -> TrainingScenario:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llm_sched_env.agents.learned_rule import load_rule
+from llm_sched_env.agents.learned_rule import LearnedRule
 from llm_sched_env.simulation.scheduling.rules import DispatchRule
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -23,4 +23,4 @@ def __getattr__(name: str) -> DispatchRule:
     """The rule of a specialist."""
     if name not in names():
         raise AttributeError(f"got no specialist {name!r}, expected one of {', '.join(names())}")
-    return load_rule(WEIGHTS / f"{name}.json")
+    return LearnedRule.load(WEIGHTS / f"{name}.json").rule

@@ -27,10 +27,12 @@ from llm_sched_env.errors import (
     ConfigurationError,
     checked_integer,
     is_finite_number,
+    one_of,
 )
 from llm_sched_env.evaluation.executor import Executor
 from llm_sched_env.evaluation.versions import versions
 from llm_sched_env.files.atomic import make_folder, write_whole
+from llm_sched_env.model.deadlines import REVENUES
 from llm_sched_env.model.instance import Instance
 from llm_sched_env.model.priority_network import (
     CLASS_FEATURES,
@@ -40,6 +42,7 @@ from llm_sched_env.model.priority_network import (
     RankCorrection,
     weight_shapes,
 )
+from llm_sched_env.tasks.hidden_hardware import HiddenHardware
 from llm_sched_env.workloads.trace import Trace
 from research.rule_training.evolution import Momentum, Population, sampled_gradient
 from research.rule_training.paired_runs import scores_of_pairs
@@ -55,6 +58,7 @@ RULE_NAME, STATE_NAME = "rule.json", "training.npz"
 # Scenarios from this number on measure the progress; none of them is trained on.
 _VALIDATION = 1_000_000
 _TRAINING_STREAM, _VALIDATION_STREAM = 0, 1
+_HIDDEN_STREAM = 7_730_113
 # Each hidden unit reads one feature at first, with this weight.
 _FIRST_GAIN = 2.0
 # At first the order by prefill time is just out of reach of the unit that reads free slots, whose
@@ -78,6 +82,10 @@ class RuleTraining:
         foresight: seconds over which arrival profiles are known in advance.
         horizon: seconds of a scenario that is no part of a trace, warm-up included.
         trace: fingerprint of a trace whose parts arrive there; None: requests are drawn.
+        revenue: which requests are paid for, ``all`` or ``goodput``.
+        drop_late: whether the rule drops who cannot be in time.
+        hidden: least and greatest factors on the seconds of iterations with a prefill and without,
+            drawn for each scenario, of which the plan knows nothing; None: none.
         generations: steps of the evolution strategy.
         scenarios: in a generation.
         pairs: antithetic pairs on each scenario.
@@ -105,6 +113,9 @@ class RuleTraining:
     foresight: float = FORESIGHT
     horizon: float = HORIZON
     trace: dict[str, Any] | None = None
+    revenue: str = "all"
+    drop_late: bool = False
+    hidden: tuple[tuple[float, float], tuple[float, float]] | None = None
     generations: int = 60
     scenarios: int = 24
     pairs: int = 4
@@ -150,7 +161,9 @@ class RuleTraining:
             raise ConfigurationError("No weight is trained; set one of the noises to a value > 0.")
 
     def _check_names(self) -> None:
-        """Of features and corrections."""
+        """Of revenue, features and corrections."""
+        if self.revenue not in REVENUES:
+            raise ConfigurationError("revenue", self.revenue, one_of(REVENUES))
         for name, allowed in (
             ("inputs", (*CLASS_FEATURES, *STATE_FEATURES)),
             ("reactions", CORRECTIONS),
@@ -199,7 +212,8 @@ class RuleTraining:
         """Plain data, as JSON has it."""
         names = ("inputs", "reactions", "corrections", "gains")
         tuples = {name: list(getattr(self, name)) for name in names}
-        return {**dataclasses.asdict(self), **tuples}
+        hidden = None if self.hidden is None else [list(pair) for pair in self.hidden]
+        return {**dataclasses.asdict(self), **tuples, "hidden": hidden}
 
     @property
     def population(self) -> Population:
@@ -226,7 +240,13 @@ class RuleTraining:
             scenario = TrainingScenario(instance, self.n_gpus, horizon=self.horizon)
             if trace is not None:
                 scenario = replayed_scenario(trace, instance, self.n_gpus, number, self.seed)
-        return dataclasses.replace(scenario, foresight=self.foresight)
+            if self.hidden is not None:
+                seed = np.random.SeedSequence([_HIDDEN_STREAM, self.seed, number])
+                own = HiddenHardware(*self.hidden).drawn(instance, seed)
+                scenario = dataclasses.replace(scenario, instance=own, planned=instance)
+        return dataclasses.replace(
+            scenario, foresight=self.foresight, revenue=self.revenue, drop_late=self.drop_late
+        )
 
     def step_size(self, generation: int) -> float:
         """Of a generation (0, 1, ...)."""

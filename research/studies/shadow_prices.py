@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INSTANCE = "base"
-LEVELS = tuple(SERVICE_LEVELS)
+LEVELS = ("prefill-fairness", "decode-fairness", "tpot")  # of the paper
 PREFILL, DECODE, TIME = LEVELS
 SYMBOLS = {PREFILL: "eta1", DECODE: "eta2", TIME: "eta3"}
 # Limits as fractions of the way from the least attainable level to that of the free plan.

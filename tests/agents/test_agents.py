@@ -33,6 +33,10 @@ from llm_sched_env.errors import CheckpointError, ConfigurationError
 FAST = {"horizon": 120.0, "warmup": 30.0, "replications": 2}
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("trained agent")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return train(small(), tmp_path_factory.mktemp("run"))
@@ -87,6 +91,7 @@ def test_same_seed_same_agent(tmp_path, checkpoint):
     assert [row["score"] for row in again.curve] == [row["score"] for row in first.curve]
 
 
+@pytest.mark.extended
 def test_a_run_resumes_with_its_own_settings_and_normaliser(tmp_path):
     train(small(200), tmp_path)
     before = Checkpoint.load(tmp_path / "agent.zip")
@@ -187,6 +192,7 @@ class RewardsSeen(BaseCallback):
         return True
 
 
+@pytest.mark.extended
 def test_a_killed_run_goes_on_where_it_was_saved(tmp_path):
     """kill -9 in the middle: the curves have no gap, and the steps add up."""
     endless = small(10_000_000, checkpoint_every=1)
@@ -234,6 +240,7 @@ def test_an_exported_agent_acts_alike_and_cannot_learn_on(tmp_path, checkpoint):
         train(small(400), tmp_path, resume=True)
 
 
+@pytest.mark.extended
 def test_an_agent_that_gets_worse_keeps_its_best_weights(tmp_path):
     """A learning rate that breaks the network: what was evaluated best, the rule, is kept."""
     path = train(small(400, learning_rate=1.0), tmp_path)

@@ -116,6 +116,7 @@ def test_an_agent_of_two_classes_serves_eight(tmp_path):
     assert wide.score.mean > 0.1
 
 
+@pytest.mark.extended
 def test_untrained_it_is_the_rule_on_every_instance(tmp_path):
     configuration = variant("per-class").configuration(
         lse.presets.overload().to_dict(),

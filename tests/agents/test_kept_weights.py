@@ -73,8 +73,9 @@ def test_the_notes_of_a_comparison_follow_from_a_real_training(tmp_path):
     kept = dataclasses.replace(saved, weights_steps=0, evaluations=[first, worse])
     kept.save(path)
     _, notes = _competitors("token-bucket", f"overload={path}", {"overload"})
-    (note,) = notes
-    assert note.startswith("ppo on overload: PPO trained for 200 steps")
+    rule, note = notes
+    assert rule.startswith("token-bucket: ")
+    assert note.startswith("ppo-residual on overload: PPO trained for 200 steps")
     assert note.endswith(f"; {kept_weights(kept)}.")
     assert "starts as trunk-reservation" in note
     assert TrainedPolicy(kept).description in note

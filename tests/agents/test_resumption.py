@@ -58,6 +58,7 @@ def test_the_same_agent_as_without_a_stop(way, tmp_path):
     assert folder_content(tmp_path / "stopped") == folder_content(tmp_path / "whole")
 
 
+@pytest.mark.extended
 def test_within_an_episode_new_ones_begin(tmp_path):
     configuration = small(STEPS, checkpoint_every=1)
     stopped(configuration, tmp_path, 4)

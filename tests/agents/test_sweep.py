@@ -79,6 +79,7 @@ def test_finished_runs_are_left_alone(whole):
     assert [run.checkpoint.stat().st_mtime_ns for run in again] == before
 
 
+@pytest.mark.extended
 def test_a_run_that_was_killed_before_its_last_evaluation_is_finished(tmp_path):
     run = swept([small(100)], tmp_path)[0]
     whole = Checkpoint.load(run.checkpoint)
@@ -166,6 +167,7 @@ def test_a_run_that_is_there_twice_or_no_checkpoint_is_one_line(tmp_path):
     assert run.checkpoint.read_text() == "hello"
 
 
+@pytest.mark.extended
 def test_the_command_trains_every_combination_once(run, tmp_path):
     arguments = ("sweep", "--instance", "base,overload", "--gpus", 2, "--seeds", "3")
     arguments += ("--steps", 1, "--jobs", 1, "--out", tmp_path, "--json")

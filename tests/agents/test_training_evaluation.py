@@ -34,6 +34,10 @@ def one_by_one(policy, instance, configuration, seed, runs):
     ).scores
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("evaluated training")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     # Exploration and steps that lead away from the rule; the last weights are looked at.
@@ -73,6 +77,7 @@ def test_all_runs_at_events_earn_what_evaluate_gives_one_by_one(tmp_path):
     )
 
 
+@pytest.mark.extended
 def test_all_runs_of_a_router_earn_what_evaluate_gives_one_by_one(tmp_path):
     """On conversations, which are drawn for each run; beside compiled routers on the same."""
     configuration = variant("routing").configuration(
@@ -99,6 +104,7 @@ def test_intervals_are_those_of_the_paired_t_test(trained):
         assert measured == pytest.approx(tuple(expected))
 
 
+@pytest.mark.extended
 def test_evaluating_does_not_change_the_training(tmp_path, trained):
     seldom = small(learning_rate=0.01, evaluation_every=1000)
     other = Checkpoint.load(train(seldom, tmp_path))
@@ -117,6 +123,7 @@ def test_the_first_evaluation_is_the_rule_itself(trained):
     assert row["minus gate-and-route"] > 0.1
 
 
+@pytest.mark.extended
 def test_held_out_runs_chose_nothing(trained):
     """Other requests than those of the curve, twice as many runs, of the weights that are kept."""
     assert SELECTION_SEED != HELD_OUT_SEED

@@ -191,6 +191,10 @@ def test_a_pickle_among_cached_evaluations_is_not_read(trap, tmp_path):
     assert file.read_bytes() == content
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("foreign checkpoint")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     pytest.importorskip("stable_baselines3")

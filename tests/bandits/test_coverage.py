@@ -100,6 +100,7 @@ def test_pooling_as_if_unbiased_fails():
     assert held == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("cap", [None, 0.6])
 def test_learned_certificate(cap):
     failed = 0
@@ -124,6 +125,7 @@ def test_empirical_bayes_has_no_guarantee():
     assert missed > binom.ppf(0.999, RUNS, 2 * FAILURE)
 
 
+@pytest.mark.extended
 def test_staged_estimates():
     exact = Certificate(np.eye(D), [1.0, 0.0, 0.0], 0.6)
 

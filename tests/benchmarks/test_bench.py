@@ -106,6 +106,7 @@ def test_a_simulator_is_left_out_where_it_would_take_too_long():
         chosen_simulators(["simpi"])
 
 
+@pytest.mark.extended
 def test_cost_per_event_is_measured_on_a_logarithmic_grid():
     assert log_grid(1) == [1]
     assert log_grid(100) == [1, 3, 10, 30, 100]
@@ -125,6 +126,7 @@ def test_a_cluster_near_the_plan_is_full_at_once():
     assert EngineCluster(BASE, plan, 50, 0).simulation.metrics().inside.tolist() == [0, 0]
 
 
+@pytest.mark.extended
 def test_memory_is_that_of_a_process_of_its_own():
     small, large = (measure_memory(BASE, n) for n in (10, 20_000))
     assert large.events > 100 * small.events
@@ -169,6 +171,7 @@ def test_the_bench_in_json_has_every_number(run):
     assert data["memory"] is None
 
 
+@pytest.mark.extended
 def test_vector_environments_are_compared_with_gymnasium(run, tmp_path, monkeypatch):
     measured = vector_speed.measure_vector(BASE, runs=2, seconds=0.02, num_envs=16, n_gpus=2)
     rows = {row.environment: row for row in measured}

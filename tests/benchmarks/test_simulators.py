@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from lightly import lightly
 from scipy.stats import t
 
 import llm_sched_env as lse
@@ -105,7 +106,7 @@ def assert_agree(build, instance, n_gpus, merge=lambda occupancy: occupancy):
     assert len(z) >= 2 + 2 * instance.n_classes
 
 
-@pytest.mark.parametrize(("instance", "n_gpus"), INSTANCES.values(), ids=INSTANCES)
+@pytest.mark.parametrize(("instance", "n_gpus"), lightly(INSTANCES, "overloaded prefill"))
 @pytest.mark.parametrize("build", [HeapqCluster, simpy_cluster])
 def test_the_same_model_has_the_means_of_the_engine(build, instance, n_gpus):
     assert_agree(build, instance, n_gpus)
@@ -116,7 +117,7 @@ def places_without_modes(occupancy):
     return np.vstack([occupancy[:3], occupancy[3:].sum(axis=0)])
 
 
-@pytest.mark.parametrize(("instance", "n_gpus"), INSTANCES.values(), ids=INSTANCES)
+@pytest.mark.parametrize(("instance", "n_gpus"), lightly(INSTANCES, "prefill slots often idle"))
 def test_ciw_has_the_means_of_the_engine_where_both_modes_are_equally_fast(instance, n_gpus):
     """What its model leaves out, changes of speed, does not exist there."""
     hardware = dataclasses.replace(instance.hardware, alpha=1 / instance.hardware.gamma, beta=0.0)

@@ -51,6 +51,10 @@ FURTHER = (
     "llm_sched_env.sizing.tune:tune",
     "llm_sched_env.sizing.workload:instance_workload",
     "llm_sched_env.sizing.workload:trace_workload",
+    "llm_sched_env.tasks.evaluation:evaluate_task",
+    "llm_sched_env.tasks.hidden_hardware:HiddenHardware",
+    "llm_sched_env.tasks.suite:task",
+    "llm_sched_env.tasks.task:Task",
     "llm_sched_env.watching.live_cluster:live_cluster",
 )
 PUBLIC = {name: getattr(lse, name) for name in {*lse.__all__} - {"__version__", "presets"}}

@@ -18,7 +18,7 @@ def main_of(name):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_what_it_shows_and_runs_only_when_asked(path):
-    if path.stem == "train_ppo":
+    if path.stem in {"train_ppo", "single_file_ppo"}:
         pytest.importorskip("stable_baselines3", reason="needs the extra agents")
     module = runpy.run_path(str(path))
     assert f"examples/{path.name}" in module["__doc__"]
@@ -48,6 +48,7 @@ def test_replay_trace(capsys, tmp_path):
     assert len(re.findall(r"[\d.]+ of R\*, TTFT p99", out)) == 2
 
 
+@pytest.mark.extended
 def test_size_cluster(capsys):
     main_of("size_cluster")(rate=6.0, horizon=60.0)
     out = capsys.readouterr().out
@@ -68,6 +69,7 @@ def test_first_look(capsys, tmp_path):
         assert image.size == (960, 540)
 
 
+@pytest.mark.extended
 def test_train_ppo(capsys):
     pytest.importorskip("stable_baselines3", reason="needs the extra agents")
     main_of("train_ppo")(steps=8_000)

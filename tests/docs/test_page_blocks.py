@@ -22,9 +22,10 @@ OWN_TESTS = {
     ("calibration.md", "python"): "calibration/test_calibration.py",
     ("calibration.md", "sh"): "calibration/test_calibration.py",
     ("event_control.md", "python"): "envs/test_event_env.py",
+    ("libraries.md", "python"): "envs/test_libraries.py",
+    ("libraries.md", "sh"): "envs/test_libraries.py",
     ("model.md", "toml"): "docs/test_readme.py",
     ("routing.md", "python"): "envs/test_routing_env.py",
-    ("scaling_out.md", "python"): "envs/test_rllib.py",
     ("service_levels.md", "python"): "evaluation/test_slo_attainment.py",
     ("serving.md", "python"): "serving/test_serving_backend.py",
     ("sizing.md", "python"): "docs/test_sizing_page.py",
@@ -35,16 +36,18 @@ OWN_TESTS = {
 # Commands of minutes to hours, or on files of the reader: their options are checked.
 PARSED_ONLY = {
     "bandits.md",
+    "constraints.md",
     "learned.md",
     "reuse.md",
     "serving.md",
     "results/leaderboard.md",
+    "results/tasks.md",
     "scaling_out.md",
     "training.md",
     "validation.md",
 }
 # What is no command of this package: installing it, other engines, clusters of machines.
-FOREIGN = ("make ", "pip ", "ray ", "vllm ", "  --", "python -m sglang", "#")
+FOREIGN = ("python examples/", "make ", "pip ", "ray ", "vllm ", "  --", "python -m sglang", "#")
 
 
 def pages():
@@ -71,10 +74,20 @@ RUN_HERE = [
 ]
 
 
-@pytest.mark.parametrize("page", RUN_HERE)
+# Pages whose commands take longest.
+LONG = {"operate.md", "start/reinforcement_learning.md", "start/serving.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.extended if p in LONG else ()) for p in RUN_HERE],
+)
 def test_blocks_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "llmsched train" in "".join(text for _, text in blocks(page)):
+        pytest.importorskip("torch", reason="needs the extra agents")
+    if "import minari" in "".join(text for _, text in blocks(page)):
+        pytest.importorskip("minari", reason="needs the extra offline")
         pytest.importorskip("torch", reason="needs the extra agents")
     names: dict[str, object] = {}
     for kind, text in blocks(page):

@@ -294,6 +294,7 @@ def test_render_shows_every_class():
     assert "prefill-heavy" in text
 
 
+@pytest.mark.extended
 def test_worker_processes():
     """Spawned workers of Gymnasium, and the way stable-baselines3 makes environments."""
     env = gym.make_vec(

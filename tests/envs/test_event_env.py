@@ -532,6 +532,7 @@ def test_disabled_autoreset_wants_a_mask():
     env.step(np.zeros(2, int))
 
 
+@pytest.mark.extended
 def test_worker_processes():
     env = gym.make_vec(
         "llm_sched_env:LLMSchedEvent-v0",
@@ -604,6 +605,7 @@ def test_maskable_ppo_trains(form):
         observation, *_ = single.step(action)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_maskable_ppo_learns_to_serve():
     """A fresh network mostly waits; some thousand decisions later it earns most of R*."""

@@ -39,9 +39,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "n_gpus": 3,
         "horizon": 5.0,
         "slos": ["tpot@price=3000", "prefill-fairness@price=1"],
+        "costs": ["deadline-misses", "prefill-fairness"],
     },
-    EVENT: {"instance": "overload", "n_gpus": 3, "horizon": 2.0},
-    ROUTING: {"instance": "overload", "n_gpus": 3, "horizon": 5.0, "candidates": 2},
+    EVENT: {"instance": "overload", "n_gpus": 3, "horizon": 2.0, "budgets": {"tpot": 0.024}},
+    ROUTING: {
+        "instance": "overload",
+        "n_gpus": 3,
+        "horizon": 5.0,
+        "candidates": 2,
+        "costs": ["deadline-misses", "abandonment"],
+    },
 }
 SINGLE = {INTERVAL: LLMSchedEnv, EVENT: LLMSchedEventEnv, ROUTING: LLMSchedRoutingEnv}
 NATIVE = {

@@ -131,6 +131,7 @@ def test_replications_are_the_same(way, policy):
     assert (spread.decision_milliseconds is None) == (here.decision_milliseconds is None)
 
 
+@pytest.mark.extended
 def test_a_machine_with_other_sources_is_refused(ray_address, monkeypatch):
     monkeypatch.setattr(executor, "installation_digest", lambda *_: "other")
     with pytest.raises(WorkerError, match=r"^worker on \S+: got other sources or versions"):

@@ -75,7 +75,7 @@ def test_a_horizon_is_the_window_that_it_leaves():
     assert cut.requests == windowed.requests
 
 
-@pytest.mark.parametrize("policy", [RULE, "fluid-mpc"])
+@pytest.mark.parametrize("policy", [RULE, pytest.param("fluid-mpc", marks=pytest.mark.extended)])
 def test_what_arrived_in_the_warm_up_is_not_paid(policy):
     """A flood that is still served in the measured seconds, which bring one request each ten."""
     flood = np.concatenate([np.linspace(0.0, 99.0, 400), 100.0 + 10.0 * np.arange(10)])
@@ -374,6 +374,7 @@ def replays(draw):
     return trace, speed, times, hardware, draw(st.sampled_from(["bundled", "separate"]))
 
 
+@pytest.mark.extended
 @given(replays())
 @settings(max_examples=60, deadline=None)
 def test_with_ample_capacity_the_bound_is_what_is_offered(replay):

@@ -86,6 +86,7 @@ def test_routers_that_look_find_more_than_random():
     assert min(found[router] for router in ROUTERS) > found["random"]
 
 
+@pytest.mark.extended
 def test_no_score_is_above_what_an_infinite_cache_allows():
     rng = np.random.default_rng(3)
     for k in range(8):

@@ -214,6 +214,7 @@ def test_no_rule_beats_the_optimum(pricing):
     assert pricing == "separate" or max(earned) - min(earned) > 0.02 * best.bounds.lower
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("instance", "n_gpus", "pricing", "queue_limit", "decode_limit"),
     [

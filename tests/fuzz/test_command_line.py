@@ -19,8 +19,14 @@ import llm_sched_env as lse
 from llm_sched_env.cli import app, main
 
 GROUP: Any = typer.main.get_command(app)
+# Former names of options warn, as they should.
 OPTIONS = {
-    name: sorted(option for parameter in command.params for option in parameter.opts)
+    name: sorted(
+        option
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False)
+        for option in parameter.opts
+    )
     for name, command in GROUP.commands.items()
 }
 # Options whose sound values make a command take long: the smallest stand for them.
@@ -38,6 +44,7 @@ LONG = {
     "adapt",
     "bench",
     "compare",
+    "dataset",
     "optimum",
     "profile",
     "serve",

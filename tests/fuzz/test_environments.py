@@ -106,6 +106,8 @@ SHARED = {
     "horizon": one_of(5.0, 20),
     "pools": one_of("static", "dynamic"),
     "start": one_of("empty", "plan"),
+    "costs": one_of((), ["tpot"], ["deadline-misses", "abandonment"]),
+    "budgets": one_of(None, {}, {"tpot": 0.024}),
 }
 INTERVAL = {
     **SHARED,

@@ -21,7 +21,7 @@ ENVIRONMENTS = ("LLMSched-v0", "LLMSchedEvent-v0", "LLMSchedRouting-v0")
 
 def public_names() -> list[str]:
     """Names and parameters, in order."""
-    return sorted({*_python(), *_environments(), *_commands(), *_entry_points()})
+    return sorted({*_python(), *_environments(), *_tasks(), *_commands(), *_entry_points()})
 
 
 def _python() -> Iterator[str]:
@@ -82,6 +82,15 @@ def _environments() -> Iterator[str]:
                     yield f"gymnasium.make({name!r}, {key}=...)"
             else:
                 yield f"gymnasium.make({name!r}, {parameter}={_Shown(given.default)!r})"
+
+
+def _tasks() -> Iterator[str]:
+    from llm_sched_env import tasks
+
+    for task in tasks.TASKS.values():
+        yield f"gymnasium.make({task.id!r}): {gymnasium.spec(task.id).entry_point}"
+    for name in tasks.__all__:
+        yield f"llm_sched_env.tasks.{name}{_parameters(getattr(tasks, name))}"
 
 
 def _keys(kind: Any) -> list[str]:

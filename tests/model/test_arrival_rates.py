@@ -188,7 +188,7 @@ def relative_mean(modulation: ArrivalModulation) -> float:
     return float((b * modulation.multipliers[0] + a * modulation.multipliers[1]) / (a + b))
 
 
-@pytest.mark.parametrize("window", [0.2, 4.0])
+@pytest.mark.parametrize("window", [0.2, pytest.param(4.0, marks=pytest.mark.extended)])
 def test_counts_of_bursts_have_their_dispersion_and_mean(window: float) -> None:
     """From the start on: the chain begins in its stationary law."""
     n_windows, replications, rate = 50, 150, 20.0
@@ -241,6 +241,7 @@ def test_states_of_the_chain_come_in_their_shares_and_order() -> None:
     assert np.bincount(state) / len(state) == pytest.approx(shares, abs=0.02)
 
 
+@pytest.mark.extended
 def test_the_chain_starts_in_its_stationary_law() -> None:
     shares = stationary(GENERATOR)
     instance = instance_of(classes_of(None, None, None, rates=1000.0 * shares), TELLTALE)

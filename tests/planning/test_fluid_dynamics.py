@@ -157,6 +157,7 @@ def cell_averages(path: FluidPath, cells: int, seconds: float) -> np.ndarray:
     return path.at(middles).occupancy.reshape(cells, 20, 5, 2).mean(axis=1)
 
 
+@pytest.mark.extended
 @every_router
 def test_large_clusters_follow_the_path(router: str) -> None:
     """Of four runs of 5000 GPUs the arrivals of 40 s alone have a standard deviation of 0.04."""

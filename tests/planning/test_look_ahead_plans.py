@@ -47,7 +47,7 @@ def mean_ahead(profile: ArrivalProfile | None, start: float, ahead: float) -> fl
     return float(values.mean() / np.interp(grid, profile.times, profile.multipliers).mean())
 
 
-@pytest.mark.parametrize("kv_tokens", [None, 3000])
+@pytest.mark.parametrize("kv_tokens", [None, pytest.param(3000, marks=pytest.mark.extended)])
 def test_every_second_has_the_plan_of_the_mean_rates_ahead(kv_tokens: int | None) -> None:
     instance = tides(HAT, PAUSE, kv_tokens=kv_tokens)
     fitting = fitting_requests(instance).arrival_rates

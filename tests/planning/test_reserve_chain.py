@@ -35,6 +35,7 @@ def cost(
     return float(law @ (price * np.maximum(kept - z, 0) + loss * np.maximum(z - kept, 0)))
 
 
+@pytest.mark.extended
 @given(
     releases=st.floats(0.5, 20.0),
     ratio=st.floats(0.1, 0.97),

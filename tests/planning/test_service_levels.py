@@ -190,6 +190,7 @@ every_pricing = pytest.mark.parametrize("pricing", PRICINGS)
 share = st.none() | st.floats(0.05, 1.2)
 
 
+@pytest.mark.extended
 @every_pricing
 @few
 @given(instance=instances(), data=st.data())

@@ -237,7 +237,9 @@ def test_leaving_room_for_prefills_pays_where_prefills_are_many():
     )
 
 
-@pytest.mark.parametrize("instance", ["base", "overload", "dolly15k"])
+@pytest.mark.parametrize(
+    "instance", ["base", "overload", pytest.param("dolly15k", marks=pytest.mark.extended)]
+)
 def test_trunk_reservation_earns_more_than_the_credit_gate(instance):
     for n_gpus, least in ((5, 0.965), (20, 0.98)):
         ours = scores("trunk-reservation", instance, n_gpus)

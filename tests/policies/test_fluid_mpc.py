@@ -49,7 +49,7 @@ def test_names_of_the_registry():
         FluidMPC("guessed")
 
 
-@pytest.mark.parametrize("instance", ["base", "dolly15k"])
+@pytest.mark.parametrize("instance", ["base", pytest.param("dolly15k", marks=pytest.mark.extended)])
 def test_the_same_run_twice_has_the_same_scores_and_actions_in_bounds(instance):
     class Watched(FluidMPC):
         def act(self, observation, info):

@@ -41,6 +41,12 @@ SECTIONS = {
 }
 
 
+SLOW = {"max-rate", "size", "tune"}
+
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("reports")
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as program:
@@ -66,7 +72,11 @@ def reports(tmp_path_factory, chromium):
     return report
 
 
-@pytest.fixture(params=COMMANDS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.extended if name in SLOW else ()) for name in COMMANDS
+    ]
+)
 def name(request):
     """Of a report."""
     return request.param

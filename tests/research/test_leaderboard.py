@@ -327,14 +327,14 @@ def test_agents_of_single_instances_are_one_entrant(run_research, tmp_path, tiny
     configuration = TrainingConfiguration(lse.presets.overload().to_dict(), total_steps=50, **small)
     file = train(configuration, tmp_path / "trained")
     policies = ("--policies", "token-bucket", "--jobs", 1, "--out", tmp_path / "leaderboard")
-    for given, label in ((file, "trained"), (f"overload={file}", "ppo")):
+    for given, label in ((file, "trained"), (f"overload={file}", "ppo-residual")):
         code, _, err = run_research("leaderboard", *policies, "--agents", given)
         assert code == 0, err
         rows = lines(tmp_path / "leaderboard" / "results.csv")
         agents = [row["instance"] for row in rows if row["policy"] == label]
         # It knows two classes only.
         assert agents == ["overload"] * 2
-    assert "### `ppo`" in (tmp_path / "leaderboard" / "leaderboard.md").read_text()
+    assert "### `ppo-residual`" in (tmp_path / "leaderboard" / "leaderboard.md").read_text()
     computed.clear()
     shutil.copyfile(train(configuration, tmp_path / "again"), file)
     run_research("leaderboard", *policies, "--agents", f"overload={file}")

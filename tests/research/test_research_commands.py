@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
     [
         (["train-rule", "--out", "x", "--instance", "base", "--gpus", "99999999999"], "at most"),
         (["train-rule", "--out", "x", "--initial", "none.json"], "no such file"),
-        (["train-study", "everything", "--out", "x"], "variants or scale"),
+        (["train-study", "everything", "--out", "x"], "variants, scale or scratch"),
         (["experiment", "nothing", "--out", "x"], "nothing"),
         (["leaderboard", "--agents", "none.zip", "--out", "x"], "none.zip"),
         (["compare", "--out", "x"], "No such command"),

@@ -15,6 +15,10 @@ from llm_sched_env.serving.serve import Server
 SECONDS = 2.0
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("agents on an engine")
+
+
 @pytest.fixture(scope="module")
 def server():
     with Server("tiny", instance=short_instance(), seconds=SECONDS, clock="processor") as made:
@@ -38,7 +42,8 @@ def test_an_agent_that_is_asked_at_events(server) -> None:
 AT_EVENTS = {"control": "event", "algorithm": "maskable-ppo", "router": "agent"}
 
 
-@pytest.mark.parametrize("kind", [{}, pytest.param(AT_EVENTS, marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", [{}, AT_EVENTS])
 def test_a_checkpoint_of_a_trained_agent(kind, server, tmp_path) -> None:
     pytest.importorskip("stable_baselines3")
     from small_training import SMALL

@@ -119,6 +119,7 @@ def test_a_router_and_two_engines_serve_every_request_its_tokens(pair) -> None:
     assert shared_memory() == []
 
 
+@pytest.mark.extended
 def test_a_killed_engine_ends_the_run_and_the_next_run_has_new_ones(pair) -> None:
     before = pair.machine.processes
     begun = threading.Event()
@@ -148,6 +149,7 @@ def test_a_killed_engine_ends_the_run_and_the_next_run_has_new_ones(pair) -> Non
     assert not set(before) & set(pair.machine.processes)
 
 
+@pytest.mark.extended
 def test_an_engine_that_fails_says_why(pair) -> None:
     """A decode of a request that has no cache: the engine's own error, in a line."""
     machine = pair.machine
@@ -159,6 +161,7 @@ def test_an_engine_that_fails_says_why(pair) -> None:
     assert engines() == []
 
 
+@pytest.mark.extended
 def test_engines_end_when_their_router_forgets_them() -> None:
     """Nothing waits for them at the end of a program that never closed them."""
     from llm_sched_env.serving.engine_process import EngineProcess

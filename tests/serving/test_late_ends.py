@@ -17,9 +17,9 @@ from llm_sched_env.simulation.state.layout import RequestStream
 
 pytest.importorskip("torch")
 
-from llm_sched_env.serving.logged_machine import LoggedMachine  # noqa: E402
-from llm_sched_env.serving.real_machine import Iteration  # noqa: E402
-from llm_sched_env.serving.served import Decisions  # noqa: E402
+from llm_sched_env.serving.logged_machine import LoggedMachine
+from llm_sched_env.serving.real_machine import Iteration
+from llm_sched_env.serving.served import Decisions
 
 
 class LateMachine(LawMachine):

@@ -43,6 +43,10 @@ def stream(prompts: list[int], outputs: list[int]) -> RequestStream:
     return RequestStream(times, np.zeros(len(prompts), np.int32), *arrays)
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("served")
+
+
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
     torch.set_num_threads(1)

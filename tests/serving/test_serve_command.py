@@ -37,6 +37,7 @@ def arguments(tmp_path):
     return ["serve", *common, "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.extended
 def test_policies_one_after_the_other(arguments, tmp_path, capsys) -> None:
     wanted = ["fcfs-immediate", "gate-and-route"]
     with pytest.raises(SystemExit) as ended:
@@ -60,6 +61,7 @@ def test_policies_one_after_the_other(arguments, tmp_path, capsys) -> None:
         assert (folder / "validation" / "table.md").is_file()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)]
 )

@@ -19,6 +19,10 @@ ENGINE = {"shape": "tiny", "device": "cpu", "clock": "processor"}
 ARGUMENTS = {"instance": short_instance(), "n_gpus": 1, "pools": "dynamic", "horizon": 0.7}
 
 
+# One worker makes what the tests share, once.
+pytestmark = pytest.mark.xdist_group("served environment")
+
+
 @pytest.fixture(scope="module")
 def env():
     made = gym.make("LLMSchedEvent-v0", backend="serving", backend_options=ENGINE, **ARGUMENTS)

@@ -161,6 +161,7 @@ def test_an_engine_that_is_killed_ends_the_run_in_one_line(serve) -> None:
     serving.require_whole_files()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "seconds",
     [0.7, *(pytest.param(0.3 * k, marks=pytest.mark.extended) for k in range(10))],

@@ -130,6 +130,7 @@ LAW = pytest.approx(-0.5, abs=0.13)
 LAW_OF_AVERAGES = pytest.approx(-0.5, abs=0.2)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("regime", "places"),
     [

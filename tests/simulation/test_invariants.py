@@ -12,6 +12,7 @@ import pytest
 from event_accounting import OCCUPANCIES, Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightly import lightly
 from reference_cases import RULES
 from sample_paths import instances, streams
 
@@ -133,6 +134,7 @@ def test_every_rule_keeps_the_books(arguments: dict[str, Any]) -> None:
     check_books(arguments)
 
 
+@pytest.mark.extended
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(arguments=clusters(WORK_CONSERVING))
 def test_work_conserving_rules_leave_no_slot_idle(arguments: dict[str, Any]) -> None:
@@ -294,6 +296,7 @@ def test_units_of_time_and_tokens_do_not_matter(arguments: dict[str, Any]) -> No
     assert_same_events(arguments, arguments | other)
 
 
+@pytest.mark.extended
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(arguments=clusters([rule for rule in RULES if rule.gate in {"fcfs", "credit"}]))
 def test_names_of_classes_do_not_matter(arguments: dict[str, Any]) -> None:
@@ -369,7 +372,7 @@ def excess(scores: np.ndarray) -> float:
     return float((scores.mean() - 1.0) / max(error, 1e-12))
 
 
-@pytest.mark.parametrize("instance", BOUNDED.values(), ids=BOUNDED)
+@pytest.mark.parametrize("instance", lightly(BOUNDED, "overload", "random 0"))
 def test_no_policy_earns_more_than_the_fluid_bound(instance: Instance) -> None:
     """From an empty start the bound holds in expectation at any time, not only in the long run:
 

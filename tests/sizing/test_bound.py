@@ -56,6 +56,7 @@ def traces(draw: st.DrawFn) -> Trace:
     return Trace(("a", "b"), arrival, np.arange(count) % 2, prompt, output, end=span)
 
 
+@pytest.mark.extended
 @given(
     traces(),
     st.sampled_from(sorted(HARDWARE)),

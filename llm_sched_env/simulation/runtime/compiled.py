@@ -12,6 +12,7 @@ import numba
 from numba.core import types
 
 from llm_sched_env.simulation.runtime.interpreted import interpreted
+from llm_sched_env.simulation.runtime.one_compiler import compile_in_one_process
 
 _numba_config: Any = numba.config
 COMPILED: bool = not _numba_config.DISABLE_JIT
@@ -89,6 +90,7 @@ def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
         stamp = engine_source_digest() + hashlib.sha256(own).hexdigest()
         cache_file._source_stamp = stamp  # noqa: SLF001 - no public way
         _forget_unreadable(cache_file)
+        compile_in_one_process(dispatcher, cache_file)
     return dispatcher
 
 

@@ -1,0 +1,1 @@
+"""Recorded episodes of a policy as Minari datasets (extra ``offline``)."""

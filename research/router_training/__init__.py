@@ -1,0 +1,1 @@
+"""Train a router by an evolution strategy on a task that routes arrivals."""

@@ -1,0 +1,1 @@
+"""Every policy on the registered tasks: headroom, and who closes it."""
