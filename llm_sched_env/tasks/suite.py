@@ -97,7 +97,7 @@ def _tasks() -> tuple[Task, ...]:
             SERVING,
             RULES,
             ("learned",),
-            held_out=HeldOut(horizon=600.0, replications=4),
+            held_out=HeldOut(horizon=400.0, warmup=150.0, replications=4),
         ),
         Task(
             "Bursts",
@@ -110,7 +110,7 @@ def _tasks() -> tuple[Task, ...]:
             RULES + MPC,
             ("learned", f"{AGENTS}:bursts"),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0, replications=24),
+            held_out=HeldOut(horizon=900.0, warmup=200.0, replications=16),
         ),
         Task(
             "AzureReplay",
@@ -131,7 +131,7 @@ def _tasks() -> tuple[Task, ...]:
                 # Then the second half asks for 1.1 times what can be served.
                 speed=2.6247,
             ),
-            held_out=HeldOut(horizon=None, warmup=0.0, replications=16),
+            held_out=HeldOut(horizon=None, warmup=0.0, replications=8),
         ),
         Task(
             "Deadlines",
@@ -145,7 +145,7 @@ def _tasks() -> tuple[Task, ...]:
             (*RULES, "slo-reserve"),
             ("learned", f"{AGENTS}:deadlines"),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0, replications=24),
+            held_out=HeldOut(horizon=900.0, warmup=200.0, replications=16),
         ),
         Task(
             "MixedFleet",
@@ -161,7 +161,7 @@ def _tasks() -> tuple[Task, ...]:
             },
             SERVING,
             RULES,
-            held_out=HeldOut(horizon=500.0, warmup=200.0, replications=4),
+            held_out=HeldOut(horizon=300.0, warmup=120.0, replications=4),
         ),
         Task(
             "Disaggregated",
@@ -172,7 +172,7 @@ def _tasks() -> tuple[Task, ...]:
             {**RANKS, "instance": "disaggregated", "n_gpus": 20},
             SPLIT_SERVING,
             RULES,
-            held_out=HeldOut(horizon=500.0, warmup=200.0, replications=4),
+            held_out=HeldOut(horizon=300.0, warmup=120.0, replications=4),
         ),
         Task(
             "SessionRouting",
@@ -184,8 +184,8 @@ def _tasks() -> tuple[Task, ...]:
             {"instance": sessions(), "n_gpus": 8, "revenue": "goodput", "horizon": 200.0},
             ROUTERS,
             REUSE_RULES,
-            (f"{AGENTS}:session_routing",),
-            held_out=HeldOut(horizon=500.0, warmup=100.0, replications=8),
+            (),
+            held_out=HeldOut(horizon=400.0, warmup=100.0, replications=6),
         ),
         Task(
             "MooncakeRouting",
@@ -197,7 +197,7 @@ def _tasks() -> tuple[Task, ...]:
             {"n_gpus": 8, "revenue": "goodput", "horizon": 200.0},
             ROUTERS,
             REUSE_RULES,
-            (f"{AGENTS}:mooncake_routing",),
+            (),
             Replay(
                 "mooncake_conversation_trace",
                 ("mooncake_conversation_trace.jsonl",),
@@ -219,7 +219,7 @@ def _tasks() -> tuple[Task, ...]:
             RULES,
             ("learned",),
             HiddenHardware(mixed_seconds=(0.5, 2.0), solo_seconds=(0.5, 2.0)),
-            held_out=HeldOut(horizon=600.0, warmup=200.0),
+            held_out=HeldOut(horizon=600.0, warmup=200.0, replications=16),
         ),
         Task(
             "DelayedObservations",
@@ -234,7 +234,7 @@ def _tasks() -> tuple[Task, ...]:
             (),
             DelayedObservations(intervals=10),
             bound=HINDSIGHT,
-            held_out=HeldOut(horizon=1200.0, replications=24),
+            held_out=HeldOut(horizon=900.0, warmup=200.0, replications=16),
         ),
     )
 

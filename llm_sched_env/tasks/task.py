@@ -35,7 +35,7 @@ class HeldOut:
 
     horizon: float | None = 900.0
     warmup: float = 300.0
-    replications: int = 24
+    replications: int = 16
     seed: int = 2026
 
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
             Path, typer.Option(help="Folder of the run; the router is router.json in it.")
         ],
         task: Annotated[str, typer.Option(help="Task that routes arrivals.")] = "SessionRouting",
-        generations: Annotated[int, typer.Option(help="Steps of the evolution strategy.")] = 150,
+        generations: Annotated[int, typer.Option(help="Steps of the evolution strategy.")] = 60,
         seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     ) -> None:
         """Train a router by evolution; runs are side by side in one batch of clusters."""

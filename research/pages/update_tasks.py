@@ -48,7 +48,7 @@ def main(results: str | None = None) -> None:
     page = template.format(
         table="\n".join(table_lines([_linked(row) for row in headroom_table(standings)])),
         solved=f"{SOLVED:.0%}",
-        sections="\n\n".join(_section(TASKS[name], standings) for name in standings.tasks),
+        sections="\n\n".join(_section(one, standings) for one in TASKS.values()),
     )
     write_whole(ROOT / "docs" / "tasks.md", page)
 
@@ -58,20 +58,22 @@ def _linked(row: dict[str, str]) -> dict[str, str]:
 
 
 def _section(task: Task, standings: TaskStandings) -> str:
+    about = f"`gym.make({task.id!r})`: {task.title}. {task.purpose}".replace("'", '"')
+    parts = [f"### {task.name}", _wrapped(about), _facts(task)]
+    return "\n\n".join([*parts, *_measured(task, standings)])
+
+
+def _measured(task: Task, standings: TaskStandings) -> list[str]:
+    """The row of a task, and what its best rule leaves."""
+    if task.name not in standings.tasks:
+        return ["Not measured yet."]
     rule = standings.best_rule(task.name)
     left = f"The best rule, `{rule.policy}`, leaves {100 * standings.headroom(task.name):.1f}%."
     if rule.solves:
         left += " Solved: for checking an algorithm."
     rows = headroom_table(standings)
     (own,) = [row for row in rows if row["task"] == task.name]
-    parts = [
-        f"### {task.name}",
-        _wrapped(f"`gym.make({task.id!r})`: {task.title}. {task.purpose}".replace("'", '"')),
-        _facts(task),
-        "\n".join(table_lines([{k: v for k, v in own.items() if k != "task"}])),
-        left,
-    ]
-    return "\n\n".join(parts)
+    return ["\n".join(table_lines([{k: v for k, v in own.items() if k != "task"}])), left]
 
 
 def _facts(task: Task) -> str:

@@ -61,14 +61,14 @@ class RouterTraining:
     """
 
     task: str
-    generations: int = 150
+    generations: int = 60
     pairs: int = 16
     units: int = 8
-    noise: float = 0.15
-    step: float = 0.25
+    noise: float = 0.5
+    step: float = 0.3
     horizon: float = 200.0
     warmup: float = 60.0
-    validate_every: int = 25
+    validate_every: int = 30
     seed: int = 0
 
     def step_size(self, generation: int) -> float:

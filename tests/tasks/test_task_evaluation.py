@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 import llm_sched_env as lse
+from llm_sched_env.envs.configuration import IntervalConfiguration
+from llm_sched_env.envs.interval import IntervalControl
 from llm_sched_env.errors import ConfigurationError
 from llm_sched_env.simulation.events.random_streams import replication_seed
 from llm_sched_env.tasks import HeldOut, Task, evaluate_task, suite, task
 from llm_sched_env.tasks.bounds import task_bounds
 from llm_sched_env.tasks.delayed_observations import DelayedPolicy
 from llm_sched_env.tasks.evaluation import TaskRuns, ratio, run_task
-from llm_sched_env.tasks.hidden_hardware import HiddenHardware
+from llm_sched_env.tasks.hidden_hardware import HiddenCluster, HiddenHardware
 from llm_sched_env.tasks.reference_policies import NOTHING, RANDOM
 
 SHORT = HeldOut(horizon=40.0, warmup=8.0, replications=3, seed=5)
@@ -129,19 +131,15 @@ def test_an_episode_on_drawn_hardware_is_one_on_that_hardware() -> None:
     """The engine runs at the speeds that were drawn, under the plan of those that are named."""
     narrow = HiddenHardware((2.0, 2.0), (1.5, 1.5))
     own = dataclasses.replace(task("HiddenHardware"), name="Narrow", form=narrow)
-    from llm_sched_env.envs.configuration import IntervalConfiguration
-    from llm_sched_env.envs.interval import IntervalControl
-
     configuration = IntervalConfiguration.validated(
         **own.arguments(n_gpus=3, horizon=20.0, start="empty")
     )
     seed = np.random.SeedSequence(3)
     hidden = narrow.interval_control(configuration, 1, 1)
     instance = narrow.drawn(configuration.cluster.instance, seed)
-    cluster = dataclasses.replace(configuration.cluster, instance=instance)
-    vars(cluster)["plan"] = configuration.cluster.plan  # solved once, here for other speeds
-    slow = dataclasses.replace(configuration, cluster=cluster)
-    told = IntervalControl(slow)
+    named = configuration.cluster
+    slow = HiddenCluster(instance, named.n_gpus, named.pricing, known=named)
+    told = IntervalControl(dataclasses.replace(configuration, cluster=slow))
     shown = []
     for control in (hidden, told):
         control.start(0, seed)
