@@ -58,7 +58,7 @@ def _linked(row: dict[str, str]) -> dict[str, str]:
 
 
 def _section(task: Task, standings: TaskStandings) -> str:
-    about = f"`gym.make({task.id!r})`: {task.title}. {task.purpose}".replace("'", '"')
+    about = f'`gym.make("{task.id}")`: {task.title}. {task.purpose}'
     parts = [f"### {task.name}", _wrapped(about), _facts(task)]
     return "\n\n".join([*parts, *_measured(task, standings)])
 

@@ -108,11 +108,16 @@ class TaskStudy(Study):
 def task_digest(chosen: Task) -> str:
     """SHA-256 of what decides the results of a task."""
     settings = {name: _plain(value) for name, value in chosen.settings.items()}
-    text = repr((sorted(settings.items()), chosen.form, chosen.bound, chosen.held_out))
+    form = {name: _plain(value) for name, value in vars(chosen.form).items()}
+    kind = type(chosen.form).__qualname__
+    text = repr((sorted(settings.items()), kind, form, chosen.bound, chosen.held_out))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
+    """What is the same in every process."""
+    if callable(value):
+        value = value()  # a function that makes an instance
     return result_key(value.to_dict()) if isinstance(value, Instance) else value
 
 

@@ -107,6 +107,8 @@ def test_a_changed_task_is_measured_anew() -> None:
     other = dataclasses.replace(own, settings={**own.settings, "n_gpus": 21})
     assert task_digest(own) == task_digest(dataclasses.replace(own, purpose="another text"))
     assert task_digest(own) != task_digest(other)
+    # The same in every process: nothing of it is an address.
+    assert task_digest(own) == task_digest(dataclasses.replace(own, form=type(own.form)()))
 
 
 def test_the_headroom_table_names_the_best_and_marks_what_is_solved() -> None:

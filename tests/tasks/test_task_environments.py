@@ -127,6 +127,6 @@ def test_a_trace_that_is_not_there_is_an_error_in_a_line(
     monkeypatch.setattr(replays_module, "data_folders", lambda: [tmp_path])
     absent = Replay("absent", ("absent.csv",), task("AzureReplay").form.cluster, 5, 1.0)
     with pytest.raises(
-        ConfigurationError, match=r"trace absent: got 'no file', expected absent\.csv"
+        ConfigurationError, match=r"trace absent: got 'no file', expected absent.csv"
     ):
         _ = absent.halves
