@@ -207,8 +207,12 @@ class _Learner:
         self._critics = nn.ModuleList(_network(features + outputs, 1, units) for _ in range(2))
         self._targets = nn.ModuleList(_network(features + outputs, 1, units) for _ in range(2))
         self._targets.load_state_dict(self._critics.state_dict())
-        networks = nn.ModuleList([self.actor, self._value, self._critics])
-        self._optimizer = torch.optim.Adam(networks.parameters(), configuration.learning_rate)
+        networks = nn.ModuleList([self.actor])
+        if configuration.method == "iql":
+            networks.extend([self._value, self._critics])
+        self._optimizer = torch.optim.Adam(
+            networks.parameters(), configuration.learning_rate, foreach=True
+        )
 
     def step(
         self,
@@ -227,6 +231,11 @@ class _Learner:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        if self._knobs.method == "iql":
+            self._follow()
+
+    def _follow(self) -> None:
+        """Q's slow copy goes a little towards Q."""
         with torch.no_grad():
             for slow, fast in zip(
                 self._targets.parameters(), self._critics.parameters(), strict=True

@@ -15,6 +15,7 @@ from research.setups.offline_runs import (
     RESULTS,
     RUNS,
     SOURCES,
+    STEPS,
     TRAININGS,
     measure,
 )
@@ -37,6 +38,7 @@ def main(folder: str | None = None) -> None:
         episodes=EPISODES,
         runs=RUNS,
         trainings=TRAININGS,
+        steps=f"{STEPS:,}",
         rule=_cell([row for row in rows if row["learner"] == "trunk-reservation"]),
         table="\n".join(table_lines([_line(rows, source) for source in SOURCES])),
     )

@@ -33,7 +33,7 @@ ARGUMENTS = {
 RULE = "trunk-reservation"
 SOURCES = {"random": 1.0, "middling": 0.5, "best": 0.1}
 """Share of random actions in the place of the rule's, by the name of the data."""
-EPISODES, DATA_SEED = 40, 0
+EPISODES, DATA_SEED, STEPS = 40, 0, 2_000
 RUNS, RUN_SEED, TRAININGS = 16, 1_000_001, 2
 RESULTS = Path(__file__).parents[1] / "results" / "datasets.csv"
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ def _learned(source: str, dataset: Any) -> Iterator[Row]:
     data = read_transitions(dataset)
     for method in METHODS:
         for seed in range(TRAININGS):
-            policy = learn(data, OfflineConfiguration(method=method, seed=seed))
+            policy = learn(data, OfflineConfiguration(method=method, steps=STEPS, seed=seed))
             yield _row(method, source, str(seed), _scores(*_acting(policy, 0.0)))
 
 

@@ -37,6 +37,7 @@ def transitions(observations, actions, rewards, following=None, seconds=1e6, mas
     )
 
 
+@pytest.mark.extended
 def test_of_uniform_actions_cloning_takes_the_mean_and_iql_the_best():
     rng = np.random.default_rng(0)
     seen = rng.uniform(size=(K, 1))
