@@ -128,7 +128,7 @@ def evaluate_task(
         True
     """
     chosen = named_task(task) if isinstance(task, str) else task
-    settings = {"replications": replications, "seed": seed, "executor": executor}
+    settings: dict[str, Any] = {"replications": replications, "seed": seed, "executor": executor}
     own = run_task(chosen, policy, **settings)
     rule = best_rule(chosen.name) if against is None else against
     if rule is None:

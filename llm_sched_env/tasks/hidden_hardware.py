@@ -99,7 +99,7 @@ class HiddenCluster(Cluster):
     known: Cluster | None = None
 
     @property
-    def plan(self) -> FluidPlan:  # type: ignore[override]
+    def plan(self) -> FluidPlan:
         """The plan of the hardware as it is named."""
         assert self.known is not None
         return self.known.plan

@@ -136,13 +136,17 @@ class TracePart:
         times = (self.seconds * np.arange(laps)[:, None] + own).ravel()
         first, last = np.searchsorted(times, (start, start + seconds))
         rows = np.arange(first, last) % len(own)
-        columns = (column[rows] for column in self._stream[1:4])
+        own_classes, prompts, outputs = (column[rows] for column in self._stream[1:4])
+        block_ids, block_starts = self._blocks.picked(rows).arrays
         return RequestStream(
             times[first:last] - start,
-            *columns,
+            own_classes,
+            prompts,
+            outputs,
             np.empty(0),
             self._stream.session[rows],
-            *self._blocks.picked(rows).arrays,
+            block_ids,
+            block_starts,
         )
 
 
