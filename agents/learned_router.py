@@ -139,8 +139,8 @@ def scores(network: RouterNetwork, features: np.ndarray, classes: np.ndarray) ->
     inner = np.einsum("naf,nfh->nah", features, network.hidden)
     inner = np.tanh(inner + network.bias[rows, classes][:, None])
     direct = np.einsum("naf,nf->na", features, network.direct[rows, classes])
-    several: np.ndarray = direct + np.einsum("nah,nh->na", inner, network.output)
-    return several
+    found: np.ndarray = direct + np.einsum("nah,nh->na", inner, network.output)
+    return found
 
 
 class LearnedRouter:

@@ -136,15 +136,17 @@ class TracePart:
         times = (self.seconds * np.arange(laps)[:, None] + own).ravel()
         first, last = np.searchsorted(times, (start, start + seconds))
         rows = np.arange(first, last) % len(own)
-        ids, starts = self._blocks.picked(rows).arrays
+        own_classes, prompts, outputs = (column[rows] for column in self._stream[1:4])
+        block_ids, block_starts = self._blocks.picked(rows).arrays
         return RequestStream(
             times[first:last] - start,
-            self._stream.request_class[rows],
-            self._stream.prompt_tokens[rows],
-            self._stream.output_tokens[rows],
-            session=self._stream.session[rows],
-            block_ids=ids,
-            block_starts=starts,
+            own_classes,
+            prompts,
+            outputs,
+            np.empty(0),
+            self._stream.session[rows],
+            block_ids,
+            block_starts,
         )
 
 
