@@ -62,6 +62,7 @@ SloOption = Annotated[
 FormerSloOption = Annotated[list[str] | None, typer.Option("--sli", hidden=True)]
 ReplicationsOption = Annotated[int, typer.Option(help="Independent runs.")]
 
+_NUMBER_WIDTH = 12
 _HEADER_WIDTH = 7
 
 _GIVEN: ContextVar[tuple[str, ...]] = ContextVar("the command that runs", default=())
@@ -125,11 +126,14 @@ def print_lines(*lines: str) -> None:
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table as wide as the terminal; the first column is text, the others may be numbers."""
     table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        # Long names break at their hyphens, not inside a word.
+    given = [tuple(row) for row in rows]
+    for name, *cells in zip(header, *given, strict=True):
+        # Long names break at their hyphens, not inside a word; numbers do not break at all.
         lines = wrap(name, _HEADER_WIDTH, break_long_words=False)
-        table.add_column("\n".join(lines), overflow="fold")
-    for row in rows:
+        longest = max(map(len, cells), default=0)
+        least = longest if longest <= _NUMBER_WIDTH else None
+        table.add_column("\n".join(lines), overflow="fold", min_width=least)
+    for row in given:
         table.add_row(*row)
     Console(highlight=False).print(table)
 
