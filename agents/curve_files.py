@@ -43,12 +43,7 @@ def _write_figure(checkpoint: Checkpoint, path: Path) -> None:
     configuration = checkpoint.configuration
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     scores, differences = figure.subplots(1, 2)
-    scores.plot(
-        [row["steps"] for row in checkpoint.curve],
-        [row["score"] for row in checkpoint.curve],
-        color="0.7",
-        label="training episodes",
-    )
+    draw_training(scores, checkpoint)
     draw_score(scores, checkpoint.evaluations, "evaluation")
     scores.set(xlabel="environment steps", ylabel="share of R*")
     for reference in configuration.references:
@@ -75,15 +70,24 @@ def write_curves(checkpoints: Sequence[Checkpoint], path: Path) -> None:
     axes = figure.subplots(1, len(checkpoints), sharey=True, squeeze=False)[0]
     for axis, checkpoint in zip(axes, checkpoints, strict=True):
         trained, last = checkpoint.configuration, checkpoint.evaluations[-1]
-        draw_score(axis, checkpoint.evaluations, "PPO")
+        draw_training(axis, checkpoint)
+        draw_score(axis, checkpoint.evaluations, "PPO, greedy")
         for k, reference in enumerate(trained.references):
             score = last["score"] - last[f"minus {reference}"]
             axis.axhline(score, color=f"C{k + 1}", linestyle="--", label=reference)
         title = f"{trained.instance['name']}, {trained.n_gpus} GPUs"
         axis.set(title=title, xlabel="environment steps")
     axes[0].set_ylabel("share of R*")
-    axes[0].legend(loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     save_figure(figure, path, dpi=150)
+
+
+def draw_training(axis: Axes, checkpoint: Checkpoint) -> None:
+    """Mean scores of the episodes that have ended lately, with the noise that explores."""
+    steps = [row["steps"] for row in checkpoint.curve]
+    scores = [row["score"] for row in checkpoint.curve]
+    axis.plot(steps, scores, color="0.7", label="training episodes")
 
 
 def draw_score(axis: Axes, evaluations: Sequence[Row], label: str) -> None:
