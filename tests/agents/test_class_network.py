@@ -94,6 +94,7 @@ def test_pooled_moments_are_those_of_all_classes_together():
     assert (wider[18:] == moments.mean[12:]).all()
 
 
+@pytest.mark.extended
 def test_an_agent_of_two_classes_serves_eight(tmp_path):
     """At first it is the rule; after some learning it still runs on any instance."""
     configuration = variant("per-class").configuration(

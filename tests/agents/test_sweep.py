@@ -54,6 +54,7 @@ def whole(tmp_path_factory):
     return swept([small(), small(seed=1)], out)
 
 
+@pytest.mark.extended
 def test_every_run_has_a_folder_and_its_steps(whole):
     assert len({run.folder for run in whole}) == 2
     for run, seed in zip(whole, (0, 1), strict=True):
@@ -148,6 +149,7 @@ def test_agents_are_compared_in_other_processes(whole):
     assert scores(Executor(jobs=2)) == scores(Executor(jobs=1))
 
 
+@pytest.mark.extended
 def test_the_evaluation_of_an_agent_is_known_by_its_weights(whole, tmp_path):
     files = [
         evaluation_file(tmp_path, [load_policy(run.checkpoint)], {})

@@ -13,7 +13,7 @@ def lightly(cases: Mapping[str, Any], *kept: str) -> list[Any]:
     assert set(kept) <= set(cases)
     return [
         pytest.param(
-            *(value if isinstance(value, tuple) else (value,)),
+            *(value if type(value) is tuple else (value,)),
             id=name,
             marks=() if name in kept else pytest.mark.extended,
         )
