@@ -71,6 +71,7 @@ def test_a_run_of_one_part_is_what_train_gives(tmp_path):
     assert weights(run.checkpoint) == weights(train(small(200), tmp_path / "train"))
 
 
+@pytest.mark.extended
 def test_finished_runs_are_left_alone(whole):
     before = [run.checkpoint.stat().st_mtime_ns for run in whole]
     trained = []

@@ -11,6 +11,7 @@ pytest.importorskip("sb3_contrib")
 pytest.importorskip("torch")
 
 
+@pytest.mark.extended
 def test_train_writes_its_curve_and_strips(tmp_path, run):
     """The smallest training there is: one rollout of the default."""
     folder = tmp_path / "run"

@@ -75,7 +75,7 @@ RUN_HERE = [
 
 
 # Pages whose commands take longest.
-LONG = {"operate.md", "start/reinforcement_learning.md", "start/serving.md"}
+LONG = {"operate.md", "policies.md", "start/reinforcement_learning.md", "start/serving.md"}
 
 
 @pytest.mark.parametrize(

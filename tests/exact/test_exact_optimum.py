@@ -306,6 +306,7 @@ def minus(counts, i, change=1):
     return tuple(c - change * (k == i) for k, c in enumerate(counts))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("instance", [small(2, load=2.0), bursty(small(2))], ids=["", "bursts"])
 def test_the_policy_earns_its_bound_in_a_simulation_of_its_own(instance):
     best = optimum(instance, 2, queue_limit=14, decode_limit=0, tolerance=1e-5)

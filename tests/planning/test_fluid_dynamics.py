@@ -334,6 +334,7 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.extended
 @every_router
 @settings(max_examples=8, deadline=None, derandomize=True, phases=(Phase.generate, Phase.shrink))
 @given(situation=situations())

@@ -198,7 +198,6 @@ def test_bad_options_are_one_line(tmp_path, run_research):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.core
 def test_the_command_trains_and_writes_its_table(tmp_path, run_research, monkeypatch):
     wanted = [tiny("plan", steps=100)]
     monkeypatch.setattr(training_study, "cells", lambda *_, **__: wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from event_accounting import OCCUPANCIES, Books
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
@@ -75,6 +76,7 @@ def random_run(arguments: dict[str, Any]) -> tuple[EventControl, int]:
     return control, actions
 
 
+@pytest.mark.extended
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(arguments=controlled_clusters())
 def test_random_agents_keep_the_books(arguments: dict[str, Any]) -> None:

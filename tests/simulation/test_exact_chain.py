@@ -204,7 +204,7 @@ LARGEST_Z = float(t.isf(0.01 / (2 * 20 * len(CASES)), REPLICATIONS - 1))
 LEAST_P_VALUE = 0.01 / len(CASES)
 
 
-KEPT = ("gate-and-route", "fcfs-immediate", "randomized router")
+KEPT = ("gate-and-route", "fcfs-immediate")
 
 
 @pytest.mark.parametrize("case", lightly(CASES, *KEPT))

@@ -261,6 +261,7 @@ def assert_same_events(arguments: dict[str, Any], other: dict[str, Any], time: f
     np.testing.assert_array_equal(time * ours["time"], theirs["time"])
 
 
+@pytest.mark.extended
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(arguments=clusters(RULES))
 def test_units_of_time_and_tokens_do_not_matter(arguments: dict[str, Any]) -> None:

@@ -84,6 +84,7 @@ def ways(policies=("FI-WSP", "GG-SP", "trunk-reservation"), n=(1, 2)):
     return settings_of(kind, n, rules, slots=[8, 32], chunks=[256, 1024])
 
 
+@pytest.mark.extended
 def test_halving_leaves_what_judging_everything_chooses():
     requirement = Requirement("share", 0.4, confidence=0.5)
     found = tune(chats(), ways(), requirement)
