@@ -76,6 +76,12 @@ def read_benchmark_log(path: str | Path, class_name: str = "all") -> ImportedRun
     done &= (outputs >= 1) & (prompts >= 1) & (ttft > 0)
     if not done.any():
         raise TraceError(f"{path}: none of {count} requests completed; expected at least one")
+    if np.isnan(start[done]).any():
+        lacking = int(np.flatnonzero(done & np.isnan(start))[0])
+        raise TraceError(
+            f"{path}: start_times has no number for request {lacking}, which completed; expected "
+            "seconds, by the clock of the others"
+        )
     order = np.flatnonzero(done)[np.argsort(start[done], kind="stable")]
     arrival = start[order] - start[order[0]]
     first = arrival + ttft[order]

@@ -73,6 +73,7 @@ def test_the_command_writes_what_validate_reads(tmp_path) -> None:
         ({"ttfts": [0.1]}, "ttfts has 1 entries, expected 4"),
         ({"itls": [[0.1], [0.1], 3, [0.1]]}, "no lists of seconds"),
         ({"ttfts": [0.1, "x", 0.1, 0.1]}, "no numbers"),
+        ({"start_times": [None, 1.0, 2.0, 3.0]}, "no number for request 0, which completed"),
         ({"output_lens": [0, 0, 0, 0]}, "none of 4 requests completed"),
         ({"start_times": [1.0, float("inf"), 2.0, 3.0]}, "infinite or negative"),
     ],
