@@ -153,22 +153,27 @@ def checked_times(
         )
         if interval is not None:
             horizon = math.ceil(horizon / interval - _ROUNDING) * interval
+    _require_time("horizon", horizon, interval, positive=True)
     if warmup is None:
         warmup = 0.0 if trace else min(DEFAULT_WARMUP, horizon / 3)
         if interval is not None:
             warmup = math.floor(warmup / interval) * interval
-    for field, value, positive in (("horizon", horizon, True), ("warmup", warmup, False)):
-        if not is_finite_number(value, positive=positive):
-            raise ConfigurationError(
-                field, value, f"a finite number of seconds {'>' if positive else '>='} 0"
-            )
-        if interval is not None and not _is_whole(value / interval):
-            raise ConfigurationError(
-                field, value, f"a multiple of the policy's interval of {interval:g} s"
-            )
+    _require_time("warmup", warmup, interval, positive=False)
     if warmup >= horizon:
         raise ConfigurationError("warmup", warmup, f"less than the horizon of {horizon:g} s")
     return float(horizon), float(warmup)
+
+
+def _require_time(field: str, value: float, interval: float | None, *, positive: bool) -> None:
+    """Raise ConfigurationError unless it is a time, with an interval a whole number of it."""
+    if not is_finite_number(value, positive=positive):
+        raise ConfigurationError(
+            field, value, f"a finite number of seconds {'>' if positive else '>='} 0"
+        )
+    if interval is not None and not _is_whole(value / interval):
+        raise ConfigurationError(
+            field, value, f"a multiple of the policy's interval of {interval:g} s"
+        )
 
 
 def _whole_periods(least: float, warmup: float | None, period: float | None) -> float:
