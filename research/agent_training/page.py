@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,22 @@ Result = dict[str, Any]
 
 def write_page(results: Sequence[Result], folder: Path, *, figure: bool) -> list[Path]:
     """Write table, rows and, if asked for, the figure; returns what was written."""
+    return write_files(results, folder, markdown_table(results), _write_figure if figure else None)
+
+
+def write_files(
+    results: Sequence[Result],
+    folder: Path,
+    table: str,
+    draw: Callable[[Sequence[Result], Path], None] | None,
+) -> list[Path]:
+    """Write a study's table, its rows and, if it is drawn, its figure; returns what was written."""
     written = [folder / TABLE, folder / ROWS]
-    write_whole(written[0], markdown_table(results))
-    write_training_rows(results, written[1])
-    if figure:
+    write_whole(written[0], table)
+    _write_rows(results, written[1])
+    if draw is not None:
         written.append(folder / FIGURE)
-        _write_figure(results, written[2])
+        draw(results, written[2])
     return written
 
 
@@ -69,7 +79,7 @@ def _beyond(row: dict[str, float], reference: str) -> str:
     return f"{100 * mean:+.2f}±{100 * half:.2f}"
 
 
-def write_training_rows(results: Sequence[Result], path: Path) -> None:
+def _write_rows(results: Sequence[Result], path: Path) -> None:
     """A row per training, with everything that its evaluation at the end says."""
     names = ("instance", "n_gpus", "variant", "seed", "steps", "weights_steps", "agent_bytes")
     rows = [

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap, trim_mean
 
-from llm_sched_env.files.atomic import save_figure, write_whole
-from research.agent_training.page import FIGURE, ROWS, TABLE, write_training_rows
+from llm_sched_env.files.atomic import save_figure
+from research.agent_training.page import write_files
 
 Result = dict[str, Any]
 
@@ -37,13 +37,7 @@ _RESAMPLES = 2_000
 
 def write_seeds_page(results: Sequence[Result], folder: Path, *, figure: bool) -> list[Path]:
     """Write table, rows and, if asked for, the figure; returns what was written."""
-    written = [folder / TABLE, folder / ROWS]
-    write_whole(written[0], seeds_table(results))
-    write_training_rows(results, written[1])
-    if figure:
-        written.append(folder / FIGURE)
-        _write_figure(results, written[2])
-    return written
+    return write_files(results, folder, seeds_table(results), _write_figure if figure else None)
 
 
 def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
