@@ -14,14 +14,12 @@ from llm_sched_env.planning import FluidPlan
 RANDOM, NOTHING = "random-actions", "do-nothing"
 
 
-class RandomActions:
-    """Actions of a task at random: uniform in a box, or any that is possible.
+class _TaskPolicy:
+    """A policy that needs to know its actions only.
 
     Args:
         environment: what actions mean.
     """
-
-    name = RANDOM
 
     def __init__(self, environment: Mapping[str, Any]) -> None:
         self.environment = dict(environment)
@@ -33,6 +31,12 @@ class RandomActions:
         del plan
         self._rng, self._size = rng, _box_size(self.environment, instance, n_gpus)
 
+
+class RandomActions(_TaskPolicy):
+    """Actions of a task at random: uniform in a box, or any that is possible."""
+
+    name = RANDOM
+
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> Any:
         """The next action."""
         del observation
@@ -41,24 +45,10 @@ class RandomActions:
         return self._rng.uniform(size=self._size).astype(np.float32)
 
 
-class NoActions:
-    """The action 0: all controls at 0, or the first action that is possible.
-
-    Args:
-        environment: what actions mean.
-    """
+class NoActions(_TaskPolicy):
+    """The action 0: all controls at 0, or the first action that is possible."""
 
     name = NOTHING
-
-    def __init__(self, environment: Mapping[str, Any]) -> None:
-        self.environment = dict(environment)
-
-    def reset(
-        self, instance: Instance, plan: FluidPlan, n_gpus: int, rng: np.random.Generator
-    ) -> None:
-        """Prepare for one run."""
-        del plan, rng
-        self._size = _box_size(self.environment, instance, n_gpus)
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> Any:
         """The next action."""
